@@ -1,0 +1,186 @@
+"""The DeepSCAN-style 2.5-D network.
+
+Source: McKinley et al., "Few-shot brain segmentation from weakly labeled data
+with deep heteroscedastic multi-task networks", section 2; see also McKinley et
+al. 2020 (DeepSCAN).  Three 3-D convolutions take a stack of 7 slices to 1, a
+two-level encoder/decoder with densely connected dilated convolutions at the
+bottom labels the middle slice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+STACK_DEPTH = 7
+DOWNSAMPLING = 4  # in-plane sizes must be a multiple of this
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Everything needed to rebuild a network before its weights are loaded.
+
+    Attributes
+    ----------
+    n_outputs : int
+        Logit maps: one a task, or two for heteroscedastic systems.
+    stem : tuple of 3 int
+        Channels of the three 3-D convolutions.
+    levels : tuple of 3 int
+        Channels at full, half and quarter resolution.
+    dilations : tuple of int
+        One dense block each, at quarter resolution.
+    growth : int
+        Channels each dense block adds.
+    """
+
+    n_outputs: int
+    stem: tuple[int, int, int] = (16, 16, 32)
+    levels: tuple[int, int, int] = (32, 64, 96)
+    dilations: tuple[int, ...] = (1, 2, 4, 8, 1)
+    growth: int = 32
+
+
+class _InstanceNorm(nn.Module):
+    """Instance norm with affine, written so that channels_last stays fast on CPU."""
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        # statistics in float32: bf16 has too few digits for a mean over 30,000 pixels
+        mean = x.mean(dim=(2, 3), keepdim=True, dtype=torch.float32)
+        square = (x * x).mean(dim=(2, 3), keepdim=True, dtype=torch.float32)
+        var = (square - mean * mean).clamp_min(0)
+        scale = self.weight.view(1, -1, 1, 1) * torch.rsqrt(var + self.eps)
+        shift = self.bias.view(1, -1, 1, 1) - mean * scale
+        return torch.addcmul(shift.to(x.dtype), x, scale.to(x.dtype))
+
+
+def _conv_block(inp: int, out: int, *, stride: int = 1, kernel: int = 3) -> nn.Sequential:
+    conv = nn.Conv2d(inp, out, kernel, stride=stride, padding=kernel // 2, bias=False)
+    return nn.Sequential(conv, _InstanceNorm(out), nn.ReLU(inplace=True))
+
+
+class _DenseBlock(nn.Module):
+    """1x1 squeeze, then a dilated 3x3; the result is appended to the input."""
+
+    def __init__(self, inp: int, growth: int, dilation: int) -> None:
+        super().__init__()
+        self.squeeze = _conv_block(inp, growth, kernel=1)
+        self.dilated = nn.Sequential(
+            nn.Conv2d(growth, growth, 3, padding=dilation, dilation=dilation, bias=False),
+            _InstanceNorm(growth),
+            nn.ReLU(inplace=True),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat((x, self.dilated(self.squeeze(x))), dim=1)
+
+
+class Stem(nn.Module):
+    """Three 3-D convolutions, unpadded across slices: (B, 1, D, H, W) -> (B, C, D - 6, H, W).
+
+    There is no normalisation inside, so the features of a block of slices are those
+    of its overlapping 7-slice stacks, computed once.
+    """
+
+    def __init__(self, channels: tuple[int, int, int]) -> None:
+        super().__init__()
+        a, b, c = channels
+        self.conv1 = nn.Conv3d(1, a, 3, padding=(0, 1, 1))
+        self.conv2 = nn.Conv3d(a, b, 3, padding=(0, 1, 1))
+        self.conv3 = nn.Conv3d(b, c, 3, padding=(0, 1, 1), bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.conv1(x))
+        x = torch.relu(self.conv2(x))
+        out: Tensor = self.conv3(x)
+        return out
+
+
+class HetsegNet(nn.Module):
+    """The 2.5-D network.
+
+    Parameters
+    ----------
+    config : NetworkConfig
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        c0, c1, c2 = config.levels
+        self.stem = Stem(config.stem)
+        self.stem_norm = nn.Sequential(_InstanceNorm(config.stem[-1]), nn.ReLU(inplace=True))
+        self.encode0 = _conv_block(config.stem[-1], c0)
+        self.encode1 = nn.Sequential(_conv_block(c0, c1, stride=2), _conv_block(c1, c1))
+        self.encode2 = _conv_block(c1, c2, stride=2)
+        width = c2
+        blocks = []
+        for dilation in config.dilations:
+            blocks.append(_DenseBlock(width, config.growth, dilation))
+            width += config.growth
+        self.bottleneck = nn.Sequential(*blocks)
+        self.up = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
+        # 1x1 convolutions come before the upsampling: the same map at a quarter of the cost
+        self.reduce1 = nn.Conv2d(width, c1, 1, bias=False)
+        self.decode1 = _conv_block(2 * c1, c1)
+        self.reduce0 = nn.Conv2d(c1, c0, 1, bias=False)
+        self.decode0 = _conv_block(2 * c0, c0)
+        self.head = nn.Conv2d(c0, config.n_outputs, 1)
+
+    def forward(self, stacks: Tensor) -> Tensor:
+        """Logits of the middle slice of each stack.
+
+        Parameters
+        ----------
+        stacks : (B, 1, 7, H, W) float tensor
+            H and W multiples of 4.
+
+        Returns
+        -------
+        logits : (B, n_outputs, H, W) tensor
+        """
+        return self.decode(self.stem(stacks)[:, :, 0])
+
+    def forward_block(self, block: Tensor) -> Tensor:
+        """Logits of every interior slice of one block of consecutive slices.
+
+        Parameters
+        ----------
+        block : (D, H, W) float tensor
+            D consecutive slices, D >= 7.
+
+        Returns
+        -------
+        logits : (D - 6, n_outputs, H, W) tensor
+            The same as `forward` on the D - 6 overlapping stacks; the stem runs once.
+        """
+        features = self.stem(block[None, None])[0].transpose(0, 1)
+        return self.decode(features.contiguous(memory_format=torch.channels_last))
+
+    def decode(self, features: Tensor) -> Tensor:
+        """Everything after the stem: (B, C, H, W) -> (B, n_outputs, H, W)."""
+        skip0 = self.encode0(self.stem_norm(features))
+        skip1 = self.encode1(skip0)
+        x = self.bottleneck(self.encode2(skip1))
+        x = self.decode1(torch.cat((self.up(self.reduce1(x)), skip1), dim=1))
+        x = self.decode0(torch.cat((self.up(self.reduce0(x)), skip0), dim=1))
+        logits: Tensor = self.head(x)
+        return logits
+
+
+def to_channels_last(network: HetsegNet) -> HetsegNet:
+    """Put convolution weights in the memory format that CPU and GPU kernels prefer."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv3d):
+            module.to(memory_format=torch.channels_last_3d)
+        elif isinstance(module, nn.Conv2d):
+            module.to(memory_format=torch.channels_last)
+    return network
