@@ -155,6 +155,20 @@ def mirror_permutation() -> npt.NDArray[np.int64]:
     return np.array([index[partner(name)] for name in TASK_NAMES], dtype=np.int64)
 
 
+def mirror_labels() -> npt.NDArray[np.uint8]:
+    """The aseg id on the other side: ``mirror_labels()[labels]``, midline ids unchanged.
+
+    Returns
+    -------
+    table : (256,) uint8 array
+    """
+    table = np.arange(MAX_ASEG_ID + 1, dtype=np.uint8)
+    pairs = zip(_hemisphere_members("L"), _hemisphere_members("R"), strict=True)
+    for left, right in pairs:
+        table[left], table[right] = right, left
+    return table
+
+
 def collapse_to_structures(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
     """Reduce a FreeSurfer-style segmentation to the values hetseg writes.
 

@@ -1,0 +1,30 @@
+"""The three viewing planes and how a RAS volume is sliced along each.
+
+Training and inference must slice alike, so the axis order lives here alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Axes of a RAS volume (0 = left-right, 1 = posterior-anterior, 2 = inferior-superior).
+
+    Attributes
+    ----------
+    name : str
+    axes : tuple of 3 int
+        Axis across slices, then the axes of the rows and of the columns.
+    """
+
+    name: str
+    axes: tuple[int, int, int]
+
+
+AXIAL = Plane("axial", (2, 1, 0))
+CORONAL = Plane("coronal", (1, 0, 2))
+SAGITTAL = Plane("sagittal", (0, 1, 2))
+
+PLANES: dict[str, Plane] = {plane.name: plane for plane in (AXIAL, CORONAL, SAGITTAL)}

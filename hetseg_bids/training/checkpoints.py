@@ -1,0 +1,91 @@
+"""Checkpoints of a training run: tensors in safetensors, the rest in its metadata."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from hetseg_bids.files import atomic_path
+
+_FORMAT = "hetseg-checkpoint-1"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """State of a run after `step` optimiser steps.
+
+    Attributes
+    ----------
+    step : int
+    config : str
+        JSON of the configuration, compared on resume.
+    network, average : dict of tensors
+        Current weights and their moving average.
+    optimizer : dict of (parameter name / state name) to tensor
+    """
+
+    step: int
+    config: str
+    network: dict[str, Tensor]
+    average: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+
+    def save(self, path: Path) -> None:
+        """Write atomically, so that a kill leaves the previous checkpoint."""
+        tensors = {
+            f"{group}/{name}": tensor.detach().cpu().contiguous()
+            for group in ("network", "average", "optimizer")
+            for name, tensor in getattr(self, group).items()
+        }
+        metadata = {"format": _FORMAT, "step": json.dumps(self.step), "config": self.config}
+        with atomic_path(path) as temporary:
+            save_file(tensors, temporary, metadata=metadata)
+
+    @classmethod
+    def load(cls, path: Path) -> Checkpoint:
+        """Read a checkpoint.
+
+        Raises
+        ------
+        ValueError
+            If the file isn't a hetseg checkpoint.
+        """
+        groups: dict[str, dict[str, Tensor]] = {"network": {}, "average": {}, "optimizer": {}}
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != _FORMAT:
+                raise ValueError(f"{path} is not a checkpoint of hetseg-train")
+            for key in file.keys():  # noqa: SIM118 (safe_open isn't a mapping)
+                group, _, name = key.partition("/")
+                groups[group][name] = file.get_tensor(key)
+        return cls(step=int(metadata["step"]), config=metadata["config"], **groups)
+
+
+def optimizer_tensors(
+    optimizer: torch.optim.Optimizer, names: dict[Tensor, str]
+) -> dict[str, Tensor]:
+    """Flatten an optimiser's state to named tensors."""
+    return {
+        f"{names[parameter]}/{key}": torch.as_tensor(value)
+        for parameter, state in optimizer.state.items()
+        for key, value in state.items()
+    }
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, names: dict[Tensor, str], tensors: dict[str, Tensor]
+) -> None:
+    """Undo `optimizer_tensors`."""
+    parameters = {name: parameter for parameter, name in names.items()}
+    for key, value in tensors.items():
+        name, _, state = key.rpartition("/")
+        parameter = parameters[name]
+        # Adam keeps its step count on the CPU
+        device = "cpu" if value.ndim == 0 else parameter.device
+        optimizer.state[parameter][state] = value.clone().to(device)

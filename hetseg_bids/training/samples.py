@@ -1,0 +1,194 @@
+"""From volumes to the stacks a network is trained on.
+
+The stream of samples is a function of the seed alone: block b of it comes from
+``default_rng((seed, b))``, so neither the number of workers nor an interruption
+changes what the network sees.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import Dataset
+
+from hetseg_bids.network import STACK_DEPTH
+from hetseg_bids.planes import PLANES, Plane
+from hetseg_bids.structures import STRUCTURES, mirror_labels
+from hetseg_bids.training.augmentation import (
+    AugmentationConfig,
+    StackTransform,
+    sample_transform,
+)
+from hetseg_bids.training.volumes import BACKGROUND, LabelledVolume, VolumeSource
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How stacks are cut.
+
+    Attributes
+    ----------
+    patch : tuple of 2 int
+        Rows and columns of a stack, voxels.
+    volumes_per_block, stacks_per_volume : int
+        A block of samples is drawn from that many volumes and shuffled.
+    structure_rate : float
+        Share of stacks centred on a slice through a random structure, so that small
+        structures are seen often; the others cut a uniform slice of the brain.
+    augmentation : AugmentationConfig
+    """
+
+    patch: tuple[int, int] = (192, 160)
+    volumes_per_block: int = 6
+    stacks_per_volume: int = 32
+    structure_rate: float = 0.5
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+
+    @property
+    def block_size(self) -> int:
+        """Samples a block."""
+        return self.volumes_per_block * self.stacks_per_volume
+
+
+@dataclass(frozen=True)
+class Block:
+    """Samples in the order they are trained on.
+
+    Attributes
+    ----------
+    images : (N, 1, 7, H, W) float16 tensor
+    labels : (N, H, W) uint8 tensor
+        aseg ids of the middle slice.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+
+class BlockDataset(Dataset[Block]):
+    """Blocks by number: the same number gives the same block, on any worker.
+
+    Parameters
+    ----------
+    source : VolumeSource
+    config : SamplingConfig
+    seed : int
+    """
+
+    def __init__(self, source: VolumeSource, config: SamplingConfig, seed: int) -> None:
+        self.source = source
+        self.config = config
+        self.seed = seed
+
+    def __getitem__(self, number: int) -> Block:
+        rng = np.random.default_rng((self.seed, number))
+        images, labels = [], []
+        for _ in range(self.config.volumes_per_block):
+            volume = self.source.draw(rng)
+            for _ in range(self.config.stacks_per_volume):
+                stack, target = cut_random_stack(rng, volume, self.config)
+                images.append(stack.to(torch.float16))
+                labels.append(target)
+        order = torch.from_numpy(rng.permutation(len(images)))
+        return Block(torch.stack(images)[order][:, None], torch.stack(labels)[order])
+
+
+def cut_random_stack(
+    rng: np.random.Generator, volume: LabelledVolume, config: SamplingConfig
+) -> tuple[Tensor, Tensor]:
+    """One augmented stack and the labels of its middle slice.
+
+    Returns
+    -------
+    stack : (7, H, W) float32 tensor
+    labels : (H, W) uint8 tensor
+    """
+    plane = list(PLANES.values())[rng.integers(len(PLANES))]
+    transform = sample_transform(rng, config.augmentation)
+    across = _random_slice(rng, volume.labels, plane, config.structure_rate)
+    centre = (np.array(volume.labels.shape) - 1) / 2
+    centre[plane.axes[0]] = across
+    return resample_stack(volume, plane, centre, transform, config.patch)
+
+
+def _random_slice(
+    rng: np.random.Generator, labels: Tensor, plane: Plane, structure_rate: float
+) -> float:
+    axis = plane.axes[0]
+    if rng.random() < structure_rate:
+        structure = STRUCTURES[rng.integers(len(STRUCTURES))]
+        present = labels == structure.label
+    else:
+        present = labels > 0
+    others = [i for i in range(3) if i != axis]
+    counts = present.sum(dim=others)
+    places = torch.nonzero(counts)
+    if not len(places):
+        places = torch.arange(labels.shape[axis])[:, None]
+    return float(places[rng.integers(len(places)), 0])
+
+
+def resample_stack(
+    volume: LabelledVolume,
+    plane: Plane,
+    centre: np.ndarray,
+    transform: StackTransform,
+    patch: tuple[int, int],
+) -> tuple[Tensor, Tensor]:
+    """Cut the stack whose middle pixel is `centre`, through the transform.
+
+    Parameters
+    ----------
+    volume : LabelledVolume
+    plane : Plane
+    centre : (3,) float array
+        Voxel of the volume that becomes the middle of the stack, before the shift.
+    transform : StackTransform
+    patch : tuple of 2 int
+        Rows and columns.
+
+    Returns
+    -------
+    stack : (7, H, W) float32 tensor
+    labels : (H, W) uint8 tensor
+    """
+    sizes = (STACK_DEPTH, *patch)
+    shift = (0.0, *transform.offset)
+    offsets = [
+        torch.arange(n, dtype=torch.float32) - (n - 1) // 2 + float(s)
+        for n, s in zip(sizes, shift, strict=True)
+    ]
+    basis = torch.zeros(3, 3)  # column i: step of stack axis i, in source voxels
+    for i, axis in enumerate(plane.axes):
+        basis[:, i] = torch.from_numpy(transform.matrix[:, axis])
+    shape = torch.tensor(volume.image.shape, dtype=torch.float32)
+    origin = torch.from_numpy(np.asarray(centre, dtype=np.float32))
+    points = (
+        origin
+        + offsets[0].view(-1, 1, 1, 1) * basis[:, 0]
+        + offsets[1].view(1, -1, 1, 1) * basis[:, 1]
+        + offsets[2].view(1, 1, -1, 1) * basis[:, 2]
+    )
+    # grid_sample wants (z, y, x) in -1..1
+    grid = (2 * points / (shape - 1) - 1).flip(-1)[None]
+    image = (volume.image - BACKGROUND)[None, None]
+    stack = functional.grid_sample(image, grid, mode="bilinear", align_corners=True)[0, 0]
+    stack = stack * transform.scale + (BACKGROUND + transform.shift)
+    labels = _nearest(volume.labels, points[STACK_DEPTH // 2])
+    if transform.mirrored:
+        labels = torch.from_numpy(mirror_labels())[labels.to(torch.int64)]
+    return stack, labels
+
+
+def _nearest(labels: Tensor, points: Tensor) -> Tensor:
+    flat = torch.zeros(points.shape[:-1], dtype=torch.int64)
+    inside = torch.ones(points.shape[:-1], dtype=torch.bool)
+    for axis, size in enumerate(labels.shape):
+        index = points[..., axis].round().to(torch.int64)
+        inside &= (index >= 0) & (index < size)
+        flat = flat * size + index.clamp(0, size - 1)
+    return torch.where(inside, labels.reshape(-1)[flat], torch.zeros((), dtype=torch.uint8))

@@ -1,0 +1,204 @@
+"""Synthetic T1w images from label maps.
+
+After SynthSeg (Billot et al. 2023), but with a T1w prior (`tissue_priors`) instead of
+random contrast: deform a map, paint it, degrade the picture, strip it, weaken its labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from hetseg_bids.training.label_maps import read_label_map
+from hetseg_bids.training.label_noise import LabelNoiseConfig, weaken
+from hetseg_bids.training.random_fields import gaussian_blur, smooth_field
+from hetseg_bids.training.tissue_priors import draw_appearance
+from hetseg_bids.training.volumes import (
+    FRAME,
+    LabelledVolume,
+    centre_in_frame,
+    standardise,
+)
+
+_CSF = 24
+_FIRST_EXTRACEREBRAL = 200
+_LAST_EXTRACEREBRAL = 230
+
+
+@dataclass(frozen=True)
+class SynthesisConfig:
+    """Ranges from which a synthetic scan is drawn (lengths in voxels of 1 mm).
+
+    Attributes
+    ----------
+    rotation_deg, shear : float
+        Standard deviation and half-range of the affine part.
+    scale : tuple of 2 float
+        Range, each axis.
+    warp : tuple of (spacing, amplitude)
+        Smooth deformations: lattice spacing and largest standard deviation.
+    contrast : tuple of 2 float
+        Factor on every tissue's distance to white matter.
+    bias : float
+        Largest standard deviation of the log bias field.
+    blur : tuple of 2 float
+        Gaussian sigma, each axis.
+    thick_rate, thick : float, tuple of 2 float
+        How often one axis is acquired thicker, and how thick.
+    noise : tuple of 2 float
+        Standard deviation, white matter = 1.
+    gamma : tuple of 2 float
+    labels : LabelNoiseConfig
+    """
+
+    rotation_deg: float = 6.0
+    shear: float = 0.04
+    scale: tuple[float, float] = (0.86, 1.14)
+    warp: tuple[tuple[float, float], ...] = ((48.0, 4.0), (20.0, 1.6))
+    contrast: tuple[float, float] = (0.6, 1.3)
+    bias: float = 0.25
+    blur: tuple[float, float] = (0.2, 0.75)
+    thick_rate: float = 0.15
+    thick: tuple[float, float] = (1.5, 3.0)
+    noise: tuple[float, float] = (0.0, 0.05)
+    gamma: tuple[float, float] = (0.8, 1.25)
+    labels: LabelNoiseConfig = field(default_factory=LabelNoiseConfig)
+
+
+class SyntheticSource:
+    """Draws synthetic volumes from a folder of label maps.
+
+    Parameters
+    ----------
+    maps : sequence of Path
+        Label maps that `read_label_map` accepts; read on first use.
+    config : SynthesisConfig
+    """
+
+    def __init__(self, maps: Sequence[Path], config: SynthesisConfig | None = None) -> None:
+        if not maps:
+            raise ValueError("no label maps to generate from")
+        self.maps = tuple(sorted(maps))
+        self.config = config or SynthesisConfig()
+        self._cache: dict[Path, Tensor] = {}
+
+    def fingerprint(self) -> dict[str, object]:
+        """Kind, map names and every range, for plan.json."""
+        names = [path.name for path in self.maps]
+        return {"kind": "synthetic-T1w", "maps": names, "config": asdict(self.config)}
+
+    def draw(self, rng: np.random.Generator) -> LabelledVolume:
+        """One synthetic scan with weak labels."""
+        path = self.maps[rng.integers(len(self.maps))]
+        if path not in self._cache:
+            self._cache[path] = _framed(path)
+        truth = deform(rng, self._cache[path], self.config)
+        mask = random_strip_mask(rng, truth)
+        image = standardise(paint(rng, truth, self.config), mask)
+        truth = torch.where(mask, truth, torch.zeros((), dtype=torch.uint8))
+        return LabelledVolume(image, weaken(rng, truth, self.config.labels))
+
+
+def _framed(path: Path) -> Tensor:
+    labels = read_label_map(path)
+    brain = (labels > 0) & (labels < _FIRST_EXTRACEREBRAL) & (labels != _CSF)
+    corners = np.argwhere(brain)
+    centre = (corners.min(axis=0) + corners.max(axis=0)) / 2
+    # larger than the frame: scaling and warps pull in what lies beyond its border
+    shape = tuple(size + 16 for size in FRAME)
+    return torch.from_numpy(centre_in_frame(labels, centre, shape))  # type: ignore[arg-type]
+
+
+def deform(rng: np.random.Generator, labels: Tensor, config: SynthesisConfig) -> Tensor:
+    """Random affine and smooth warp of a map, onto `FRAME`, nearest neighbour."""
+    matrix = _random_affine(rng, config)
+    axes = [torch.arange(n, dtype=torch.float32) - (n - 1) / 2 for n in FRAME]
+    displacement = torch.zeros(3, *FRAME)
+    for spacing, amplitude in config.warp:
+        strength = rng.uniform(0, amplitude)
+        displacement.add_(smooth_field(rng, FRAME, spacing, channels=3), alpha=strength)
+    views = [axis.view([-1 if i == j else 1 for j in range(3)]) for i, axis in enumerate(axes)]
+    flat = torch.zeros(FRAME, dtype=torch.int32)
+    for axis, size in enumerate(labels.shape):
+        position = displacement[axis]
+        for other in range(3):
+            position = position + float(matrix[axis, other]) * views[other]
+        index = position.add_((size - 1) / 2).round_().clamp_(0, size - 1).to(torch.int32)
+        flat.mul_(size).add_(index)
+    return labels.view(-1)[flat.view(-1)].view(FRAME)
+
+
+def _random_affine(rng: np.random.Generator, config: SynthesisConfig) -> np.ndarray:
+    matrix = np.diag(1 / rng.uniform(*config.scale, 3))
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        angle = np.deg2rad(rng.normal(0, config.rotation_deg))
+        turn = np.eye(3)
+        turn[a, a] = turn[b, b] = np.cos(angle)
+        turn[a, b], turn[b, a] = -np.sin(angle), np.sin(angle)
+        shear = np.eye(3)
+        shear[a, b] = rng.uniform(-config.shear, config.shear)
+        matrix = matrix @ turn @ shear
+    return matrix
+
+
+def paint(rng: np.random.Generator, labels: Tensor, config: SynthesisConfig) -> Tensor:
+    """A T1w-like image of a label map, white matter about 1, not yet stripped."""
+    look = draw_appearance(rng, config.contrast)
+    index = labels.to(torch.int32)
+    image = torch.from_numpy(look.mean)[index]
+    shape = tuple(labels.shape)
+    for axis, size in enumerate(shape):
+        ramp = torch.linspace(-1, 1, size).view([-1 if axis == i else 1 for i in range(3)])
+        image.addcmul_(torch.from_numpy(look.slope[:, axis].copy())[index], ramp)
+    texture = smooth_field(rng, shape, rng.uniform(2.0, 5.0))[0]
+    texture += smooth_field(rng, shape, rng.uniform(8.0, 16.0))[0]
+    image.addcmul_(texture, torch.from_numpy(look.within)[index])
+    sigma = rng.uniform(*config.blur, 3)
+    image = gaussian_blur(image, (float(sigma[0]), float(sigma[1]), float(sigma[2])))
+    if rng.random() < config.thick_rate:
+        image = _thicken(rng, image, config.thick)
+    image = image * smooth_field(rng, shape, rng.uniform(50, 120))[0].mul_(
+        rng.uniform(0, config.bias)
+    ).exp_()
+    noise = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
+    image.add_(noise, alpha=rng.uniform(*config.noise)).abs_()
+    return image.pow_(rng.uniform(*config.gamma))
+
+
+def _thicken(rng: np.random.Generator, image: Tensor, thick: tuple[float, float]) -> Tensor:
+    """Acquire one axis with thicker slices, then interpolate back to 1 mm."""
+    axis = int(rng.integers(3))
+    width = rng.uniform(*thick)
+    sigma = [0.0, 0.0, 0.0]
+    sigma[axis] = 0.4 * width
+    blurred = gaussian_blur(image, (sigma[0], sigma[1], sigma[2]))[None, None]
+    coarse = list(image.shape)
+    coarse[axis] = max(2, round(coarse[axis] / width))
+    low = functional.interpolate(blurred, size=coarse, mode="trilinear", align_corners=True)
+    shape = list(image.shape)
+    return functional.interpolate(low, size=shape, mode="trilinear", align_corners=True)[0, 0]
+
+
+def random_strip_mask(rng: np.random.Generator, labels: Tensor) -> Tensor:
+    """A brain mask as extraction tools draw them: tight here, loose there.
+
+    Thresholds a blurred brain mask with a smooth random level, at 2 mm for speed.
+    Mostly 0-3 voxels outside the brain, sometimes far looser, rarely biting into it.
+    """
+    brain = (labels > 0) & (labels < _FIRST_EXTRACEREBRAL) & (labels != _CSF)
+    low = functional.avg_pool3d(brain[None, None].float(), 2)
+    reach = int(rng.choice((3, 5, 9), p=(0.5, 0.35, 0.15)))
+    for _ in range(2):
+        low = functional.avg_pool3d(low, reach, stride=1, padding=reach // 2)
+    level = rng.uniform(0.03, 0.5)
+    wobble = smooth_field(rng, tuple(low.shape[2:]), rng.uniform(6, 16))[0]
+    threshold = (level * torch.exp(0.35 * wobble)).clamp_(0.01, 0.62)
+    loose = (low[0, 0] - threshold)[None, None]
+    full = functional.interpolate(loose, scale_factor=2, mode="trilinear", align_corners=False)
+    return full[0, 0] > 0

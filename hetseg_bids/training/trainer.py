@@ -1,0 +1,231 @@
+"""The training loop: deterministic, resumable, one network for the three planes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from hetseg_bids.network import HetsegNet, to_channels_last
+from hetseg_bids.structures import N_TASKS, task_membership
+from hetseg_bids.training.checkpoints import Checkpoint, optimizer_tensors, restore_optimizer
+from hetseg_bids.training.losses import PlainLoss, loss_of, soft_dice_loss
+from hetseg_bids.training.recipes import TrainingConfig
+from hetseg_bids.training.samples import Block, BlockDataset
+from hetseg_bids.training.volumes import VolumeSource
+
+log = logging.getLogger(__name__)
+CHECKPOINT_NAME = "checkpoint.safetensors"
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run is carried out; none of it changes what is learned.
+
+    Attributes
+    ----------
+    out : Path
+        Folder for checkpoints and logs.
+    device : torch.device
+    workers : int
+        Processes that generate samples; 0 generates in the main process.
+    checkpoint_minutes : float
+    compile : bool
+        Let torch.compile fuse the step (needs a C++ compiler on CPU).
+    amp : bool
+        bfloat16 autocast.
+    stop_after : int or None
+        End after that many steps of this process, for tests and time slots.
+    """
+
+    out: Path
+    device: torch.device
+    workers: int = 1
+    checkpoint_minutes: float = 5.0
+    compile: bool = False
+    amp: bool = True
+    stop_after: int | None = None
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What a step hands to progress bars and logs: losses are means over the batch."""
+
+    step: int
+    samples: int
+    loss: float
+    system_loss: float
+    dice_loss: float
+    learning_rate: float
+
+
+class Trainer:
+    """One network, its average, its optimiser and its place in the sample stream.
+
+    Parameters
+    ----------
+    config : TrainingConfig
+    source : VolumeSource
+    options : RunOptions
+    """
+
+    def __init__(self, config: TrainingConfig, source: VolumeSource, options: RunOptions) -> None:
+        self.config = config
+        self.source = source
+        self.options = options
+        self.step = 0
+        torch.manual_seed(config.seed)
+        self.network = to_channels_last(build_network(config)).to(options.device)
+        self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        self._names = {p: name for name, p in self.network.named_parameters()}
+        self._membership = torch.from_numpy(task_membership()).to(options.device)
+        self._losses = (PlainLoss(), loss_of(config.system, detach_q=config.detach_q))
+        self._objective: Callable[..., Tensor] = self._compute_objective
+        if options.compile:
+            self._objective = torch.compile(self._compute_objective)
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """Where this run keeps its latest state."""
+        return self.options.out / CHECKPOINT_NAME
+
+    def resume(self) -> bool:
+        """Take up the checkpoint of an interrupted run, if there is one.
+
+        Raises
+        ------
+        ValueError
+            If the checkpoint belongs to another configuration or data.
+        """
+        if not self.checkpoint_path.exists():
+            return False
+        state = Checkpoint.load(self.checkpoint_path)
+        if state.config != self._identity():
+            raise ValueError(
+                f"{self.checkpoint_path} was made with other settings or data; "
+                "choose another output folder or remove it"
+            )
+        self.network.load_state_dict(state.network)
+        self.average = {k: v.to(self.options.device) for k, v in state.average.items()}
+        restore_optimizer(self.optimizer, self._names, state.optimizer)
+        self.step = state.step
+        return True
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        Checkpoint(
+            step=self.step,
+            config=self._identity(),
+            network=self.network.state_dict(),
+            average=self.average,
+            optimizer=optimizer_tensors(self.optimizer, self._names),
+        ).save(self.checkpoint_path)
+
+    def run(self) -> Iterator[StepReport]:
+        """Train to the end of the plan, yielding a report a step, saving on the way."""
+        saved = time.monotonic()
+        first = self.step
+        stop = self.config.steps
+        if self.options.stop_after is not None:
+            stop = min(stop, first + self.options.stop_after)
+        batches = self._batches()
+        while self.step < stop:
+            report = self._advance(next(batches))
+            if time.monotonic() - saved > 60 * self.options.checkpoint_minutes:
+                self.save()
+                saved = time.monotonic()
+            yield report
+        self.save()
+
+    def _identity(self) -> str:
+        return json.dumps([asdict(self.config), self.source.fingerprint()], sort_keys=True)
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        size, batch = self.config.sampling.block_size, self.config.batch
+        if size % batch:
+            raise ValueError(f"a block of {size} samples doesn't divide into batches of {batch}")
+        start, offset = divmod(self.step * batch, size)
+        dataset = BlockDataset(self.source, self.config.sampling, self.config.seed)
+        loader: DataLoader[Block] = DataLoader(
+            dataset,
+            batch_size=None,
+            sampler=range(start, math.ceil(self.config.samples / size) + 1),
+            num_workers=self.options.workers,
+            prefetch_factor=1 if self.options.workers else None,
+            collate_fn=_identity_of,
+        )
+        for block in loader:
+            for i in range(offset, size, batch):
+                yield block.images[i : i + batch], block.labels[i : i + batch]
+            offset = 0
+
+    def _advance(self, batch: tuple[Tensor, Tensor]) -> StepReport:
+        images, labels = (tensor.to(self.options.device) for tensor in batch)
+        rate = self._learning_rate()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        warm = self.step < self.config.plain_share * self.config.steps
+        losses = self._objective(images, labels, warm)
+        total = self.config.system_weight * losses[0] + self.config.dice_weight * losses[1]
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
+        self.optimizer.step()
+        self.step += 1
+        self._update_average()
+        system, dice = losses.detach().tolist()
+        return StepReport(
+            step=self.step,
+            samples=self.step * self.config.batch,
+            loss=float(total.detach()),
+            system_loss=system,
+            dice_loss=dice,
+            learning_rate=rate,
+        )
+
+    def _compute_objective(self, images: Tensor, labels: Tensor, warm: bool) -> Tensor:
+        # (B, H, W, T) viewed as (B, T, H, W): the memory order of the logits
+        targets = self._membership[labels.int()].permute(0, 3, 1, 2).float()
+        kind = self.options.device.type
+        with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.options.amp):
+            output = self.network(images.float())
+        output = output.float()
+        system = self._losses[0 if warm else 1](output, targets).mean()
+        return torch.stack((system, soft_dice_loss(output[:, :N_TASKS], targets)))
+
+    def _learning_rate(self) -> float:
+        warmup = self.config.warmup / self.config.batch
+        peak = self.config.learning_rate
+        if self.step < warmup:
+            return peak * (self.step + 1) / warmup
+        progress = (self.step - warmup) / max(1, self.config.steps - warmup)
+        return peak * 0.5 * (1 + math.cos(math.pi * progress))
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        # short memory at first, or the average would remember the random start
+        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
+        for name, value in self.network.state_dict().items():
+            self.average[name].lerp_(value, 1 - decay)
+
+
+def build_network(config: TrainingConfig) -> HetsegNet:
+    """A fresh network; most pixels are background of most tasks, so logits start low."""
+    network = HetsegNet(config.network)
+    nn.init.constant_(network.head.bias, config.output_bias)  # type: ignore[arg-type]
+    return network
+
+
+def _identity_of(block: Block) -> Block:
+    return block

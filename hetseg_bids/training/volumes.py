@@ -1,0 +1,79 @@
+"""What every training source yields: an image with labels on one 1 mm RAS frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+FRAME = (160, 192, 160)  # mm: holds an adult brain, RAS
+BACKGROUND = -3.0  # standard scores; darker than CSF, so that a strip error makes no false edge
+CLIP = 4.0
+
+
+@dataclass(frozen=True)
+class LabelledVolume:
+    """One training volume.
+
+    Attributes
+    ----------
+    image : (X, Y, Z) float32 tensor
+        Standard scores inside the brain mask, `BACKGROUND` outside.
+    labels : (X, Y, Z) uint8 tensor
+        aseg ids the network is trained on (weak labels).
+    """
+
+    image: Tensor
+    labels: Tensor
+
+
+class VolumeSource(Protocol):
+    """Where training volumes come from."""
+
+    def draw(self, rng: np.random.Generator) -> LabelledVolume:
+        """A volume that depends on nothing but the state of `rng`."""
+        ...
+
+    def fingerprint(self) -> dict[str, object]:
+        """Facts about the source for plan.json: kind, files, settings."""
+        ...
+
+
+def standardise(image: Tensor, mask: Tensor) -> Tensor:
+    """Standard scores over the mask, clipped, `BACKGROUND` outside it.
+
+    Raises
+    ------
+    ValueError
+        If the mask is empty or the image is constant inside it.
+    """
+    inside = image[mask]
+    if not len(inside):
+        raise ValueError("brain mask is empty")
+    spread = inside.std()
+    if not spread > 0:
+        raise ValueError("image is constant inside the brain mask")
+    scores = ((image - inside.mean()) / spread).clamp_(-CLIP, CLIP)
+    return torch.where(mask, scores, torch.tensor(BACKGROUND))
+
+
+def centre_in_frame(
+    volume: npt.NDArray[np.generic],
+    centre: npt.NDArray[np.floating],
+    shape: tuple[int, int, int],
+    fill: float = 0,
+) -> npt.NDArray[np.generic]:
+    """Crop and pad so that voxel `centre` lands in the middle of `shape`."""
+    out = np.full(shape, fill, dtype=volume.dtype)
+    source, target = [], []
+    for size, want, middle in zip(volume.shape, shape, centre, strict=True):
+        start = round(float(middle)) - want // 2
+        low, high = max(0, start), min(size, start + want)
+        source.append(slice(low, high))
+        target.append(slice(low - start, high - start))
+    out[tuple(target)] = volume[tuple(source)]
+    return out
