@@ -42,7 +42,7 @@ class SamplingConfig:
     augmentation : AugmentationConfig
     """
 
-    patch: tuple[int, int] = (192, 160)
+    patch: tuple[int, int] = (176, 144)
     volumes_per_block: int = 6
     stacks_per_volume: int = 32
     structure_rate: float = 0.5

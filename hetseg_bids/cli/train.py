@@ -1,0 +1,94 @@
+"""``hetseg-train``: train a network from label maps or from labelled scans."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hetseg_bids.errors import InputError
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of ``hetseg-train``."""
+    parser = argparse.ArgumentParser(
+        prog="hetseg-train",
+        description="Train a tri-planar label-flip network. An interrupted run goes on "
+        "where its last checkpoint was when the same command is given again.",
+    )
+    parser.add_argument("out", type=Path, help="folder for checkpoints, logs and the model")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--label-maps",
+        type=Path,
+        metavar="DIR",
+        help="generate synthetic T1w from the 1 mm label maps (*.nii, *.nii.gz) in DIR",
+    )
+    source.add_argument(
+        "--scans",
+        type=Path,
+        metavar="DIR",
+        help="train on the T1w + dseg pairs of a BIDS-derivatives dataset (skull-stripped T1w)",
+    )
+    parser.add_argument("--system", choices=("plain", "label-flip"), default="label-flip")
+    parser.add_argument("--samples", type=int, default=60_000, help="stacks seen in all")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda[:i] or mps")
+    parser.add_argument("--workers", type=int, default=1, help="processes that generate samples")
+    parser.add_argument("--threads", type=int, default=None, help="threads of the network step")
+    parser.add_argument(
+        "--checkpoint-minutes", type=float, default=5.0, metavar="N", help="save every N minutes"
+    )
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="fuse the step with torch.compile: about 1.7 times as fast on a CPU, "
+        "needs a C++ compiler",
+    )
+    parser.add_argument("--no-amp", action="store_true", help="float32 instead of bfloat16")
+    parser.add_argument(
+        "--stop-after", type=int, default=None, metavar="STEPS", help="end this process early"
+    )
+    parser.add_argument("--name", default=None, help="name of the model (default: the system)")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    args = build_parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        return _train(args)
+    except (InputError, ValueError) as error:
+        print(f"hetseg-train: {error}", file=sys.stderr)
+        return 2
+
+
+def _train(args: argparse.Namespace) -> int:
+    from hetseg_bids.training.session import TrainingRequest, train  # torch is slow to import
+
+    train(
+        TrainingRequest(
+            out=args.out,
+            label_maps=args.label_maps,
+            scans=args.scans,
+            system=args.system,
+            samples=args.samples,
+            seed=args.seed,
+            device=args.device,
+            workers=args.workers,
+            threads=args.threads,
+            checkpoint_minutes=args.checkpoint_minutes,
+            compile=args.compile,
+            amp=not args.no_amp,
+            stop_after=args.stop_after,
+            name=args.name or args.system,
+        )
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

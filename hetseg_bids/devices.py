@@ -1,0 +1,36 @@
+"""Which device computes."""
+
+from __future__ import annotations
+
+import torch
+
+from hetseg_bids.errors import InputError
+
+
+def resolve_device(name: str) -> torch.device:
+    """Turn ``auto``, ``cpu``, ``cuda[:i]`` or ``mps`` into a device that is there.
+
+    Raises
+    ------
+    InputError
+        If the name is unknown or the device is absent.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        if torch.backends.mps.is_available():
+            return torch.device("mps")
+        return torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"--device {name}: use auto, cpu, cuda, cuda:N or mps") from None
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if not torch.cuda.is_available() or (device.index or 0) >= count:
+            raise InputError(f"--device {name}: {count} CUDA devices found; use auto or cpu")
+    elif device.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError("--device mps: not available here; use auto or cpu")
+    elif device.type not in ("cpu", "mps"):
+        raise InputError(f"--device {name}: use auto, cpu, cuda, cuda:N or mps")
+    return device

@@ -1,0 +1,102 @@
+"""One training session from request to model folder: source, trainer, logs, export."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from hetseg_bids.devices import resolve_device
+from hetseg_bids.errors import InputError
+from hetseg_bids.training.recipes import fast_recipe
+from hetseg_bids.training.synthesis import SyntheticSource
+from hetseg_bids.training.trainer import RunOptions, StepReport, Trainer
+from hetseg_bids.training.volumes import VolumeSource
+
+log = logging.getLogger(__name__)
+_SCALAR_EVERY = 25  # steps
+
+
+@dataclass(frozen=True)
+class TrainingRequest:
+    """What the command line asks for; see ``hetseg-train --help``."""
+
+    out: Path
+    label_maps: Path | None
+    scans: Path | None
+    system: str
+    samples: int
+    seed: int
+    device: str
+    workers: int
+    threads: int | None
+    checkpoint_minutes: float
+    compile: bool
+    amp: bool
+    stop_after: int | None
+    name: str
+
+
+def train(request: TrainingRequest) -> None:
+    """Carry out a request.
+
+    Raises
+    ------
+    InputError
+        If the data or the device can't be used.
+    ValueError
+        If the output folder holds another run.
+    """
+    if request.threads:
+        torch.set_num_threads(request.threads)
+    config = fast_recipe(request.system, samples=request.samples, seed=request.seed)
+    options = RunOptions(
+        out=request.out,
+        device=resolve_device(request.device),
+        workers=request.workers,
+        checkpoint_minutes=request.checkpoint_minutes,
+        compile=request.compile,
+        amp=request.amp,
+        stop_after=request.stop_after,
+    )
+    request.out.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(config, open_source(request), options)
+    if trainer.resume():
+        log.info("resumed at step %d of %d", trainer.step, config.steps)
+    _log_run(trainer, trainer.run())
+
+
+def open_source(request: TrainingRequest) -> VolumeSource:
+    """The volume source that a request names."""
+    if request.label_maps is not None:
+        maps = sorted(request.label_maps.glob("*.nii*"))
+        if not maps:
+            raise InputError(f"--label-maps {request.label_maps}: no *.nii or *.nii.gz there")
+        return SyntheticSource(maps)
+    raise InputError("no source")
+
+
+def _log_run(trainer: Trainer, reports: Iterable[StepReport]) -> None:
+    config = trainer.config
+    bar = tqdm(
+        total=config.samples, initial=trainer.step * config.batch, unit="sample", smoothing=0.05
+    )
+    sums = [0.0, 0.0, 0.0]
+    # purge_step: what an interrupted run logged after its last checkpoint is repeated
+    with bar, SummaryWriter(trainer.options.out / "tensorboard", purge_step=trainer.step) as board:
+        for report in reports:
+            bar.update(config.batch)
+            for i, value in enumerate((report.loss, report.system_loss, report.dice_loss)):
+                sums[i] += value
+            if report.step % _SCALAR_EVERY == 0:
+                means = [value / _SCALAR_EVERY for value in sums]
+                for name, value in zip(("total", "system", "dice"), means, strict=True):
+                    board.add_scalar(f"loss/{name}", value, report.samples)
+                board.add_scalar("learning_rate", report.learning_rate, report.samples)
+                bar.set_postfix(loss=f"{means[0]:.3f}", dice=f"{1 - means[2]:.3f}")
+                sums = [0.0, 0.0, 0.0]
