@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 STACK_DEPTH = 7
 DOWNSAMPLING = 4  # in-plane sizes must be a multiple of this
+_INPUT_OFFSET = 3.0
+_INPUT_SCALE = 0.5
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,21 @@ class _DenseBlock(nn.Module):
         return torch.cat((x, self.dilated(self.squeeze(x))), dim=1)
 
 
+def upsample_twice(x: Tensor) -> Tensor:
+    """Bilinear upsampling by 2, ``align_corners=False``: (B, C, H, W) -> (B, C, 2 H, 2 W).
+
+    Written out because torch 2.13's inductor returns zero gradients for the bfloat16
+    `interpolate` on CPU (tests/test_network.py compares compiled and eager gradients).
+    """
+    for dim in (2, 3):
+        size = x.shape[dim]
+        before = torch.cat((x.narrow(dim, 0, 1), x.narrow(dim, 0, size - 1)), dim)
+        after = torch.cat((x.narrow(dim, 1, size - 1), x.narrow(dim, size - 1, 1)), dim)
+        pair = torch.stack((0.25 * before + 0.75 * x, 0.75 * x + 0.25 * after), dim + 1)
+        x = pair.flatten(dim, dim + 1)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
 class Stem(nn.Module):
     """Three 3-D convolutions, unpadded across slices: (B, 1, D, H, W) -> (B, C, D - 6, H, W).
 
@@ -98,6 +115,8 @@ class Stem(nn.Module):
         self.conv3 = nn.Conv3d(b, c, 3, padding=(0, 1, 1), bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        # background becomes 0, so that zero padding continues it instead of framing it
+        x = (x + _INPUT_OFFSET) * _INPUT_SCALE
         x = torch.relu(self.conv1(x))
         x = torch.relu(self.conv2(x))
         out: Tensor = self.conv3(x)
@@ -127,13 +146,13 @@ class HetsegNet(nn.Module):
             blocks.append(_DenseBlock(width, config.growth, dilation))
             width += config.growth
         self.bottleneck = nn.Sequential(*blocks)
-        self.up = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
         # 1x1 convolutions come before the upsampling: the same map at a quarter of the cost
         self.reduce1 = nn.Conv2d(width, c1, 1, bias=False)
         self.decode1 = _conv_block(2 * c1, c1)
         self.reduce0 = nn.Conv2d(c1, c0, 1, bias=False)
         self.decode0 = _conv_block(2 * c0, c0)
         self.head = nn.Conv2d(c0, config.n_outputs, 1)
+        self.apply(_initialise)
 
     def forward(self, stacks: Tensor) -> Tensor:
         """Logits of the middle slice of each stack.
@@ -170,10 +189,19 @@ class HetsegNet(nn.Module):
         skip0 = self.encode0(self.stem_norm(features))
         skip1 = self.encode1(skip0)
         x = self.bottleneck(self.encode2(skip1))
-        x = self.decode1(torch.cat((self.up(self.reduce1(x)), skip1), dim=1))
-        x = self.decode0(torch.cat((self.up(self.reduce0(x)), skip0), dim=1))
+        x = self.decode1(torch.cat((upsample_twice(self.reduce1(x)), skip1), dim=1))
+        x = self.decode0(torch.cat((upsample_twice(self.reduce0(x)), skip0), dim=1))
         logits: Tensor = self.head(x)
         return logits
+
+
+def _initialise(module: nn.Module) -> None:
+    # He et al. 2015: PyTorch's default shrinks the signal by 6 a layer, and the stem has
+    # no norm to bring it back
+    if isinstance(module, (nn.Conv2d, nn.Conv3d)):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 def to_channels_last(network: HetsegNet) -> HetsegNet:

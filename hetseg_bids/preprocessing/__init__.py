@@ -1,0 +1,1 @@
+"""From a file to a standardised 1 mm brain: header checks, conform, strip, normalise."""

@@ -17,13 +17,14 @@ from torch.utils.data import Dataset
 
 from hetseg_bids.network import STACK_DEPTH
 from hetseg_bids.planes import PLANES, Plane
+from hetseg_bids.preprocessing.normalisation import BACKGROUND
 from hetseg_bids.structures import STRUCTURES, mirror_labels
 from hetseg_bids.training.augmentation import (
     AugmentationConfig,
     StackTransform,
     sample_transform,
 )
-from hetseg_bids.training.volumes import BACKGROUND, LabelledVolume, VolumeSource
+from hetseg_bids.training.volumes import LabelledVolume, VolumeSource
 
 
 @dataclass(frozen=True)

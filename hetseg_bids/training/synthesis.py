@@ -15,16 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from hetseg_bids.preprocessing.normalisation import standardise
 from hetseg_bids.training.label_maps import read_label_map
 from hetseg_bids.training.label_noise import LabelNoiseConfig, weaken
 from hetseg_bids.training.random_fields import gaussian_blur, smooth_field
 from hetseg_bids.training.tissue_priors import draw_appearance
-from hetseg_bids.training.volumes import (
-    FRAME,
-    LabelledVolume,
-    centre_in_frame,
-    standardise,
-)
+from hetseg_bids.training.volumes import FRAME, LabelledVolume, centre_in_frame
 
 _CSF = 24
 _FIRST_EXTRACEREBRAL = 200

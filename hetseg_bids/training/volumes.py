@@ -7,12 +7,9 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 FRAME = (160, 192, 160)  # mm: holds an adult brain, RAS
-BACKGROUND = -3.0  # standard scores; darker than CSF, so that a strip error makes no false edge
-CLIP = 4.0
 
 
 @dataclass(frozen=True)
@@ -22,7 +19,7 @@ class LabelledVolume:
     Attributes
     ----------
     image : (X, Y, Z) float32 tensor
-        Standard scores inside the brain mask, `BACKGROUND` outside.
+        Standard scores as `preprocessing.normalisation.standardise` makes them.
     labels : (X, Y, Z) uint8 tensor
         aseg ids the network is trained on (weak labels).
     """
@@ -41,24 +38,6 @@ class VolumeSource(Protocol):
     def fingerprint(self) -> dict[str, object]:
         """Facts about the source for plan.json: kind, files, settings."""
         ...
-
-
-def standardise(image: Tensor, mask: Tensor) -> Tensor:
-    """Standard scores over the mask, clipped, `BACKGROUND` outside it.
-
-    Raises
-    ------
-    ValueError
-        If the mask is empty or the image is constant inside it.
-    """
-    inside = image[mask]
-    if not len(inside):
-        raise ValueError("brain mask is empty")
-    spread = inside.std()
-    if not spread > 0:
-        raise ValueError("image is constant inside the brain mask")
-    scores = ((image - inside.mean()) / spread).clamp_(-CLIP, CLIP)
-    return torch.where(mask, scores, torch.tensor(BACKGROUND))
 
 
 def centre_in_frame(

@@ -1,0 +1,152 @@
+"""Tri-planar logits of a volume.
+
+Source: paper section 2.3 (design section 1, point 5): one network sees axial, coronal
+and sagittal stacks; the ensemble's logits are the mean of the views' logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hetseg_bids.models import Model
+from hetseg_bids.network import DOWNSAMPLING, STACK_DEPTH
+from hetseg_bids.planes import PLANES, Plane
+from hetseg_bids.structures import N_STRUCTURES, N_TASKS
+
+_MARGIN = 2  # voxels kept around the brain box
+_REACH = STACK_DEPTH // 2
+_CHUNK = {"cpu": 8, "cuda": 32, "mps": 16}  # slices a pass
+
+
+@dataclass(frozen=True)
+class Logits:
+    """Ensemble logits inside a box of the working grid.
+
+    Attributes
+    ----------
+    label : (28, x, y, z) float32 tensor
+        Logit a of each structure.
+    flip : (28, x, y, z) float32 tensor or None
+        Uncertainty logit v, where the model has one.
+    box : tuple of 3 slice
+        Where the box lies on the working grid.
+    """
+
+    label: Tensor
+    flip: Tensor | None
+    box: tuple[slice, slice, slice]
+
+
+def predict(
+    model: Model,
+    image: Tensor,
+    mask: Tensor,
+    *,
+    views: Sequence[str] = tuple(PLANES),
+    progress: Callable[[int], None] | None = None,
+) -> Logits:
+    """Logits of all structures, averaged over the views.
+
+    Parameters
+    ----------
+    model : Model
+    image : (X, Y, Z) float32 tensor
+        Standard scores, RAS, 1 mm.
+    mask : (X, Y, Z) bool tensor
+        Brain; the network only runs on its bounding box.
+    views : sequence of str
+        Names of `PLANES`.
+    progress : callable, optional
+        Called with the number of slices done.
+
+    Returns
+    -------
+    logits : Logits
+    """
+    box = brain_box(mask)
+    cropped = image[box]
+    halves = 2 if model.plan.heteroscedastic else 1
+    total = torch.zeros(halves * N_STRUCTURES, *cropped.shape)
+    for name in views:
+        _add_view(model, cropped, PLANES[name], total, progress)
+    total /= len(views)
+    flip = total[N_STRUCTURES:] if halves == 2 else None
+    return Logits(total[:N_STRUCTURES], flip, box)
+
+
+def brain_box(mask: Tensor) -> tuple[slice, slice, slice]:
+    """Bounding box of a mask with a small margin."""
+    box = []
+    for axis, size in enumerate(mask.shape):
+        others = [i for i in range(3) if i != axis]
+        places = torch.nonzero(mask.any(dim=others[1]).any(dim=others[0]))
+        low, high = int(places[0]), int(places[-1])
+        box.append(slice(max(0, low - _MARGIN), min(size, high + 1 + _MARGIN)))
+    return box[0], box[1], box[2]
+
+
+def _add_view(
+    model: Model,
+    image: Tensor,
+    plane: Plane,
+    total: Tensor,
+    progress: Callable[[int], None] | None,
+) -> None:
+    """Add one view's logits to `total`, in place."""
+    device = next(model.network.parameters()).device
+    stack, window = _padded_stack(image, plane, model.plan.patch, model.plan.background)
+    keep = _kept_outputs(model)
+    # where the stack's (slice, row, column) axes lie in the volume
+    into = total.permute(0, *(1 + axis for axis in plane.axes))
+    depth = image.shape[plane.axes[0]]
+    chunk = _CHUNK.get(device.type, 8)
+    for start in range(0, depth, chunk):
+        stop = min(start + chunk, depth)
+        block = stack[start : stop + 2 * _REACH].to(device)
+        with torch.inference_mode(), _autocast(device):
+            output = model.network.forward_block(block)
+        logits = output[:, keep, window[0], window[1]].float().cpu()
+        into[:, start:stop] += logits.transpose(0, 1)
+        if progress is not None:
+            progress(stop - start)
+
+
+def _padded_stack(
+    image: Tensor, plane: Plane, patch: tuple[int, int], background: float
+) -> tuple[Tensor, tuple[slice, slice]]:
+    """The volume in stack order, padded to the size the network was trained on.
+
+    Instance norm sees the whole slice, so a slice must hold about as much background
+    as the training stacks did.
+    """
+    stack = image.permute(*plane.axes)
+    depth, *size = stack.shape
+    padded = [max(n, p) for n, p in zip(size, patch, strict=True)]
+    padded = [-(-n // DOWNSAMPLING) * DOWNSAMPLING for n in padded]
+    start = [(p - n) // 2 for n, p in zip(size, padded, strict=True)]
+    out = torch.full((depth + 2 * _REACH, *padded), background)
+    rows, columns = (slice(s, s + n) for s, n in zip(start, size, strict=True))
+    out[_REACH : _REACH + depth, rows, columns] = stack
+    return out, (rows, columns)
+
+
+def _kept_outputs(model: Model) -> Tensor:
+    """Output channels of the 28 structures: auxiliary tasks only help training."""
+    label = np.arange(N_STRUCTURES)
+    kept = np.concatenate((label, label + N_TASKS)) if model.plan.heteroscedastic else label
+    return torch.from_numpy(kept)
+
+
+def _autocast(device: torch.device) -> torch.autocast:
+    enabled = device.type == "cuda" or (device.type == "cpu" and _cpu_has_bf16())
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+def _cpu_has_bf16() -> bool:
+    # without these instructions bf16 is emulated and slower than float32
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -1,0 +1,175 @@
+"""Trained models: weights, the plan they were trained by, and their checksums.
+
+A model is a folder with ``weights.safetensors``, ``plan.json`` and ``MODEL_CARD.md``.
+Weights are safetensors: reading them runs no code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from hetseg_bids.errors import InputError
+from hetseg_bids.files import atomic_path, write_json
+from hetseg_bids.network import HetsegNet, NetworkConfig, to_channels_last
+from hetseg_bids.structures import N_TASKS, TASK_NAMES
+
+WEIGHTS_NAME = "weights.safetensors"
+PLAN_NAME = "plan.json"
+_PLAN_FORMAT = 1
+_SHIPPED = (Path(__file__).parent / "_models", Path(__file__).parents[1] / "models")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What inference must know about a model, and how it came to be.
+
+    Attributes
+    ----------
+    name : str
+    system : str
+        ``plain`` or ``label-flip``.
+    network : NetworkConfig
+    patch : tuple of 2 int
+        Rows and columns of the training stacks; inference never shows the network less.
+    background, clip : float
+        The intensity scale (`preprocessing.normalisation`).
+    weights_sha256 : str
+    provenance : dict
+        Recipe, data, samples seen, software: for people and audits.
+    """
+
+    name: str
+    system: str
+    network: NetworkConfig
+    patch: tuple[int, int]
+    background: float
+    clip: float
+    weights_sha256: str
+    provenance: dict[str, Any]
+
+    @property
+    def heteroscedastic(self) -> bool:
+        """Whether the model has a second map a task."""
+        return self.network.n_outputs == 2 * N_TASKS
+
+    def save(self, folder: Path) -> None:
+        """Write plan.json."""
+        content = {"format": _PLAN_FORMAT, "tasks": list(TASK_NAMES), **asdict(self)}
+        write_json(folder / PLAN_NAME, content)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network ready for inference with its plan."""
+
+    plan: Plan
+    network: HetsegNet
+    folder: Path
+
+
+def shipped_models() -> dict[str, Path]:
+    """Names and folders of the models that came with hetseg."""
+    found: dict[str, Path] = {}
+    for root in _SHIPPED:
+        for plan in sorted(root.glob(f"*/{PLAN_NAME}")):
+            found.setdefault(plan.parent.name, plan.parent)
+    return found
+
+
+def model_folder(name: str) -> Path:
+    """The folder of a shipped model's name, or of a path to a model folder.
+
+    Raises
+    ------
+    InputError
+        If there is neither.
+    """
+    shipped = shipped_models()
+    if name in shipped:
+        return shipped[name]
+    folder = Path(name)
+    if (folder / PLAN_NAME).is_file():
+        return folder
+    known = ", ".join(shipped) or "none shipped"
+    raise InputError(f"--model {name}: not a shipped model ({known}) nor a folder with {PLAN_NAME}")
+
+
+def load_model(name: str, device: torch.device) -> Model:
+    """Load a model by name or folder.
+
+    Parameters
+    ----------
+    name : str
+    device : torch.device
+
+    Raises
+    ------
+    InputError
+        If the plan or the weights are missing, changed or don't fit each other.
+    """
+    folder = model_folder(name)
+    plan = read_plan(folder)
+    weights = folder / WEIGHTS_NAME
+    if not weights.is_file():
+        raise InputError(f"{folder}: {WEIGHTS_NAME} is missing; install the model again")
+    if file_sha256(weights) != plan.weights_sha256:
+        raise InputError(f"{weights}: checksum differs from {PLAN_NAME}; install the model again")
+    network = HetsegNet(plan.network)
+    try:
+        network.load_state_dict(load_file(weights))
+    except (SafetensorError, RuntimeError) as error:
+        raise InputError(f"{weights}: weights don't fit the plan ({error})") from None
+    network.eval().requires_grad_(False)
+    return Model(plan, to_channels_last(network).to(device), folder)
+
+
+def read_plan(folder: Path) -> Plan:
+    """Read plan.json.
+
+    Raises
+    ------
+    InputError
+        If it isn't a plan of this version of hetseg.
+    """
+    path = folder / PLAN_NAME
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.pop("format") != _PLAN_FORMAT:
+            raise ValueError("unknown format")
+        if content.pop("tasks") != list(TASK_NAMES):
+            raise ValueError("trained for other structures")
+        network = {k: tuple(v) if isinstance(v, list) else v for k, v in content["network"].items()}
+        content["network"] = NetworkConfig(**network)
+        content["patch"] = tuple(content["patch"])
+        return Plan(**content)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: not a usable model plan ({error})") from None
+
+
+def save_model(folder: Path, plan: Plan, weights: dict[str, Tensor]) -> Plan:
+    """Write weights and plan; returns the plan with the checksum of the weights."""
+    path = folder / WEIGHTS_NAME
+    with atomic_path(path) as temporary:
+        save_file({name: w.detach().cpu().contiguous() for name, w in weights.items()}, temporary)
+    signed = Plan(**{**_shallow(plan), "weights_sha256": file_sha256(path)})
+    signed.save(folder)
+    return signed
+
+
+def _shallow(plan: Plan) -> dict[str, Any]:
+    return {name: getattr(plan, name) for name in plan.__dataclass_fields__}
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

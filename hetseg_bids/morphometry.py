@@ -1,0 +1,58 @@
+"""Volumes of the structures, with the error bars the flip map gives."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import torch
+
+from hetseg_bids.segmentation import Segmentation
+from hetseg_bids.structures import STRUCTURES
+from hetseg_bids.uncertainty import summarise
+
+_NORMAL_975 = 1.959964
+
+COLUMNS: dict[str, str] = {
+    "index": "Label value in the dseg image (FreeSurfer aseg id)",
+    "name": "Structure",
+    "hemisphere": "L or R; n/a for midline structures",
+    "volume_mm3": "Volume of the voxels labelled as the structure, mm3",
+    "volume_sd_mm3": "Standard deviation of the volume that the flip map implies, mm3; "
+    "assumes errors correlated over about 50 voxels, not calibrated yet",
+    "volume_ci95_low_mm3": "Lower end of the 95 % interval of the volume, mm3",
+    "volume_ci95_high_mm3": "Upper end of the 95 % interval of the volume, mm3",
+    "mean_flip_probability": "Mean probability, inside the structure, that the label disagrees "
+    "with the reference",
+    "expected_dice": "Dice that the flip map expects against the reference",
+}
+
+
+def measure(result: Segmentation) -> pd.DataFrame:
+    """A row a structure; columns as in `COLUMNS`, NaN where a model gives no flip map."""
+    voxel = result.grid.voxel_volume
+    rows = []
+    for i, structure in enumerate(STRUCTURES):
+        inside = result.dseg == structure.label
+        row: dict[str, object] = {
+            "index": structure.label,
+            "name": structure.name,
+            "hemisphere": structure.hemisphere,
+            "volume_mm3": float(inside.sum()) * voxel,
+        }
+        if result.flip is not None:
+            row |= _error_bars(inside, result.flip[i], voxel)
+        rows.append(row)
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _error_bars(inside: np.ndarray, q: np.ndarray, voxel: float) -> dict[str, float]:
+    u = summarise(torch.from_numpy(inside), torch.from_numpy(q))
+    # the noise model's correlation length is in mm, hence in 1 mm3 voxels
+    sd = u.size_sd * voxel**0.5
+    return {
+        "volume_sd_mm3": sd,
+        "volume_ci95_low_mm3": max(0.0, u.expected_size * voxel - _NORMAL_975 * sd),
+        "volume_ci95_high_mm3": u.expected_size * voxel + _NORMAL_975 * sd,
+        "mean_flip_probability": u.mean_q,
+        "expected_dice": u.expected_dice,
+    }

@@ -1,0 +1,125 @@
+"""The working grid: RAS, 1 mm, axes along the scanner's; and the way back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+import torch
+from nibabel.spaces import vox2out_vox
+from torch import Tensor
+from torch.nn import functional
+
+_SAME_GRID_TOLERANCE = 0.01  # voxels
+_SLAB = 16  # output slices resampled at a time, bounds memory
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A voxel grid in scanner space.
+
+    Attributes
+    ----------
+    shape : tuple of 3 int
+    affine : (4, 4) float64 array
+        Voxel to RAS, mm.
+    """
+
+    shape: tuple[int, int, int]
+    affine: npt.NDArray[np.float64]
+
+    @property
+    def voxel_volume(self) -> float:
+        """mm3 a voxel."""
+        return float(abs(np.linalg.det(self.affine[:3, :3])))
+
+
+def working_grid(native: Grid) -> Grid:
+    """The 1 mm RAS grid that covers a native grid.
+
+    A grid that is 1 mm and unrotated already is only re-ordered, so that no voxel is
+    interpolated.
+    """
+    canonical = nib.as_closest_canonical(
+        nib.Nifti1Image(np.broadcast_to(np.uint8(0), native.shape), native.affine)
+    )
+    rotation_zoom = canonical.affine[:3, :3]
+    if np.abs((rotation_zoom - np.eye(3)) * np.array(canonical.shape)).max() < 0.5:
+        return Grid(canonical.shape, np.asarray(canonical.affine))
+    shape, affine = vox2out_vox((native.shape, native.affine), 1.0)
+    return Grid(tuple(int(n) for n in shape), np.asarray(affine))  # type: ignore[arg-type]
+
+
+def resample(
+    volumes: Tensor, source: Grid, target: Grid, *, outside: float = 0.0
+) -> Tensor:
+    """Trilinear resampling of a stack of volumes between grids.
+
+    Parameters
+    ----------
+    volumes : (C, X, Y, Z) float tensor on `source`
+    source, target : Grid
+    outside : float
+        Value beyond the source.
+
+    Returns
+    -------
+    resampled : (C, *target.shape) float32 tensor
+    """
+    mapping = np.linalg.inv(source.affine) @ target.affine
+    reordered = _reordered(volumes, mapping, target.shape)
+    if reordered is not None:
+        return reordered
+    out = torch.empty((len(volumes), *target.shape), dtype=torch.float32)
+    for start in range(0, target.shape[0], _SLAB):
+        stop = min(start + _SLAB, target.shape[0])
+        grid = _sampling_grid(mapping, source.shape, target.shape, start, stop)
+        part = functional.grid_sample((volumes.float() - outside)[None], grid, align_corners=True)
+        out[:, start:stop] = part[0] + outside
+    return out
+
+
+def _sampling_grid(
+    mapping: npt.NDArray[np.float64],
+    source: tuple[int, ...],
+    target: tuple[int, ...],
+    start: int,
+    stop: int,
+) -> Tensor:
+    matrix = torch.from_numpy(mapping).float()
+    axes = [torch.arange(start, stop), torch.arange(target[1]), torch.arange(target[2])]
+    points = matrix[:3, 3].expand(stop - start, target[1], target[2], 3).clone()
+    for i, axis in enumerate(axes):
+        view = [1, 1, 1, 1]
+        view[i] = -1
+        points += axis.float().view(view) * matrix[:3, i]
+    last = torch.tensor([max(n - 1, 1) for n in source], dtype=torch.float32)
+    return (2 * points / last - 1).flip(-1)[None]
+
+
+def _reordered(
+    volumes: Tensor, mapping: npt.NDArray[np.float64], shape: tuple[int, ...]
+) -> Tensor | None:
+    """Exact answer where the grids differ by axis order, flips and whole-voxel shifts."""
+    linear = mapping[:3, :3]
+    signs = np.round(linear).astype(int)
+    span = np.array(shape)
+    shift = np.round(mapping[:3, 3]).astype(int)
+    exact = (
+        (np.abs(signs).sum(axis=0) == 1).all()
+        and (np.abs(signs).sum(axis=1) == 1).all()
+        and np.abs((linear - signs) * span).max() < _SAME_GRID_TOLERANCE
+        and np.abs(mapping[:3, 3] - shift).max() < _SAME_GRID_TOLERANCE
+    )
+    if not exact:
+        return None
+    order = [int(np.argmax(np.abs(signs[:, j]))) for j in range(3)]  # target axis j -> source
+    out = volumes.permute(0, *(1 + axis for axis in order))
+    for j, axis in enumerate(order):
+        positions = signs[axis, j] * np.arange(shape[j]) + shift[axis]
+        if positions.min() < 0 or positions.max() >= out.shape[1 + j]:
+            return None
+        out = out.index_select(1 + j, torch.from_numpy(positions))
+    return out.float()

@@ -1,0 +1,143 @@
+"""Reading a T1w image and refusing, in one line, what can't be segmented."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+from nibabel.filebasedimages import ImageFileError
+
+from hetseg_bids.errors import InputError
+
+_MIN_EXTENT_MM = 60.0
+_MAX_EXTENT_MM = 600.0
+_ZOOM_RANGE_MM = (0.2, 7.0)
+_MAX_VOXELS = 600_000_000
+
+
+@dataclass(frozen=True)
+class T1w:
+    """A checked image as stored.
+
+    Attributes
+    ----------
+    path : Path
+    data : (I, J, K) float32 array
+        Finite; NaN and infinite voxels were set to zero.
+    affine : (4, 4) float64 array
+        Voxel to scanner RAS, mm.
+    header : nibabel header
+        Of the stored image, for writing results on the same grid.
+    warnings : tuple of str
+        What was odd but usable.
+    """
+
+    path: Path
+    data: npt.NDArray[np.float32]
+    affine: npt.NDArray[np.float64]
+    header: nib.Nifti1Header
+    warnings: tuple[str, ...] = ()
+
+
+def read_t1w(path: Path) -> T1w:
+    """Read and check a T1w image.
+
+    Parameters
+    ----------
+    path : Path
+        NIfTI file.
+
+    Raises
+    ------
+    InputError
+        If the file can't be read, isn't one 3-D scalar volume, has an unusable geometry
+        or holds no signal; the message names the file and the remedy.
+    """
+    image = _open(path)
+    _check_shape(path, image)
+    affine = _checked_affine(path, image)
+    data = _read_data(path, image)
+    warnings = []
+    bad = ~np.isfinite(data)
+    share = float(bad.mean())
+    if share == 1:
+        raise InputError(f"{path}: every voxel is NaN or infinite; convert the scan again")
+    if share > 0:
+        data[bad] = 0
+        warnings.append(f"{share:.2%} of the voxels are NaN or infinite and were set to 0")
+    low, high = float(data.min()), float(data.max())
+    if low == high:
+        what = "zero" if low == 0 else f"{low:g}"
+        raise InputError(f"{path}: every voxel is {what}; convert or transfer the scan again")
+    header = nib.Nifti1Header.from_header(image.header, check=False)
+    return T1w(path, data, affine, header, tuple(warnings))
+
+
+def _open(path: Path) -> nib.Nifti1Image:
+    if path.is_symlink() and not path.exists():
+        raise InputError(f"{path}: broken link; fetch the file (datalad get) or remove it")
+    try:
+        image = nib.load(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (ImageFileError, OSError, EOFError, zlib.error, ValueError) as error:
+        raise InputError(f"{path}: not a readable NIfTI image ({_one_line(error)})") from None
+    if not isinstance(image, (nib.Nifti1Image, nib.Nifti1Pair)):
+        raise InputError(f"{path}: not a NIfTI image; convert it with dcm2niix")
+    return image
+
+
+def _check_shape(path: Path, image: nib.Nifti1Image) -> None:
+    shape = image.shape
+    spatial = shape[:3]
+    if len(shape) < 3 or any(n < 1 for n in shape):
+        raise InputError(f"{path}: shape {shape} is not a 3-D volume")
+    if len(shape) > 3 and any(n != 1 for n in shape[3:]):
+        raise InputError(
+            f"{path}: {len(shape)}-D image of shape {shape}; "
+            "store one 3-D T1w volume a file (average or split the frames)"
+        )
+    if np.prod([int(n) for n in spatial]) > _MAX_VOXELS:
+        raise InputError(f"{path}: shape {shape} is too large for a head scan; check the header")
+    dtype = image.get_data_dtype()
+    if dtype.fields is not None or dtype.kind not in "iuf":
+        raise InputError(f"{path}: voxels are {dtype}, not plain numbers; export a grey T1w")
+
+
+def _checked_affine(path: Path, image: nib.Nifti1Image) -> npt.NDArray[np.float64]:
+    affine = np.asarray(image.affine, dtype=np.float64)
+    if not np.isfinite(affine).all():
+        raise InputError(f"{path}: the affine holds NaN or infinity; repair qform/sform")
+    zooms = nib.affines.voxel_sizes(affine)
+    if (zooms <= 0).any() or abs(np.linalg.det(affine[:3, :3] / zooms)) < 0.05:
+        raise InputError(f"{path}: the affine is singular; repair qform/sform")
+    low, high = _ZOOM_RANGE_MM
+    if (zooms < low).any() or (zooms > high).any():
+        text = " x ".join(f"{z:.3g}" for z in zooms)
+        raise InputError(
+            f"{path}: voxels of {text} mm are outside {low}-{high} mm; check the header's units"
+        )
+    extent = zooms * np.array(image.shape[:3])
+    if (extent < _MIN_EXTENT_MM).any() or (extent > _MAX_EXTENT_MM).any():
+        text = " x ".join(f"{e:.0f}" for e in extent)
+        raise InputError(f"{path}: field of view of {text} mm doesn't hold one whole head")
+    return affine
+
+
+def _read_data(path: Path, image: nib.Nifti1Image) -> npt.NDArray[np.float32]:
+    try:
+        data = np.asarray(image.dataobj, dtype=np.float32)
+    except (OSError, EOFError, zlib.error, gzip.BadGzipFile, ValueError) as error:
+        raise InputError(
+            f"{path}: truncated or corrupt ({_one_line(error)}); copy the file again"
+        ) from None
+    return data.reshape(data.shape[:3])
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:160] or type(error).__name__

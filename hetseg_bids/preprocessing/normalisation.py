@@ -1,0 +1,36 @@
+"""Standard scores of the brain: the one intensity scale of training and inference."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+BACKGROUND = -3.0  # standard scores; darker than CSF, so that a strip error makes no false edge
+CLIP = 4.0
+
+
+def standardise(image: Tensor, mask: Tensor) -> Tensor:
+    """Standard scores over the mask, clipped to +-`CLIP`, `BACKGROUND` outside it.
+
+    Parameters
+    ----------
+    image : (X, Y, Z) float32 tensor
+    mask : (X, Y, Z) bool tensor
+
+    Returns
+    -------
+    scores : (X, Y, Z) float32 tensor
+
+    Raises
+    ------
+    ValueError
+        If the mask is empty or the image is constant inside it.
+    """
+    inside = image[mask]
+    if not len(inside):
+        raise ValueError("brain mask is empty")
+    spread = inside.std()
+    if not spread > 0:
+        raise ValueError("image is constant inside the brain mask")
+    scores = ((image - inside.mean()) / spread).clamp_(-CLIP, CLIP)
+    return torch.where(mask, scores, torch.tensor(BACKGROUND))

@@ -1,0 +1,101 @@
+"""From logits on the working grid to labels and flip probabilities on the output grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from hetseg_bids.inference import Logits
+from hetseg_bids.preprocessing.conform import Grid, resample
+from hetseg_bids.structures import N_STRUCTURES, STRUCTURES
+from hetseg_bids.uncertainty import flip_probability
+
+_OUTSIDE_LOGIT = -20.0
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """Result on one grid, cropped to `box`; everything outside is background.
+
+    Attributes
+    ----------
+    grid : Grid
+    box : tuple of 3 slice
+    dseg : (x, y, z) uint8 array
+        aseg ids.
+    flip : (28, x, y, z) float32 array or None
+        q of each structure, 0 outside the brain.
+    probability : (28, x, y, z) float32 array
+        p of each structure.
+    """
+
+    grid: Grid
+    box: tuple[slice, slice, slice]
+    dseg: npt.NDArray[np.uint8]
+    flip: npt.NDArray[np.float32] | None
+    probability: npt.NDArray[np.float32]
+
+    def full(self, cropped: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        """Put a (..., x, y, z) array of the box back on the whole grid, zero elsewhere."""
+        lead = cropped.shape[:-3]
+        out = np.zeros((*lead, *self.grid.shape), dtype=cropped.dtype)
+        out[(..., *self.box)] = cropped
+        return out
+
+
+def segment(logits: Logits, working: Grid, output: Grid) -> Segmentation:
+    """Resample logits to a grid and label it.
+
+    Labels are decided after resampling, so that boundaries are as smooth as the output
+    grid allows.
+
+    Parameters
+    ----------
+    logits : Logits
+        On a box of `working`.
+    working, output : Grid
+    """
+    box_grid = sub_grid(working, logits.box)
+    target_box = covering_box(box_grid, output)
+    target = sub_grid(output, target_box)
+    label = resample(logits.label, box_grid, target, outside=_OUTSIDE_LOGIT)
+    flip = None
+    if logits.flip is not None:
+        q = flip_probability(resample(logits.flip, box_grid, target, outside=_OUTSIDE_LOGIT))
+        flip = q.numpy()
+    dseg = decide(label)
+    return Segmentation(output, target_box, dseg.numpy(), flip, torch.sigmoid(label).numpy())
+
+
+def decide(logits: Tensor) -> Tensor:
+    """Labels of (28, ...) logits: the most probable structure where its p exceeds 0.5."""
+    if len(logits) != N_STRUCTURES:
+        raise ValueError(f"expected {N_STRUCTURES} structures, got {len(logits)}")
+    best, index = logits.max(dim=0)
+    values = torch.tensor([s.label for s in STRUCTURES], dtype=torch.uint8)
+    return torch.where(best > 0, values[index], torch.zeros((), dtype=torch.uint8))
+
+
+def sub_grid(grid: Grid, box: tuple[slice, slice, slice]) -> Grid:
+    """The grid of a box of another grid."""
+    starts = np.array([s.start for s in box], dtype=float)
+    affine = grid.affine.copy()
+    affine[:3, 3] += grid.affine[:3, :3] @ starts
+    shape = tuple(s.stop - s.start for s in box)
+    return Grid(shape, affine)  # type: ignore[arg-type]
+
+
+def covering_box(inner: Grid, outer: Grid) -> tuple[slice, slice, slice]:
+    """The smallest box of `outer` that holds all of `inner`."""
+    ends = np.array([(0, n - 1) for n in inner.shape])
+    corners = np.stack(np.meshgrid(*ends, indexing="ij"), axis=-1).reshape(-1, 3)
+    mapping = np.linalg.inv(outer.affine) @ inner.affine
+    moved = corners @ mapping[:3, :3].T + mapping[:3, 3]
+    low = np.maximum(np.floor(moved.min(axis=0) + 1e-3), 0).astype(int)
+    high = np.minimum(np.ceil(moved.max(axis=0) - 1e-3) + 1, outer.shape).astype(int)
+    a, b, c = (slice(int(p), max(int(p) + 1, int(q))) for p, q in zip(low, high, strict=True))
+    return a, b, c

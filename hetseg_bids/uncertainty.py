@@ -1,0 +1,80 @@
+"""What the flip logits mean: q, expected Dice, expected volume.
+
+q of a structure is the probability that its label at a voxel disagrees with the
+reference (paper section 2.2).  The ensemble's q is 0.5 sigmoid of the mean of the views'
+v: the flip logits are fused exactly as the label logits are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# Errors are not independent from voxel to voxel: boundaries move together over about this
+# many voxels (the training noise: 7 mm along a sheet one or two voxels thick).
+_CORRELATED_VOXELS = 50.0
+
+
+@dataclass(frozen=True)
+class StructureUncertainty:
+    """Sums over one structure, in voxels of the grid they were computed on.
+
+    Attributes
+    ----------
+    size : float
+        Voxels labelled as the structure.
+    mean_q : float
+        Mean flip probability inside it (NaN if it is empty).
+    expected_dice : float
+        See `expected_dice`.
+    expected_size : float
+        Expected number of voxels in the reference.
+    size_sd : float
+        Standard deviation of that number.
+    """
+
+    size: float
+    mean_q: float
+    expected_dice: float
+    expected_size: float
+    size_sd: float
+
+
+def flip_probability(flip_logits: Tensor) -> Tensor:
+    """q = 0.5 sigmoid(v), in (0, 0.5)."""
+    return 0.5 * torch.sigmoid(flip_logits)
+
+
+def summarise(segment: Tensor, q: Tensor) -> StructureUncertainty:
+    """Uncertainty of one structure.
+
+    Parameters
+    ----------
+    segment : bool tensor
+        Voxels labelled as the structure.
+    q : float tensor, same shape
+        Probability that the reference disagrees there.
+
+    Notes
+    -----
+    With S the segment, the reference is expected to hold ``sum_S (1 - q)`` voxels of S
+    and ``sum_notS q`` voxels beyond it; expected Dice is the ratio of expectations
+    ``2 sum_S (1 - q) / (|S| + sum_S (1 - q) + sum_notS q)``.
+    """
+    size = float(segment.sum())
+    inside = q[segment].double()
+    flips_inside = float(inside.sum())
+    flips_all = float(q.double().sum())
+    agreed = size - flips_inside
+    missed = flips_all - flips_inside
+    reference = agreed + missed
+    variance = float((q.double() * (1 - q.double())).sum()) * _CORRELATED_VOXELS
+    return StructureUncertainty(
+        size=size,
+        mean_q=flips_inside / size if size else float("nan"),
+        expected_dice=2 * agreed / (size + reference) if size + reference > 0 else float("nan"),
+        expected_size=reference,
+        size_sd=variance**0.5,
+    )
