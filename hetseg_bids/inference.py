@@ -6,7 +6,7 @@ and sagittal stacks; the ensemble's logits are the mean of the views' logits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,7 +48,7 @@ def predict(
     mask: Tensor,
     *,
     views: Sequence[str] = tuple(PLANES),
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Logits:
     """Logits of all structures, averaged over the views.
 
@@ -62,7 +62,7 @@ def predict(
     views : sequence of str
         Names of `PLANES`.
     progress : callable, optional
-        Called with the number of slices done.
+        Called with the slices just done and the slices there are in all.
 
     Returns
     -------
@@ -72,8 +72,11 @@ def predict(
     cropped = image[box]
     halves = 2 if model.plan.heteroscedastic else 1
     total = torch.zeros(halves * N_STRUCTURES, *cropped.shape)
+    slices = sum(cropped.shape[PLANES[name].axes[0]] for name in views)
     for name in views:
-        _add_view(model, cropped, PLANES[name], total, progress)
+        for done in _add_view(model, cropped, PLANES[name], total):
+            if progress is not None:
+                progress(done, slices)
     total /= len(views)
     flip = total[N_STRUCTURES:] if halves == 2 else None
     return Logits(total[:N_STRUCTURES], flip, box)
@@ -95,9 +98,8 @@ def _add_view(
     image: Tensor,
     plane: Plane,
     total: Tensor,
-    progress: Callable[[int], None] | None,
-) -> None:
-    """Add one view's logits to `total`, in place."""
+) -> Iterator[int]:
+    """Add one view's logits to `total`, in place; yields the slices of each pass."""
     device = next(model.network.parameters()).device
     stack, window = _padded_stack(image, plane, model.plan.patch, model.plan.background)
     keep = _kept_outputs(model)
@@ -112,8 +114,7 @@ def _add_view(
             output = model.network.forward_block(block)
         logits = output[:, keep, window[0], window[1]].float().cpu()
         into[:, start:stop] += logits.transpose(0, 1)
-        if progress is not None:
-            progress(stop - start)
+        yield stop - start
 
 
 def _padded_stack(

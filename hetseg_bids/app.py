@@ -1,0 +1,87 @@
+"""One call of ``hetseg ... participant``: prepare the output, run the scans, sum up."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from tqdm import tqdm
+
+from hetseg_bids.config import RunConfig
+from hetseg_bids.derivatives import write_dataset_description
+from hetseg_bids.devices import resolve_device
+from hetseg_bids.discovery import find_scans
+from hetseg_bids.errors import InputError
+from hetseg_bids.models import load_model
+from hetseg_bids.workflow import Outcome, ScanStages, run_scans, set_threads
+
+
+def run_participants(config: RunConfig) -> int:
+    """Segment the selected scans; returns the exit code.
+
+    Raises
+    ------
+    InputError
+        If the dataset, the model, the device or the output folder can't be used.
+    """
+    scans = find_scans(config.bids_dir, config.selection)
+    if config.dry_run:
+        for scan in scans:
+            print(scan.path)
+        return 0
+    device = resolve_device(config.device)
+    set_threads(config.threads)
+    model = load_model(config.settings.model, device)
+    _prepare_output(config)
+    display = _Display(len(scans))
+    outcomes = run_scans(scans, config, model, display, display.finished)
+    display.close()
+    failed = [o for o in outcomes if o.status == "failed"]
+    if failed:
+        print(f"{len(failed)} of {len(scans)} scans failed", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _prepare_output(config: RunConfig) -> None:
+    out = config.out_dir
+    if out.resolve() == config.bids_dir.resolve():
+        raise InputError(f"{out}: the output folder is the dataset itself; choose another")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if not os.access(out, os.W_OK):
+            raise PermissionError(13, "not writable")
+        write_dataset_description(out, config.bids_dir)
+    except OSError as error:
+        raise InputError(f"{out}: can't write there ({error.strerror or error})") from None
+
+
+class _Display(ScanStages):
+    """A progress bar for the scan at hand and a line for each finished one."""
+
+    def __init__(self, n_scans: int) -> None:
+        self._n = n_scans
+        self._count = 0
+        self._bar = tqdm(unit="slice", leave=False, disable=None, dynamic_ncols=True)
+
+    def stage(self, name: str) -> None:
+        self._bar.reset()
+        self._bar.set_description(f"[{self._count + 1}/{self._n}] {name}")
+
+    def slices(self, done: int, total: int) -> None:
+        self._bar.total = total
+        self._bar.update(done)
+
+    def finished(self, outcome: Outcome) -> None:
+        """Print what became of a scan."""
+        self._count += 1
+        where = f"[{self._count}/{self._n}] {outcome.scan.stem}"
+        if outcome.status == "failed":
+            crash = f" (details: {outcome.crash_file})" if outcome.crash_file else ""
+            tqdm.write(f"{where}: FAILED: {outcome.message}{crash}", file=sys.stderr)
+        else:
+            word = "report" if outcome.status == "done" else "complete already, report"
+            tqdm.write(f"{where}: {word} {outcome.message}", file=sys.stdout)
+
+    def close(self) -> None:
+        """Remove the bar."""
+        self._bar.close()

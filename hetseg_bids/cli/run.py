@@ -1,0 +1,229 @@
+"""``hetseg BIDS_DIR OUT_DIR {participant,group}`` and ``hetseg demo OUT``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hetseg_bids import __version__
+from hetseg_bids.config import RunConfig, Selection, Settings
+from hetseg_bids.errors import InputError
+from hetseg_bids.planes import PLANES
+from hetseg_bids.preprocessing.brain_extraction import BRAIN_EXTRACTION_CHOICES
+
+_USAGE_ERROR = 2
+
+
+def _label(prefix: str, text: str) -> str:
+    """A BIDS label without its prefix; nothing that could leave the dataset."""
+    label = text.removeprefix(prefix)
+    if not label.isalnum():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a BIDS label (letters and digits)")
+    return label
+
+
+def _participant(text: str) -> str:
+    return _label("sub-", text)
+
+
+def _session(text: str) -> str:
+    return _label("ses-", text)
+
+
+def _run(text: str) -> str:
+    return _label("run-", text)
+
+
+def _views(text: str) -> tuple[str, ...]:
+    views = tuple(part.strip() for part in text.split(","))
+    unknown = [v for v in views if v not in PLANES]
+    if unknown or len(set(views)) != len(views):
+        raise argparse.ArgumentTypeError(f"{text!r}: give any of {','.join(PLANES)}, each once")
+    return views
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of ``hetseg``."""
+    parser = argparse.ArgumentParser(
+        prog="hetseg",
+        description="Segment 28 brain structures of every T1w image of a BIDS dataset, with "
+        "the probability that each label is wrong. `hetseg demo OUT` tries it on the MNI152 "
+        "T1w that nilearn carries.",
+        epilog="Exit code: 0 all good, 1 some scan failed (the others' results are whole), "
+        "2 the input or the options can't be used.",
+    )
+    parser.add_argument("bids_dir", type=Path, help="BIDS dataset")
+    parser.add_argument("output_dir", type=Path, help="folder for the derivatives")
+    parser.add_argument(
+        "analysis_level",
+        choices=("participant", "group"),
+        help="participant: segment; group: gather the volumes of all finished scans",
+    )
+    _add_selection(parser.add_argument_group("which images"))
+    _add_settings(parser.add_argument_group("how they are segmented"))
+    _add_execution(parser.add_argument_group("how the run goes"))
+    parser.add_argument("--version", action="version", version=f"hetseg {__version__}")
+    return parser
+
+
+def _add_selection(group: argparse._ArgumentGroup) -> None:
+    labels = {"nargs": "+", "default": (), "metavar": "LABEL"}
+    group.add_argument(
+        "--participant-label",
+        "--participant_label",
+        type=_participant,
+        help="participants, with or without sub- (default: all)",
+        **labels,  # type: ignore[arg-type]
+    )
+    group.add_argument(
+        "--session-label",
+        "--session_label",
+        type=_session,
+        help="sessions, with or without ses-",
+        **labels,  # type: ignore[arg-type]
+    )
+    group.add_argument("--run-label", type=_run, help="runs", **labels)  # type: ignore[arg-type]
+    group.add_argument(
+        "--bids-filter-file",
+        type=Path,
+        metavar="FILE",
+        help='JSON whose entry "t1w" holds further pybids filters, as fMRIPrep reads it',
+    )
+    group.add_argument(
+        "--bids-database-dir",
+        type=Path,
+        metavar="DIR",
+        help="keep the pybids index there and reuse it",
+    )
+    group.add_argument(
+        "--skip-bids-validation",
+        "--skip_bids_validation",
+        action="store_true",
+        help="accept a dataset without a readable dataset_description.json",
+    )
+
+
+def _add_settings(group: argparse._ArgumentGroup) -> None:
+    defaults = Settings()
+    group.add_argument(
+        "--model",
+        default=defaults.model,
+        metavar="NAME|DIR",
+        help="a shipped model or a folder that hetseg-train made (default: %(default)s)",
+    )
+    group.add_argument(
+        "--views",
+        type=_views,
+        default=defaults.views,
+        metavar="LIST",
+        help=f"planes to predict in (default: {','.join(PLANES)})",
+    )
+    group.add_argument(
+        "--brain-extraction",
+        choices=BRAIN_EXTRACTION_CHOICES,
+        default=defaults.brain_extraction,
+        help="deepbet; mask: *_desc-brain_mask beside the T1w or under derivatives/; skip: the "
+        "image is stripped; auto: deepbet unless the image is stripped (default: %(default)s)",
+    )
+    group.add_argument(
+        "--output-resolution",
+        choices=("native", "1mm"),
+        default=defaults.output_resolution,
+        help="grid of the results (default: %(default)s)",
+    )
+    group.add_argument(
+        "--write-probseg", action="store_true", help="also write each structure's probability"
+    )
+
+
+def _add_execution(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda[:i] or mps")
+    group.add_argument(
+        "--omp-nthreads", type=int, metavar="N", help="CPU threads (default: all cores)"
+    )
+    group.add_argument(
+        "--overwrite", action="store_true", help="redo scans whose results are complete"
+    )
+    group.add_argument(
+        "--stop-on-first-crash", action="store_true", help="don't go on after a failed scan"
+    )
+    group.add_argument("--dry-run", action="store_true", help="only list the images")
+    group.add_argument(
+        "--reports-only", action="store_true", help="write the reports of finished scans again"
+    )
+    group.add_argument("-v", "--verbose", action="count", default=0, help="more messages")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["demo"]:
+        from hetseg_bids.cli.demo import main as demo
+
+        return demo(arguments[1:])
+    args = build_parser().parse_args(arguments)
+    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(args.verbose, 2)]
+    logging.basicConfig(level=level, format="%(message)s")
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    try:
+        return execute(_config(args, shlex.join(["hetseg", *arguments])), args.analysis_level)
+    except InputError as error:
+        print(f"hetseg: {error}", file=sys.stderr)
+        return _USAGE_ERROR
+
+
+def _config(args: argparse.Namespace, command: str) -> RunConfig:
+    selection = Selection(
+        participants=tuple(dict.fromkeys(args.participant_label)),
+        sessions=tuple(args.session_label),
+        runs=tuple(args.run_label),
+        filter_file=args.bids_filter_file,
+        database=args.bids_database_dir,
+        validate=not args.skip_bids_validation,
+    )
+    settings = Settings(
+        model=args.model,
+        views=args.views,
+        brain_extraction=args.brain_extraction,
+        output_resolution=args.output_resolution,
+        write_probseg=args.write_probseg,
+    )
+    return RunConfig(
+        bids_dir=args.bids_dir,
+        out_dir=args.output_dir,
+        selection=selection,
+        settings=settings,
+        device=args.device,
+        threads=args.omp_nthreads,
+        overwrite=args.overwrite,
+        stop_on_first_crash=args.stop_on_first_crash,
+        dry_run=args.dry_run,
+        reports_only=args.reports_only,
+        command=command,
+    )
+
+
+def execute(config: RunConfig, level: str) -> int:
+    """Carry out a call of ``hetseg``; returns its exit code.
+
+    Raises
+    ------
+    InputError
+        If nothing can be done with the input or the options.
+    """
+    if level == "group":
+        from hetseg_bids.group import write_group_table
+
+        print(write_group_table(config.out_dir))
+        return 0
+    from hetseg_bids.app import run_participants  # torch is slow to import
+
+    return run_participants(config)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

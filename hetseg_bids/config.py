@@ -1,0 +1,86 @@
+"""What the command line fills in and the rest of the package reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hetseg_bids.planes import PLANES
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which T1w images to take; empty means all.
+
+    Attributes
+    ----------
+    participants, sessions, runs : tuple of str
+        Labels without their BIDS prefix.
+    filter_file : Path or None
+        fMRIPrep-style BIDS filter file; its ``t1w`` entry adds entity filters.
+    database : Path or None
+        Folder of a pybids index that is reused between calls.
+    validate : bool
+        Whether the dataset must describe itself (dataset_description.json).
+    """
+
+    participants: tuple[str, ...] = ()
+    sessions: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()
+    filter_file: Path | None = None
+    database: Path | None = None
+    validate: bool = True
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What changes the result of a scan (and so belongs to its fingerprint).
+
+    Attributes
+    ----------
+    model : str
+        Name of a shipped model or a model folder.
+    views : tuple of str
+    brain_extraction : str
+    output_resolution : str
+        ``native`` or ``1mm``.
+    write_probseg : bool
+    """
+
+    model: str = "label-flip"
+    views: tuple[str, ...] = tuple(PLANES)
+    brain_extraction: str = "auto"
+    output_resolution: str = "native"
+    write_probseg: bool = False
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One call of ``hetseg BIDS OUT participant``.
+
+    Attributes
+    ----------
+    bids_dir, out_dir : Path
+    selection : Selection
+    settings : Settings
+    device : str
+    threads : int or None
+        Threads of one process; None lets torch decide.
+    overwrite : bool
+        Redo scans whose results are complete.
+    stop_on_first_crash, dry_run, reports_only : bool
+    command : str
+        The command line, for provenance.
+    """
+
+    bids_dir: Path
+    out_dir: Path
+    selection: Selection = field(default_factory=Selection)
+    settings: Settings = field(default_factory=Settings)
+    device: str = "auto"
+    threads: int | None = None
+    overwrite: bool = False
+    stop_on_first_crash: bool = False
+    dry_run: bool = False
+    reports_only: bool = False
+    command: str = ""

@@ -1,0 +1,246 @@
+"""Names, sidecars and writing of a scan's derivatives, each file whole or absent."""
+
+from __future__ import annotations
+
+import datetime
+import gzip
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from hetseg_bids import __version__
+from hetseg_bids.config import Settings
+from hetseg_bids.discovery import Scan
+from hetseg_bids.files import atomic_path, write_json, write_text
+from hetseg_bids.morphometry import COLUMNS
+from hetseg_bids.segmentation import Segmentation
+from hetseg_bids.structures import STRUCTURES
+
+BIDS_VERSION = "1.10.0"
+_Q_MAX = 0.5
+_LEVELS = 255
+_COMPRESSION = 4  # larger levels cost seconds and save little on label images
+
+
+@dataclass(frozen=True)
+class OutputPaths:
+    """Every file that a scan leaves behind.
+
+    Attributes
+    ----------
+    folder : Path
+        ``OUT/sub-X[/ses-Y]/anat``.
+    stem : str
+        ``sub-X[_ses-Y]...``, possibly with ``_res-1mm``.
+    report : Path
+    """
+
+    folder: Path
+    stem: str
+    report: Path
+
+    def file(self, ending: str) -> Path:
+        """A file of the scan, e.g. ``file("seg-hetseg_dseg.nii.gz")``."""
+        return self.folder / f"{self.stem}_{ending}"
+
+    @property
+    def dseg(self) -> Path:
+        """Labels."""
+        return self.file("seg-hetseg_dseg.nii.gz")
+
+    @property
+    def flip(self) -> Path:
+        """4-D flip probabilities."""
+        return self.file("seg-hetseg_desc-labelflip_probseg.nii.gz")
+
+    @property
+    def probseg(self) -> Path:
+        """4-D probabilities of the structures."""
+        return self.file("seg-hetseg_probseg.nii.gz")
+
+    @property
+    def mask(self) -> Path:
+        """Brain mask."""
+        return self.file("desc-brain_mask.nii.gz")
+
+    @property
+    def morph(self) -> Path:
+        """Volumes."""
+        return self.file("seg-hetseg_morph.tsv")
+
+    @property
+    def record(self) -> Path:
+        """Sidecar of the dseg: written last, so its presence means a complete scan."""
+        return self.file("seg-hetseg_dseg.json")
+
+
+def output_paths(out_dir: Path, scan: Scan, settings: Settings) -> OutputPaths:
+    """Where a scan's results go."""
+    stem = scan.stem + ("_res-1mm" if settings.output_resolution == "1mm" else "")
+    return OutputPaths(out_dir / scan.anat_folder, stem, out_dir / f"{stem}.html")
+
+
+def write_dataset_description(out_dir: Path, bids_dir: Path) -> None:
+    """Write OUT/dataset_description.json unless this version's is there already."""
+    content = {
+        "Name": "hetseg: brain structure segmentation with label-flip uncertainty",
+        "BIDSVersion": BIDS_VERSION,
+        "DatasetType": "derivative",
+        "License": "the licence of the source dataset",
+        "GeneratedBy": [{"Name": "hetseg", "Version": __version__, **_container()}],
+        "SourceDatasets": [{"URL": bids_dir.resolve().as_uri()}],
+    }
+    write_json(out_dir / "dataset_description.json", content)
+    ignore = out_dir / ".bidsignore"
+    if not ignore.exists():
+        write_text(ignore, "*.html\nlogs/\n*_morph.tsv\n*_morph.json\n")
+
+
+def _container() -> dict[str, Any]:
+    tag = os.environ.get("HETSEG_CONTAINER")
+    return {"Container": {"Type": "docker", "Tag": tag}} if tag else {}
+
+
+def write_images(
+    paths: OutputPaths, result: Segmentation, mask: npt.NDArray[np.uint8], *, probseg: bool
+) -> None:
+    """Write dseg, mask, flip map and, on request, probabilities."""
+    affine = result.grid.affine
+    save_image(paths.dseg, result.full(result.dseg), affine, intent="label")
+    save_image(paths.mask, mask, affine, intent="label")
+    if result.flip is not None:
+        save_scaled(paths.flip, result, result.flip, _Q_MAX)
+    if probseg:
+        save_scaled(paths.probseg, result, result.probability, 1.0)
+
+
+def save_image(
+    path: Path, data: npt.NDArray[np.generic], affine: npt.NDArray[np.float64], *, intent: str
+) -> None:
+    """Write a NIfTI image in scanner space."""
+    image = nib.Nifti1Image(data, affine, dtype=data.dtype)
+    image.set_qform(affine, 1)
+    image.set_sform(affine, 1)
+    image.header.set_xyzt_units("mm")
+    image.header.set_intent(intent)
+    _save(image, path)
+
+
+def save_scaled(
+    path: Path, result: Segmentation, values: npt.NDArray[np.float32], highest: float
+) -> None:
+    """Write (28, x, y, z) probabilities as a 4-D uint8 image scaled to 0..`highest`."""
+    levels = np.rint(values * (_LEVELS / highest)).clip(0, _LEVELS).astype(np.uint8)
+    data = np.moveaxis(result.full(levels), 0, -1)
+    image = nib.Nifti1Image(data, result.grid.affine, dtype=np.uint8)
+    image.set_qform(result.grid.affine, 1)
+    image.set_sform(result.grid.affine, 1)
+    image.header.set_xyzt_units("mm")
+    image.header.set_slope_inter(highest / _LEVELS, 0)
+    _save(image, path)
+
+
+def _save(image: nib.Nifti1Image, path: Path) -> None:
+    with atomic_path(path) as temporary, temporary.open("wb") as raw:
+        # no time stamp and no name inside: equal results give equal bytes
+        with gzip.GzipFile("", "wb", _COMPRESSION, raw, mtime=0) as stream:
+            image.to_stream(stream)
+
+
+def write_tables(paths: OutputPaths, table: pd.DataFrame) -> None:
+    """Write the volumes and the label table, with their data dictionaries."""
+    with atomic_path(paths.morph) as temporary:
+        table.round(5).to_csv(temporary, sep="\t", index=False, na_rep="n/a")
+    columns = {name: {"Description": text} for name, text in COLUMNS.items()}
+    write_json(paths.morph.with_suffix(".json"), columns)
+    labels = pd.DataFrame(
+        {
+            "index": [s.label for s in STRUCTURES],
+            "name": [s.name for s in STRUCTURES],
+            "color": ["#{:02x}{:02x}{:02x}".format(*s.color) for s in STRUCTURES],
+        }
+    )
+    with atomic_path(paths.file("seg-hetseg_dseg.tsv")) as temporary:
+        labels.to_csv(temporary, sep="\t", index=False)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """How a result came to be; goes into every image's sidecar.
+
+    Attributes
+    ----------
+    source : str
+        ``bids::`` URI of the T1w.
+    source_sha256, model, model_sha256 : str
+    settings : Settings
+    extraction : str
+        Brain extraction that was carried out.
+    warnings : tuple of str
+    """
+
+    source: str
+    source_sha256: str
+    model: str
+    model_sha256: str
+    settings: Settings
+    extraction: str
+    warnings: tuple[str, ...]
+
+    def sidecar(self, description: str, **more: Any) -> dict[str, Any]:
+        """JSON content for one derivative."""
+        return {
+            "Description": description,
+            "Sources": [self.source],
+            "SpatialReference": "orig" if self.settings.output_resolution == "native" else "RAS",
+            **more,
+            "HetsegVersion": __version__,
+            "HetsegModel": self.model,
+            "HetsegModelSHA256": self.model_sha256,
+            "HetsegSourceSHA256": self.source_sha256,
+            "HetsegSettings": asdict(self.settings),
+            "HetsegBrainExtraction": self.extraction,
+            "HetsegWarnings": list(self.warnings),
+        }
+
+
+def write_sidecars(paths: OutputPaths, provenance: Provenance, *, flip: bool) -> None:
+    """Write every sidecar, the dseg's last."""
+    names = [s.name for s in STRUCTURES]
+    resolution = {}
+    if provenance.settings.output_resolution == "1mm":
+        resolution = {"Resolution": {"1mm": "1 mm isotropic, RAS"}}
+    write_json(
+        _sidecar(paths.mask),
+        provenance.sidecar("Brain mask", Type="Brain", **resolution),
+    )
+    if flip:
+        text = "Probability, 0-0.5, that the label of a structure disagrees with the reference"
+        write_json(
+            _sidecar(paths.flip), provenance.sidecar(text, LabelMap=names, **resolution)
+        )
+    if provenance.settings.write_probseg:
+        text = "Probability of each structure"
+        write_json(
+            _sidecar(paths.probseg), provenance.sidecar(text, LabelMap=names, **resolution)
+        )
+    text = "28 brain structures, FreeSurfer aseg ids"
+    write_json(paths.record, provenance.sidecar(text, **resolution))
+
+
+def _sidecar(path: Path) -> Path:
+    return path.with_name(path.name.removesuffix(".nii.gz") + ".json")
+
+
+def write_crash(out_dir: Path, stem: str, text: str) -> Path:
+    """Write a crash file; returns its path."""
+    now = datetime.datetime.now(tz=datetime.UTC).strftime("%Y%m%dT%H%M%S%f")
+    path = out_dir / "logs" / f"crash-{stem}-{now}.txt"
+    write_text(path, text)
+    return path

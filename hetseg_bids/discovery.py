@@ -1,0 +1,178 @@
+"""Which T1w images of a BIDS dataset to segment."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hetseg_bids.config import Selection
+from hetseg_bids.errors import InputError
+
+log = logging.getLogger(__name__)
+_SUFFIXES = (".nii.gz", ".nii")
+# entities of a T1w file that its derivatives keep, in BIDS order
+ENTITY_KEYS = {
+    "subject": "sub",
+    "session": "ses",
+    "acquisition": "acq",
+    "ceagent": "ce",
+    "reconstruction": "rec",
+    "run": "run",
+    "echo": "echo",
+    "part": "part",
+    "chunk": "chunk",
+}
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One T1w image.
+
+    Attributes
+    ----------
+    path : Path
+    subject : str
+        Label without ``sub-``.
+    session : str or None
+    stem : str
+        File name without ``_T1w.nii.gz``: the entities its derivatives keep.
+    """
+
+    path: Path
+    subject: str
+    session: str | None
+    stem: str
+
+    @property
+    def anat_folder(self) -> Path:
+        """Folder of its derivatives, relative to the output folder."""
+        parts = [f"sub-{self.subject}"]
+        if self.session:
+            parts.append(f"ses-{self.session}")
+        return Path(*parts, "anat")
+
+
+def find_scans(bids_dir: Path, selection: Selection) -> list[Scan]:
+    """The T1w images that a selection names, sorted by path.
+
+    Raises
+    ------
+    InputError
+        If the folder isn't a BIDS dataset, or holds no such image.
+    """
+    _check_dataset(bids_dir, described=selection.validate)
+    from bids import BIDSLayout  # slow to import
+    from bids.layout import BIDSLayoutIndexer
+
+    layout = BIDSLayout(
+        bids_dir.resolve(),
+        validate=False,
+        database_path=selection.database,
+        indexer=BIDSLayoutIndexer(
+            validate=False, index_metadata=False, ignore=[_ignored(selection), re.compile(r"/\.")]
+        ),
+    )
+    filters = _filters(selection)
+    found = layout.get(suffix="T1w", extension=list(_SUFFIXES), return_type="object", **filters)
+    scans = sorted((_scan_of(f) for f in found), key=lambda scan: str(scan.path))
+    if not scans:
+        raise InputError(_nothing_found(bids_dir, selection, layout.get_subjects()))
+    _check_participants(selection, {scan.subject for scan in scans}, bids_dir)
+    return _without_duplicates(scans)
+
+
+def _check_dataset(bids_dir: Path, *, described: bool) -> None:
+    if not bids_dir.is_dir():
+        raise InputError(f"{bids_dir}: no such folder; the first argument is the BIDS dataset")
+    if not described:
+        return
+    description = bids_dir / "dataset_description.json"
+    if not description.is_file():
+        raise InputError(
+            f"{bids_dir}: no dataset_description.json; is this the top folder of a BIDS dataset? "
+            "(--skip-bids-validation goes on without it)"
+        )
+    try:
+        content = json.loads(description.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{description}: not readable as JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{description}: not a JSON object; see the BIDS specification")
+
+
+def _ignored(selection: Selection) -> re.Pattern[str]:
+    # leaving other participants out of the index keeps single-subject jobs fast
+    skip = r"^/(code|derivatives|sourcedata|stimuli|work)(/|$)"
+    if selection.participants:
+        names = "|".join(re.escape(p) for p in selection.participants)
+        skip += rf"|^/sub-(?!(?:{names})(?:/|$))"
+    return re.compile(skip)
+
+
+def _filters(selection: Selection) -> dict[str, Any]:
+    filters: dict[str, Any] = {}
+    if selection.filter_file is not None:
+        filters.update(_read_filter(selection.filter_file))
+    if selection.participants:
+        filters["subject"] = list(selection.participants)
+    if selection.sessions:
+        filters["session"] = list(selection.sessions)
+    if selection.runs:
+        filters["run"] = [int(run) if run.isdigit() else run for run in selection.runs]
+    return filters
+
+
+def _read_filter(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        filters = dict(content["t1w"])
+    except (OSError, ValueError) as error:
+        raise InputError(f"--bids-filter-file {path}: not readable as JSON ({error})") from None
+    except (KeyError, TypeError):
+        raise InputError(f'--bids-filter-file {path}: needs an entry "t1w"') from None
+    for key in ("suffix", "datatype", "extension"):
+        filters.pop(key, None)
+    unknown = set(filters) - set(ENTITY_KEYS)
+    if unknown:
+        raise InputError(f"--bids-filter-file {path}: unknown entities {sorted(unknown)}")
+    return filters
+
+
+def _scan_of(file: Any) -> Scan:
+    path = Path(file.path)
+    extension = next(s for s in _SUFFIXES if path.name.endswith(s))
+    stem = path.name.removesuffix(extension).removesuffix("_T1w")
+    entities = file.get_entities()
+    return Scan(path, str(entities["subject"]), entities.get("session"), stem)
+
+
+def _nothing_found(bids_dir: Path, selection: Selection, subjects: list[str]) -> str:
+    if selection.participants or selection.sessions or selection.runs or selection.filter_file:
+        return f"{bids_dir}: no T1w image matches the participant, session, run or filter options"
+    if subjects:
+        return f"{bids_dir}: {len(subjects)} participants but no sub-*/[ses-*/]anat/*_T1w.nii[.gz]"
+    return f"{bids_dir}: no participants (sub-*) found; check the path"
+
+
+def _check_participants(selection: Selection, found: set[str], bids_dir: Path) -> None:
+    missing = [p for p in selection.participants if p not in found]
+    if missing:
+        names = ", ".join(f"sub-{p}" for p in missing)
+        raise InputError(f"{bids_dir}: no T1w image of {names}; check --participant-label")
+
+
+def _without_duplicates(scans: list[Scan]) -> list[Scan]:
+    """Keep the .nii.gz where a name is there in both forms."""
+    kept: dict[tuple[Path, str], Scan] = {}
+    for scan in scans:
+        key = (scan.path.parent, scan.stem)
+        if key in kept:
+            log.warning("%s: the same scan is there as .nii.gz; ignored", scan.path)
+            if kept[key].path.name.endswith(".nii.gz"):
+                continue
+        kept[key] = scan
+    return list(kept.values())

@@ -1,0 +1,201 @@
+"""One scan from file to report, and a run over many; a failure stays with its scan."""
+
+from __future__ import annotations
+
+import json
+import logging
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from hetseg_bids import __version__, derivatives
+from hetseg_bids.config import RunConfig, Settings
+from hetseg_bids.derivatives import OutputPaths, Provenance, output_paths
+from hetseg_bids.discovery import Scan
+from hetseg_bids.errors import HetsegError, InputError
+from hetseg_bids.inference import predict
+from hetseg_bids.models import Model, file_sha256
+from hetseg_bids.morphometry import measure
+from hetseg_bids.preprocessing.conform import resample
+from hetseg_bids.preprocessing.pipeline import PreparedImage, prepare
+from hetseg_bids.reports.participant import write_report
+from hetseg_bids.segmentation import Segmentation, segment
+
+log = logging.getLogger(__name__)
+Status = Literal["done", "skipped", "failed"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a scan.
+
+    Attributes
+    ----------
+    scan : Scan
+    status : {"done", "skipped", "failed"}
+    message : str
+        One line: the report's path, or what went wrong.
+    crash_file : Path or None
+    """
+
+    scan: Scan
+    status: Status
+    message: str
+    crash_file: Path | None = None
+
+
+class ScanStages:
+    """Callbacks by which a progress display follows a scan; this one is silent."""
+
+    def stage(self, name: str) -> None:
+        """A new step begins."""
+
+    def slices(self, done: int, total: int) -> None:
+        """Some more slices of the total were predicted."""
+
+
+def run_scans(
+    scans: Iterable[Scan],
+    config: RunConfig,
+    model: Model,
+    stages: ScanStages | None = None,
+    finished: Callable[[Outcome], None] | None = None,
+) -> list[Outcome]:
+    """Process scans one after another.
+
+    A scan that fails leaves a crash file and doesn't stop the others, unless
+    ``config.stop_on_first_crash``.
+    """
+    outcomes = []
+    for scan in scans:
+        outcome = _guarded(scan, config, model, stages or ScanStages())
+        outcomes.append(outcome)
+        if finished is not None:
+            finished(outcome)
+        if outcome.status == "failed" and config.stop_on_first_crash:
+            break
+    return outcomes
+
+
+def _guarded(scan: Scan, config: RunConfig, model: Model, stages: ScanStages) -> Outcome:
+    try:
+        return _process(scan, config, model, stages)
+    except Exception as error:  # one scan's trouble must never cost another its result
+        known = isinstance(error, HetsegError)
+        line = str(error) if known else f"{scan.path}: {type(error).__name__}: {error}"
+        line = " ".join(line.split())
+        crash = _try_write_crash(config, scan, traceback.format_exc())
+        log.debug("%s", line, exc_info=True)
+        return Outcome(scan, "failed", line, crash)
+
+
+def _try_write_crash(config: RunConfig, scan: Scan, trace: str) -> Path | None:
+    text = f"hetseg {__version__}\ncommand: {config.command}\ninput: {scan.path}\n\n{trace}"
+    try:
+        return derivatives.write_crash(config.out_dir, scan.stem, text)
+    except OSError as error:
+        log.error("no crash file could be written: %s", error)
+        return None
+
+
+def _process(scan: Scan, config: RunConfig, model: Model, stages: ScanStages) -> Outcome:
+    paths = output_paths(config.out_dir, scan, config.settings)
+    complete = not config.overwrite and is_complete(paths, scan, config.settings, model)
+    if config.reports_only:
+        if not complete:
+            raise InputError(f"{scan.path}: no complete results to report; run without that option")
+        return Outcome(scan, "done", str(write_report(paths, scan.path)))
+    if complete:
+        if not paths.report.exists():
+            write_report(paths, scan.path)
+        return Outcome(scan, "skipped", str(paths.report))
+    stages.stage("brain extraction")
+    prepared = prepare(scan.path, config.settings.brain_extraction, _mask_of(scan, config))
+    stages.stage("segmentation")
+    result = _segment(prepared, model, config.settings, stages)
+    stages.stage("writing")
+    _write(paths, scan, config, model, prepared, result)
+    stages.stage("report")
+    return Outcome(scan, "done", str(write_report(paths, scan.path)))
+
+
+def _segment(
+    prepared: PreparedImage, model: Model, settings: Settings, stages: ScanStages
+) -> Segmentation:
+    logits = predict(
+        model, prepared.image, prepared.mask, views=settings.views, progress=stages.slices
+    )
+    output = prepared.native if settings.output_resolution == "native" else prepared.working
+    return segment(logits, prepared.working, output)
+
+
+def _write(
+    paths: OutputPaths,
+    scan: Scan,
+    config: RunConfig,
+    model: Model,
+    prepared: PreparedImage,
+    result: Segmentation,
+) -> None:
+    paths.record.unlink(missing_ok=True)  # the old result stops being complete here
+    mask = resample(prepared.mask.float()[None], prepared.working, result.grid)[0] > 0.5
+    provenance = Provenance(
+        source=f"bids::{scan.path.relative_to(config.bids_dir.resolve()).as_posix()}",
+        source_sha256=file_sha256(scan.path),
+        model=model.plan.name,
+        model_sha256=model.plan.weights_sha256,
+        settings=config.settings,
+        extraction=prepared.extraction,
+        warnings=prepared.warnings,
+    )
+    probseg = config.settings.write_probseg
+    derivatives.write_images(paths, result, mask.numpy().astype(np.uint8), probseg=probseg)
+    derivatives.write_tables(paths, measure(result))
+    derivatives.write_sidecars(paths, provenance, flip=result.flip is not None)
+
+
+def is_complete(paths: OutputPaths, scan: Scan, settings: Settings, model: Model) -> bool:
+    """Whether the results on disk are those this input, model and settings would give."""
+    try:
+        record = json.loads(paths.record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    wanted = [paths.dseg, paths.mask, paths.morph]
+    if model.plan.heteroscedastic:
+        wanted.append(paths.flip)
+    if settings.write_probseg:
+        wanted.append(paths.probseg)
+    return (
+        all(path.is_file() for path in wanted)
+        and record.get("HetsegVersion") == __version__
+        and record.get("HetsegModelSHA256") == model.plan.weights_sha256
+        and record.get("HetsegSettings") == json.loads(json.dumps(asdict(settings)))
+        and record.get("HetsegSourceSHA256") == file_sha256(scan.path)
+    )
+
+
+def _mask_of(scan: Scan, config: RunConfig) -> Path | None:
+    """The brain mask of a scan: beside it, or in a dataset under derivatives/."""
+    if config.settings.brain_extraction != "mask":
+        return None
+    root = config.bids_dir.resolve()
+    folders = [scan.path.parent, *sorted(root.glob(f"derivatives/*/{scan.anat_folder}"))]
+    for folder in folders:
+        for ending in ("_desc-brain_mask.nii.gz", "_desc-brain_mask.nii"):
+            if (folder / f"{scan.stem}{ending}").is_file():
+                return folder / f"{scan.stem}{ending}"
+    raise InputError(
+        f"{scan.path}: --brain-extraction mask needs {scan.stem}_desc-brain_mask.nii.gz "
+        "beside it or under derivatives/*/"
+    )
+
+
+def set_threads(threads: int | None) -> None:
+    """Limit the threads of this process."""
+    if threads:
+        torch.set_num_threads(threads)
