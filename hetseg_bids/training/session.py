@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from hetseg_bids import __version__
 from hetseg_bids.devices import resolve_device
 from hetseg_bids.errors import InputError
+from hetseg_bids.models import Plan, save_model
+from hetseg_bids.preprocessing.normalisation import BACKGROUND, CLIP
+from hetseg_bids.training.paired import PairedSource
 from hetseg_bids.training.recipes import fast_recipe
 from hetseg_bids.training.synthesis import SyntheticSource
 from hetseg_bids.training.trainer import RunOptions, StepReport, Trainer
@@ -69,6 +74,41 @@ def train(request: TrainingRequest) -> None:
     if trainer.resume():
         log.info("resumed at step %d of %d", trainer.step, config.steps)
     _log_run(trainer, trainer.run())
+    if trainer.step >= config.steps:
+        plan = export(trainer, request.out / "model", request.name)
+        log.info("model written to %s (%s)", request.out / "model", plan.weights_sha256[:12])
+
+
+def export(trainer: Trainer, folder: Path, name: str) -> Plan:
+    """Write the averaged weights with the plan that made them.
+
+    Parameters
+    ----------
+    trainer : Trainer
+        At any step; the plan says how many samples it has seen.
+    folder : Path
+    name : str
+    """
+    config = trainer.config
+    plan = Plan(
+        name=name,
+        system=config.system,
+        network=config.network,
+        patch=config.sampling.patch,
+        background=BACKGROUND,
+        clip=CLIP,
+        weights_sha256="",
+        provenance={
+            "hetseg": __version__,
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "samples_seen": trainer.step * config.batch,
+            "weights": f"moving average, decay {config.ema_decay}",
+            "training": asdict(config),
+            "source": trainer.source.fingerprint(),
+        },
+    )
+    return save_model(folder, plan, trainer.average)
 
 
 def open_source(request: TrainingRequest) -> VolumeSource:
@@ -78,7 +118,9 @@ def open_source(request: TrainingRequest) -> VolumeSource:
         if not maps:
             raise InputError(f"--label-maps {request.label_maps}: no *.nii or *.nii.gz there")
         return SyntheticSource(maps)
-    raise InputError("no source")
+    if request.scans is not None:
+        return PairedSource(request.scans)
+    raise InputError("give --label-maps or --scans")
 
 
 def _log_run(trainer: Trainer, reports: Iterable[StepReport]) -> None:

@@ -1,0 +1,113 @@
+"""Score a folder of segmentations against references."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+
+from hetseg_bids.errors import InputError
+from hetseg_bids.evaluation.metrics import compare
+from hetseg_bids.files import atomic_path
+from hetseg_bids.structures import STRUCTURES, collapse_to_structures
+
+_DIGITS = 5
+
+
+@dataclass(frozen=True)
+class Match:
+    """A segmentation and its reference.
+
+    Attributes
+    ----------
+    name : str
+        ``sub-X[_ses-Y]``.
+    segmentation, reference : Path
+    """
+
+    name: str
+    segmentation: Path
+    reference: Path
+
+
+def find_matches(references: Path, derivatives: Path) -> list[Match]:
+    """Pair every reference ``*_dseg.nii.gz`` with the hetseg dseg of the same participant.
+
+    Raises
+    ------
+    InputError
+        If nothing matches, or a reference has no segmentation.
+    """
+    found = sorted(p for p in references.rglob("*_dseg.nii*") if "_seg-hetseg_" not in p.name)
+    if not found:
+        raise InputError(f"{references}: no *_dseg.nii.gz to compare with")
+    matches, missing = [], []
+    for reference in found:
+        name = reference.name.split("_dseg.")[0]
+        hits = sorted(derivatives.rglob(f"{name}_*seg-hetseg_dseg.nii.gz"))
+        if hits:
+            matches.append(Match(name, hits[0], reference))
+        else:
+            missing.append(name)
+    if missing:
+        raise InputError(f"{derivatives}: no segmentation of {', '.join(missing)}")
+    return matches
+
+
+def evaluate(match: Match) -> pd.DataFrame:
+    """Agreement of one scan, a row a structure.
+
+    Structures that the reference doesn't have at all are left out: protocols differ.
+
+    Raises
+    ------
+    InputError
+        If the two images aren't on one grid.
+    """
+    segmentation, reference = nib.load(match.segmentation), nib.load(match.reference)
+    if segmentation.shape != reference.shape or not np.allclose(
+        segmentation.affine, reference.affine, atol=1e-2
+    ):
+        raise InputError(f"{match.reference}: not on the grid of {match.segmentation.name}")
+    labels = np.asarray(segmentation.dataobj).astype(int)
+    truth = collapse_to_structures(np.asarray(reference.dataobj).astype(int))
+    zooms = nib.affines.voxel_sizes(reference.affine)
+    rows = []
+    for structure in STRUCTURES:
+        wanted = truth == structure.label
+        if not wanted.any():
+            continue
+        agreement = compare(labels == structure.label, wanted, zooms)
+        rows.append(
+            {
+                "participant": match.name,
+                "name": structure.name,
+                "dice": agreement.dice,
+                "hd95_mm": agreement.hd95_mm,
+                "volume_mm3": agreement.volume_mm3,
+                "reference_mm3": agreement.reference_mm3,
+                "volume_error": agreement.volume_error,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def write_scores(scores: pd.DataFrame, path: Path) -> None:
+    """Write the scores as TSV."""
+    with atomic_path(path) as temporary:
+        scores.round(_DIGITS).to_csv(temporary, sep="\t", index=False, na_rep="n/a")
+
+
+def summary(scores: pd.DataFrame) -> str:
+    """Mean Dice and HD95 a participant, as text for the terminal."""
+    lines = [f"{'participant':28} structures  mean Dice  mean HD95 mm  lowest"]
+    for name, rows in scores.groupby("participant"):
+        worst = rows.loc[rows["dice"].idxmin()]
+        lines.append(
+            f"{name:28} {len(rows):10d}  {rows['dice'].mean():9.4f}  {rows['hd95_mm'].mean():12.2f}"
+            f"  {worst['name']} {worst['dice']:.3f}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,125 @@
+"""Real scans as training volumes: the T1w + dseg pairs of a BIDS-derivatives dataset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import torch
+from torch import Tensor
+
+from hetseg_bids.errors import InputError
+from hetseg_bids.models import file_sha256
+from hetseg_bids.preprocessing.conform import Grid, working_grid
+from hetseg_bids.preprocessing.pipeline import prepare
+from hetseg_bids.training.volumes import FRAME, LabelledVolume, centre_in_frame
+from hetseg_bids.preprocessing.normalisation import BACKGROUND
+
+_EXTENSIONS = (".nii.gz", ".nii")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A T1w image and its labels (aseg ids)."""
+
+    t1w: Path
+    dseg: Path
+
+
+def find_pairs(folder: Path) -> list[Pair]:
+    """T1w images with a dseg of the same entities beside them, sorted by path.
+
+    Raises
+    ------
+    InputError
+        If there is no pair.
+    """
+    pairs = []
+    for t1w in sorted(p for e in _EXTENSIONS for p in folder.rglob(f"*_T1w{e}")):
+        extension = ".nii.gz" if t1w.name.endswith(".nii.gz") else ".nii"
+        stem = t1w.name.removesuffix(extension).removesuffix("_T1w").removesuffix("_desc-preproc")
+        labels = sorted(p for e in _EXTENSIONS for p in t1w.parent.glob(f"{stem}_*dseg{e}"))
+        if len(labels) > 1:
+            names = ", ".join(p.name for p in labels)
+            raise InputError(f"{t1w}: more than one dseg beside it ({names}); leave one")
+        if labels:
+            pairs.append(Pair(t1w, labels[0]))
+    if not pairs:
+        raise InputError(f"{folder}: no *_T1w.nii.gz with a *_dseg.nii.gz of the same name beside")
+    return pairs
+
+
+class PairedSource:
+    """Draws real labelled scans, each read once.
+
+    Parameters
+    ----------
+    folder : Path
+        BIDS-derivatives dataset; the T1w may be skull-stripped or not.
+    brain_extraction : str
+        See `preprocessing.pipeline.prepare`.
+    """
+
+    def __init__(self, folder: Path, brain_extraction: str = "auto") -> None:
+        self.pairs = find_pairs(folder)
+        self.folder = folder
+        self.brain_extraction = brain_extraction
+        self._cache: dict[Pair, LabelledVolume] = {}
+
+    def fingerprint(self) -> dict[str, object]:
+        """Kind and checksums of all files, for plan.json."""
+        files = [p for pair in self.pairs for p in (pair.t1w, pair.dseg)]
+        return {
+            "kind": "scans",
+            "files": {str(p.relative_to(self.folder)): file_sha256(p) for p in files},
+            "brain_extraction": self.brain_extraction,
+        }
+
+    def draw(self, rng: np.random.Generator) -> LabelledVolume:
+        """One of the scans."""
+        pair = self.pairs[rng.integers(len(self.pairs))]
+        if pair not in self._cache:
+            self._cache[pair] = read_pair(pair, self.brain_extraction)
+        return self._cache[pair]
+
+
+def read_pair(pair: Pair, brain_extraction: str) -> LabelledVolume:
+    """Prepare a pair on the training frame.
+
+    Raises
+    ------
+    InputError
+        If the labels aren't on the grid of the T1w, or either can't be used.
+    """
+    prepared = prepare(pair.t1w, brain_extraction)
+    labels = read_labels(pair.dseg, prepared.native, prepared.working)
+    places = np.argwhere(prepared.mask.numpy())
+    centre = (places.min(axis=0) + places.max(axis=0)) / 2
+    image = centre_in_frame(prepared.image.numpy(), centre, FRAME, fill=BACKGROUND)
+    framed = centre_in_frame(labels.numpy(), centre, FRAME)
+    return LabelledVolume(torch.from_numpy(image), torch.from_numpy(framed))
+
+
+def read_labels(path: Path, native: Grid, working: Grid) -> Tensor:
+    """Labels of a scan on its working grid, nearest neighbour.
+
+    Raises
+    ------
+    InputError
+        If they can't be read, or lie on another grid than the T1w.
+    """
+    try:
+        image = nib.load(path)
+        data = np.asarray(image.dataobj)
+    except Exception as error:  # nibabel raises many kinds; all mean unusable labels
+        raise InputError(f"{path}: labels can't be read ({error})") from None
+    if data.shape != native.shape or not np.allclose(image.affine, native.affine, atol=1e-2):
+        raise InputError(f"{path}: not on the grid of its T1w; resample it first")
+    ids = np.where((data >= 0) & (data <= 255), data, 0).astype(np.uint8)
+    from scipy.ndimage import affine_transform
+
+    mapping = np.linalg.inv(native.affine) @ working.affine
+    moved = affine_transform(ids, mapping, output_shape=working.shape, order=0)
+    return torch.from_numpy(np.ascontiguousarray(moved))
