@@ -107,16 +107,14 @@ def _container() -> dict[str, Any]:
     return {"Container": {"Type": "docker", "Tag": tag}} if tag else {}
 
 
-def write_images(
-    paths: OutputPaths, result: Segmentation, mask: npt.NDArray[np.uint8], *, probseg: bool
-) -> None:
-    """Write dseg, mask, flip map and, on request, probabilities."""
+def write_images(paths: OutputPaths, result: Segmentation, mask: npt.NDArray[np.uint8]) -> None:
+    """Write dseg, mask and, where the result has them, flip map and probabilities."""
     affine = result.grid.affine
     save_image(paths.dseg, result.full(result.dseg), affine, intent="label")
     save_image(paths.mask, mask, affine, intent="label")
     if result.flip is not None:
         save_scaled(paths.flip, result, result.flip, _Q_MAX)
-    if probseg:
+    if result.probability is not None:
         save_scaled(paths.probseg, result, result.probability, 1.0)
 
 
@@ -147,10 +145,13 @@ def save_scaled(
 
 
 def _save(image: nib.Nifti1Image, path: Path) -> None:
-    with atomic_path(path) as temporary, temporary.open("wb") as raw:
-        # no time stamp and no name inside: equal results give equal bytes
-        with gzip.GzipFile("", "wb", _COMPRESSION, raw, mtime=0) as stream:
-            image.to_stream(stream)
+    # no time stamp and no name inside: equal results give equal bytes
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("wb") as raw,
+        gzip.GzipFile("", "wb", _COMPRESSION, raw, mtime=0) as stream,
+    ):
+        image.to_stream(stream)
 
 
 def write_tables(paths: OutputPaths, table: pd.DataFrame) -> None:
@@ -222,14 +223,10 @@ def write_sidecars(paths: OutputPaths, provenance: Provenance, *, flip: bool) ->
     )
     if flip:
         text = "Probability, 0-0.5, that the label of a structure disagrees with the reference"
-        write_json(
-            _sidecar(paths.flip), provenance.sidecar(text, LabelMap=names, **resolution)
-        )
+        write_json(_sidecar(paths.flip), provenance.sidecar(text, LabelMap=names, **resolution))
     if provenance.settings.write_probseg:
         text = "Probability of each structure"
-        write_json(
-            _sidecar(paths.probseg), provenance.sidecar(text, LabelMap=names, **resolution)
-        )
+        write_json(_sidecar(paths.probseg), provenance.sidecar(text, LabelMap=names, **resolution))
     text = "28 brain structures, FreeSurfer aseg ids"
     write_json(paths.record, provenance.sidecar(text, **resolution))
 

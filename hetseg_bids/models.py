@@ -147,12 +147,18 @@ def read_plan(folder: Path) -> Plan:
             raise ValueError("unknown format")
         if content.pop("tasks") != list(TASK_NAMES):
             raise ValueError("trained for other structures")
-        network = {k: tuple(v) if isinstance(v, list) else v for k, v in content["network"].items()}
+        network: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in content["network"].items()
+        }
         content["network"] = NetworkConfig(**network)
         content["patch"] = tuple(content["patch"])
         return Plan(**content)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not a usable model plan ({error})") from None
+
+
+def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
 
 
 def save_model(folder: Path, plan: Plan, weights: dict[str, Tensor]) -> Plan:

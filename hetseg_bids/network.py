@@ -115,6 +115,7 @@ class Stem(nn.Module):
         self.conv3 = nn.Conv3d(b, c, 3, padding=(0, 1, 1), bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Features of the slices that have three neighbours on both sides."""
         # background becomes 0, so that zero padding continues it instead of framing it
         x = (x + _INPUT_OFFSET) * _INPUT_SCALE
         x = torch.relu(self.conv1(x))
@@ -208,7 +209,7 @@ def to_channels_last(network: HetsegNet) -> HetsegNet:
     """Put convolution weights in the memory format that CPU and GPU kernels prefer."""
     for module in network.modules():
         if isinstance(module, nn.Conv3d):
-            module.to(memory_format=torch.channels_last_3d)
+            module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         elif isinstance(module, nn.Conv2d):
-            module.to(memory_format=torch.channels_last)
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network

@@ -9,8 +9,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from hetseg_bids.images import Grid
 from hetseg_bids.inference import Logits
-from hetseg_bids.preprocessing.conform import Grid, resample
+from hetseg_bids.preprocessing.conform import resample
 from hetseg_bids.structures import N_STRUCTURES, STRUCTURES
 from hetseg_bids.uncertainty import flip_probability
 
@@ -29,15 +30,15 @@ class Segmentation:
         aseg ids.
     flip : (28, x, y, z) float32 array or None
         q of each structure, 0 outside the brain.
-    probability : (28, x, y, z) float32 array
-        p of each structure.
+    probability : (28, x, y, z) float32 array or None
+        p of each structure, if it was asked for.
     """
 
     grid: Grid
     box: tuple[slice, slice, slice]
     dseg: npt.NDArray[np.uint8]
     flip: npt.NDArray[np.float32] | None
-    probability: npt.NDArray[np.float32]
+    probability: npt.NDArray[np.float32] | None
 
     def full(self, cropped: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
         """Put a (..., x, y, z) array of the box back on the whole grid, zero elsewhere."""
@@ -47,7 +48,9 @@ class Segmentation:
         return out
 
 
-def segment(logits: Logits, working: Grid, output: Grid) -> Segmentation:
+def segment(
+    logits: Logits, working: Grid, output: Grid, *, probability: bool = False
+) -> Segmentation:
     """Resample logits to a grid and label it.
 
     Labels are decided after resampling, so that boundaries are as smooth as the output
@@ -58,6 +61,8 @@ def segment(logits: Logits, working: Grid, output: Grid) -> Segmentation:
     logits : Logits
         On a box of `working`.
     working, output : Grid
+    probability : bool
+        Whether to keep p.
     """
     box_grid = sub_grid(working, logits.box)
     target_box = covering_box(box_grid, output)
@@ -67,8 +72,9 @@ def segment(logits: Logits, working: Grid, output: Grid) -> Segmentation:
     if logits.flip is not None:
         q = flip_probability(resample(logits.flip, box_grid, target, outside=_OUTSIDE_LOGIT))
         flip = q.numpy()
-    dseg = decide(label)
-    return Segmentation(output, target_box, dseg.numpy(), flip, torch.sigmoid(label).numpy())
+    dseg = decide(label).numpy()
+    p = torch.sigmoid(label).numpy() if probability else None
+    return Segmentation(output, target_box, dseg, flip, p)
 
 
 def decide(logits: Tensor) -> Tensor:
@@ -86,7 +92,7 @@ def sub_grid(grid: Grid, box: tuple[slice, slice, slice]) -> Grid:
     affine = grid.affine.copy()
     affine[:3, 3] += grid.affine[:3, :3] @ starts
     shape = tuple(s.stop - s.start for s in box)
-    return Grid(shape, affine)  # type: ignore[arg-type]
+    return Grid((shape[0], shape[1], shape[2]), affine)
 
 
 def covering_box(inner: Grid, outer: Grid) -> tuple[slice, slice, slice]:

@@ -43,7 +43,7 @@ class StructureUncertainty:
 
 
 def flip_probability(flip_logits: Tensor) -> Tensor:
-    """q = 0.5 sigmoid(v), in (0, 0.5)."""
+    """The flip probability q = 0.5 sigmoid(v), in (0, 0.5)."""
     return 0.5 * torch.sigmoid(flip_logits)
 
 

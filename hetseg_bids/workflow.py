@@ -131,7 +131,7 @@ def _segment(
         model, prepared.image, prepared.mask, views=settings.views, progress=stages.slices
     )
     output = prepared.native if settings.output_resolution == "native" else prepared.working
-    return segment(logits, prepared.working, output)
+    return segment(logits, prepared.working, output, probability=settings.write_probseg)
 
 
 def _write(
@@ -153,8 +153,7 @@ def _write(
         extraction=prepared.extraction,
         warnings=prepared.warnings,
     )
-    probseg = config.settings.write_probseg
-    derivatives.write_images(paths, result, mask.numpy().astype(np.uint8), probseg=probseg)
+    derivatives.write_images(paths, result, mask.numpy().astype(np.uint8))
     derivatives.write_tables(paths, measure(result))
     derivatives.write_sidecars(paths, provenance, flip=result.flip is not None)
 

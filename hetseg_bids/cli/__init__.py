@@ -1,0 +1,1 @@
+"""Parsers of the commands; the work is done elsewhere."""

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
-import numpy as np
 import pandas as pd
 
 from hetseg_bids.errors import InputError
 from hetseg_bids.evaluation.metrics import compare
 from hetseg_bids.files import atomic_path
+from hetseg_bids.images import read_labels
 from hetseg_bids.structures import STRUCTURES, collapse_to_structures
 
 _DIGITS = 5
@@ -67,14 +67,12 @@ def evaluate(match: Match) -> pd.DataFrame:
     InputError
         If the two images aren't on one grid.
     """
-    segmentation, reference = nib.load(match.segmentation), nib.load(match.reference)
-    if segmentation.shape != reference.shape or not np.allclose(
-        segmentation.affine, reference.affine, atol=1e-2
-    ):
+    labels, grid = read_labels(match.segmentation)
+    reference, reference_grid = read_labels(match.reference)
+    if not grid.matches(reference_grid):
         raise InputError(f"{match.reference}: not on the grid of {match.segmentation.name}")
-    labels = np.asarray(segmentation.dataobj).astype(int)
-    truth = collapse_to_structures(np.asarray(reference.dataobj).astype(int))
-    zooms = nib.affines.voxel_sizes(reference.affine)
+    truth = collapse_to_structures(reference)
+    zooms = nib.affines.voxel_sizes(grid.affine)
     rows = []
     for structure in STRUCTURES:
         wanted = truth == structure.label

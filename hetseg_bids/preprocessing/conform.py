@@ -2,38 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import torch
 from nibabel.spaces import vox2out_vox
+from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
+from hetseg_bids.images import Grid
+
 _SAME_GRID_TOLERANCE = 0.01  # voxels
 _SLAB = 16  # output slices resampled at a time, bounds memory
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A voxel grid in scanner space.
-
-    Attributes
-    ----------
-    shape : tuple of 3 int
-    affine : (4, 4) float64 array
-        Voxel to RAS, mm.
-    """
-
-    shape: tuple[int, int, int]
-    affine: npt.NDArray[np.float64]
-
-    @property
-    def voxel_volume(self) -> float:
-        """mm3 a voxel."""
-        return float(abs(np.linalg.det(self.affine[:3, :3])))
 
 
 def working_grid(native: Grid) -> Grid:
@@ -48,13 +29,11 @@ def working_grid(native: Grid) -> Grid:
     rotation_zoom = canonical.affine[:3, :3]
     if np.abs((rotation_zoom - np.eye(3)) * np.array(canonical.shape)).max() < 0.5:
         return Grid(canonical.shape, np.asarray(canonical.affine))
-    shape, affine = vox2out_vox((native.shape, native.affine), 1.0)
+    shape, affine = vox2out_vox((native.shape, native.affine), (1.0, 1.0, 1.0))
     return Grid(tuple(int(n) for n in shape), np.asarray(affine))  # type: ignore[arg-type]
 
 
-def resample(
-    volumes: Tensor, source: Grid, target: Grid, *, outside: float = 0.0
-) -> Tensor:
+def resample(volumes: Tensor, source: Grid, target: Grid, *, outside: float = 0.0) -> Tensor:
     """Trilinear resampling of a stack of volumes between grids.
 
     Parameters
@@ -79,6 +58,13 @@ def resample(
         part = functional.grid_sample((volumes.float() - outside)[None], grid, align_corners=True)
         out[:, start:stop] = part[0] + outside
     return out
+
+
+def nearest(labels: npt.NDArray[np.uint8], source: Grid, target: Grid) -> npt.NDArray[np.uint8]:
+    """Nearest-neighbour resampling of a label image between grids."""
+    mapping = np.linalg.inv(source.affine) @ target.affine
+    moved = ndimage.affine_transform(labels, mapping, output_shape=target.shape, order=0)
+    return np.asarray(moved, dtype=np.uint8)
 
 
 def _sampling_grid(
@@ -118,8 +104,11 @@ def _reordered(
     order = [int(np.argmax(np.abs(signs[:, j]))) for j in range(3)]  # target axis j -> source
     out = volumes.permute(0, *(1 + axis for axis in order))
     for j, axis in enumerate(order):
-        positions = signs[axis, j] * np.arange(shape[j]) + shift[axis]
-        if positions.min() < 0 or positions.max() >= out.shape[1 + j]:
+        first, last = shift[axis], signs[axis, j] * (shape[j] - 1) + shift[axis]
+        low, high = min(first, last), max(first, last)
+        if low < 0 or high >= out.shape[1 + j]:
             return None
-        out = out.index_select(1 + j, torch.from_numpy(positions))
-    return out.float()
+        out = out.narrow(1 + j, int(low), int(high - low + 1))
+        if signs[axis, j] < 0:
+            out = out.flip(1 + j)
+    return out.float().contiguous()

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-from nibabel.filebasedimages import ImageFileError
 
 from hetseg_bids.errors import InputError
+from hetseg_bids.images import open_image, read_voxels
 
 _MIN_EXTENT_MM = 60.0
 _MAX_EXTENT_MM = 600.0
@@ -58,10 +56,11 @@ def read_t1w(path: Path) -> T1w:
         If the file can't be read, isn't one 3-D scalar volume, has an unusable geometry
         or holds no signal; the message names the file and the remedy.
     """
-    image = _open(path)
+    image = open_image(path)
     _check_shape(path, image)
     affine = _checked_affine(path, image)
-    data = _read_data(path, image)
+    data = read_voxels(path, image)
+    data = data.reshape(data.shape[:3])
     warnings = []
     bad = ~np.isfinite(data)
     share = float(bad.mean())
@@ -76,20 +75,6 @@ def read_t1w(path: Path) -> T1w:
         raise InputError(f"{path}: every voxel is {what}; convert or transfer the scan again")
     header = nib.Nifti1Header.from_header(image.header, check=False)
     return T1w(path, data, affine, header, tuple(warnings))
-
-
-def _open(path: Path) -> nib.Nifti1Image:
-    if path.is_symlink() and not path.exists():
-        raise InputError(f"{path}: broken link; fetch the file (datalad get) or remove it")
-    try:
-        image = nib.load(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (ImageFileError, OSError, EOFError, zlib.error, ValueError) as error:
-        raise InputError(f"{path}: not a readable NIfTI image ({_one_line(error)})") from None
-    if not isinstance(image, (nib.Nifti1Image, nib.Nifti1Pair)):
-        raise InputError(f"{path}: not a NIfTI image; convert it with dcm2niix")
-    return image
 
 
 def _check_shape(path: Path, image: nib.Nifti1Image) -> None:
@@ -127,17 +112,3 @@ def _checked_affine(path: Path, image: nib.Nifti1Image) -> npt.NDArray[np.float6
         text = " x ".join(f"{e:.0f}" for e in extent)
         raise InputError(f"{path}: field of view of {text} mm doesn't hold one whole head")
     return affine
-
-
-def _read_data(path: Path, image: nib.Nifti1Image) -> npt.NDArray[np.float32]:
-    try:
-        data = np.asarray(image.dataobj, dtype=np.float32)
-    except (OSError, EOFError, zlib.error, gzip.BadGzipFile, ValueError) as error:
-        raise InputError(
-            f"{path}: truncated or corrupt ({_one_line(error)}); copy the file again"
-        ) from None
-    return data.reshape(data.shape[:3])
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__

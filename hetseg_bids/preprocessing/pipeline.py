@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from hetseg_bids.errors import InputError
+from hetseg_bids.images import Grid, read_labels
 from hetseg_bids.preprocessing import brain_extraction as strip
-from hetseg_bids.preprocessing.conform import Grid, resample, working_grid
+from hetseg_bids.preprocessing.conform import resample, working_grid
 from hetseg_bids.preprocessing.headers import T1w, read_t1w
 from hetseg_bids.preprocessing.normalisation import standardise
 
@@ -62,7 +62,7 @@ def prepare(path: Path, extraction: str = "auto", mask_path: Path | None = None)
         If the scan or its mask can't be used; the message names the file.
     """
     scan = read_t1w(path)
-    native = Grid(scan.data.shape, scan.affine)  # type: ignore[arg-type]
+    native = Grid(scan.data.shape, scan.affine)
     working = working_grid(native)
     border = float(np.median(scan.data[:, :, [0, -1]]))
     volume = torch.from_numpy(scan.data)[None]
@@ -89,13 +89,6 @@ def _brain_mask(
         return strip.foreground(image)
     if mask_path is None:
         raise InputError("no brain mask found; see --brain-extraction in the usage notes")
-    try:
-        stored = nib.load(mask_path)
-        data = np.asarray(stored.dataobj, dtype=np.float32)
-    except Exception as error:  # nibabel raises many kinds; all mean an unusable mask
-        raise InputError(f"brain mask {mask_path} can't be read ({error})") from None
-    if data.ndim != 3:
-        raise InputError(f"brain mask {mask_path} has {data.ndim} dimensions, not 3")
-    grid = Grid(data.shape, np.asarray(stored.affine))  # type: ignore[arg-type]
-    moved = resample(torch.from_numpy((data > 0).astype(np.float32))[None], grid, working)
+    labels, grid = read_labels(mask_path)
+    moved = resample(torch.from_numpy((labels > 0).astype(np.float32))[None], grid, working)
     return np.asarray(moved[0].numpy() > 0.5)

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -15,7 +14,8 @@ from jinja2 import Environment, PackageLoader
 
 from hetseg_bids.derivatives import OutputPaths
 from hetseg_bids.files import write_text
-from hetseg_bids.preprocessing.conform import Grid, resample, working_grid
+from hetseg_bids.images import Grid, grid_of, open_image, read_labels, read_voxels
+from hetseg_bids.preprocessing.conform import nearest, resample, working_grid
 from hetseg_bids.reports.mosaics import View, draw_mosaics
 from hetseg_bids.structures import STRUCTURES
 
@@ -92,39 +92,25 @@ def _provenance(record: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _load_view(paths: OutputPaths, source: Path) -> View:
-    dseg_image = nib.load(paths.dseg)
-    dseg = np.asarray(dseg_image.dataobj).astype(np.uint8)
-    native = Grid(dseg.shape, np.asarray(dseg_image.affine))
+    labels, native = read_labels(paths.dseg)
     working = working_grid(native)
-    t1w_image = nib.load(source)
-    t1w = np.nan_to_num(np.asarray(t1w_image.dataobj, dtype=np.float32)).reshape(
-        t1w_image.shape[:3]
-    )
-    image = _to(working, Grid(t1w.shape, np.asarray(t1w_image.affine)), t1w)
-    labels = _labels_on(working, native, dseg)
+    t1w = open_image(source)
+    voxels = np.nan_to_num(read_voxels(source, t1w)).reshape(t1w.shape[:3])
+    image = _to(working, grid_of(t1w), voxels)
+    dseg = nearest(labels.astype(np.uint8), native, working)
     flip = None
     if paths.flip.exists():
-        q = nib.load(paths.flip).dataobj
-        largest = np.zeros(dseg.shape, np.float32)
+        q = open_image(paths.flip).dataobj
+        largest = np.zeros(native.shape, np.float32)
         for i in range(q.shape[3]):
             np.maximum(largest, np.asarray(q[..., i], dtype=np.float32), out=largest)
         flip = _to(working, native, largest)
-    box = _brain_box(labels)
-    return View(image[box], labels[box], None if flip is None else flip[box])
+    box = _brain_box(dseg)
+    return View(image[box], dseg[box], None if flip is None else flip[box])
 
 
 def _to(target: Grid, source: Grid, data: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return resample(torch.from_numpy(data)[None], source, target)[0].numpy()
-
-
-def _labels_on(
-    target: Grid, source: Grid, dseg: npt.NDArray[np.uint8]
-) -> npt.NDArray[np.uint8]:
-    from scipy.ndimage import affine_transform
-
-    mapping = np.linalg.inv(source.affine) @ target.affine
-    moved = affine_transform(dseg, mapping, output_shape=target.shape, order=0)
-    return np.asarray(moved, dtype=np.uint8)
 
 
 def _brain_box(labels: npt.NDArray[np.uint8]) -> tuple[slice, ...]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from hetseg_bids.files import atomic_path
 
@@ -68,18 +70,18 @@ class Checkpoint:
 
 
 def optimizer_tensors(
-    optimizer: torch.optim.Optimizer, names: dict[Tensor, str]
+    optimizer: torch.optim.Optimizer, names: Mapping[nn.Parameter, str]
 ) -> dict[str, Tensor]:
     """Flatten an optimiser's state to named tensors."""
     return {
-        f"{names[parameter]}/{key}": torch.as_tensor(value)
+        f"{names[cast(nn.Parameter, parameter)]}/{key}": torch.as_tensor(value)
         for parameter, state in optimizer.state.items()
         for key, value in state.items()
     }
 
 
 def restore_optimizer(
-    optimizer: torch.optim.Optimizer, names: dict[Tensor, str], tensors: dict[str, Tensor]
+    optimizer: torch.optim.Optimizer, names: Mapping[nn.Parameter, str], tensors: dict[str, Tensor]
 ) -> None:
     """Undo `optimizer_tensors`."""
     parameters = {name: parameter for parameter, name in names.items()}

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hetseg_bids.structures import N_TASKS
+from hetseg_bids.uncertainty import flip_probability
 
 System = Literal["plain", "label-flip"]
 SYSTEMS: tuple[str, ...] = get_args(System)
@@ -44,15 +45,12 @@ def focal_of_probability(p: Tensor, target: Tensor, log_p: Tensor, gamma: float 
     return (target - p).abs().pow(gamma) * bce
 
 
-def flip_probability(v: Tensor) -> Tensor:
-    """q = 0.5 sigmoid(v), the probability that the label is flipped, in (0, 0.5)."""
-    return 0.5 * torch.sigmoid(v)
-
-
 class Loss(Protocol):
     """Elementwise loss of a system: network output and weak labels to (B, T, H, W)."""
 
-    def __call__(self, output: Tensor, labels: Tensor) -> Tensor: ...
+    def __call__(self, output: Tensor, labels: Tensor) -> Tensor:
+        """Loss of each pixel and task."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -62,6 +60,7 @@ class PlainLoss:
     gamma: float = GAMMA
 
     def __call__(self, output: Tensor, labels: Tensor) -> Tensor:
+        """Loss of each pixel and task."""
         return focal_with_logits(output[:, :N_TASKS], labels, self.gamma)
 
 
@@ -81,6 +80,7 @@ class LabelFlipLoss:
     detach_q: bool = True
 
     def __call__(self, output: Tensor, labels: Tensor) -> Tensor:
+        """Loss of each pixel and task."""
         a, v = output[:, :N_TASKS], output[:, N_TASKS:]
         q = flip_probability(v)
         softening = q.detach() if self.detach_q else q

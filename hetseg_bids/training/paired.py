@@ -5,17 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import torch
 from torch import Tensor
 
 from hetseg_bids.errors import InputError
+from hetseg_bids.images import Grid, read_labels
 from hetseg_bids.models import file_sha256
-from hetseg_bids.preprocessing.conform import Grid, working_grid
-from hetseg_bids.preprocessing.pipeline import prepare
-from hetseg_bids.training.volumes import FRAME, LabelledVolume, centre_in_frame
+from hetseg_bids.preprocessing.conform import nearest
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
+from hetseg_bids.preprocessing.pipeline import prepare
+from hetseg_bids.structures import MAX_ASEG_ID
+from hetseg_bids.training.volumes import FRAME, LabelledVolume, centre_in_frame
 
 _EXTENSIONS = (".nii.gz", ".nii")
 
@@ -94,7 +95,7 @@ def read_pair(pair: Pair, brain_extraction: str) -> LabelledVolume:
         If the labels aren't on the grid of the T1w, or either can't be used.
     """
     prepared = prepare(pair.t1w, brain_extraction)
-    labels = read_labels(pair.dseg, prepared.native, prepared.working)
+    labels = conform_labels(pair.dseg, prepared.native, prepared.working)
     places = np.argwhere(prepared.mask.numpy())
     centre = (places.min(axis=0) + places.max(axis=0)) / 2
     image = centre_in_frame(prepared.image.numpy(), centre, FRAME, fill=BACKGROUND)
@@ -102,7 +103,7 @@ def read_pair(pair: Pair, brain_extraction: str) -> LabelledVolume:
     return LabelledVolume(torch.from_numpy(image), torch.from_numpy(framed))
 
 
-def read_labels(path: Path, native: Grid, working: Grid) -> Tensor:
+def conform_labels(path: Path, native: Grid, working: Grid) -> Tensor:
     """Labels of a scan on its working grid, nearest neighbour.
 
     Raises
@@ -110,16 +111,8 @@ def read_labels(path: Path, native: Grid, working: Grid) -> Tensor:
     InputError
         If they can't be read, or lie on another grid than the T1w.
     """
-    try:
-        image = nib.load(path)
-        data = np.asarray(image.dataobj)
-    except Exception as error:  # nibabel raises many kinds; all mean unusable labels
-        raise InputError(f"{path}: labels can't be read ({error})") from None
-    if data.shape != native.shape or not np.allclose(image.affine, native.affine, atol=1e-2):
+    labels, grid = read_labels(path)
+    if not grid.matches(native):
         raise InputError(f"{path}: not on the grid of its T1w; resample it first")
-    ids = np.where((data >= 0) & (data <= 255), data, 0).astype(np.uint8)
-    from scipy.ndimage import affine_transform
-
-    mapping = np.linalg.inv(native.affine) @ working.affine
-    moved = affine_transform(ids, mapping, output_shape=working.shape, order=0)
-    return torch.from_numpy(np.ascontiguousarray(moved))
+    ids = np.where((labels >= 0) & (labels <= MAX_ASEG_ID), labels, 0).astype(np.uint8)
+    return torch.from_numpy(nearest(ids, native, working))

@@ -47,7 +47,9 @@ class TrainingConfig:
     """
 
     system: str = "label-flip"
-    network: NetworkConfig = field(default_factory=lambda: NetworkConfig(n_outputs_of("label-flip")))
+    network: NetworkConfig = field(
+        default_factory=lambda: NetworkConfig(n_outputs_of("label-flip"))
+    )
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     samples: int = 60_000
     batch: int = 4

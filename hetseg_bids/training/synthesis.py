@@ -159,9 +159,10 @@ def paint(rng: np.random.Generator, labels: Tensor, config: SynthesisConfig) -> 
     image = gaussian_blur(image, (float(sigma[0]), float(sigma[1]), float(sigma[2])))
     if rng.random() < config.thick_rate:
         image = _thicken(rng, image, config.thick)
-    image = image * smooth_field(rng, shape, rng.uniform(50, 120))[0].mul_(
-        rng.uniform(0, config.bias)
-    ).exp_()
+    image = (
+        image
+        * smooth_field(rng, shape, rng.uniform(50, 120))[0].mul_(rng.uniform(0, config.bias)).exp_()
+    )
     noise = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
     image.add_(noise, alpha=rng.uniform(*config.noise)).abs_()
     return image.pow_(rng.uniform(*config.gamma))

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -163,7 +164,7 @@ class Trainer:
             sampler=range(start, math.ceil(self.config.samples / size) + 1),
             num_workers=self.options.workers,
             prefetch_factor=1 if self.options.workers else None,
-            collate_fn=_identity_of,
+            collate_fn=_as_is,
         )
         for block in loader:
             for i in range(offset, size, batch):
@@ -227,5 +228,5 @@ def build_network(config: TrainingConfig) -> HetsegNet:
     return network
 
 
-def _identity_of(block: Block) -> Block:
+def _as_is(block: Any) -> Any:
     return block

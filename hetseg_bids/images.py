@@ -1,0 +1,100 @@
+"""Opening NIfTI files, and the grid they lie on."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+from nibabel.filebasedimages import ImageFileError
+
+from hetseg_bids.errors import InputError
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A voxel grid in scanner space.
+
+    Attributes
+    ----------
+    shape : tuple of 3 int
+    affine : (4, 4) float64 array
+        Voxel to RAS, mm.
+    """
+
+    shape: tuple[int, int, int]
+    affine: npt.NDArray[np.float64]
+
+    @property
+    def voxel_volume(self) -> float:
+        """The mm3 of a voxel."""
+        return float(abs(np.linalg.det(self.affine[:3, :3])))
+
+    def matches(self, other: Grid) -> bool:
+        """Whether two grids are one to a hundredth of a millimetre."""
+        return self.shape == other.shape and np.allclose(self.affine, other.affine, atol=1e-2)
+
+
+def open_image(path: Path) -> nib.Nifti1Image:
+    """Open a NIfTI file without reading its voxels.
+
+    Raises
+    ------
+    InputError
+        If it isn't one.
+    """
+    if path.is_symlink() and not path.exists():
+        raise InputError(f"{path}: broken link; fetch the file (datalad get) or remove it")
+    try:
+        image = nib.load(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (ImageFileError, OSError, EOFError, zlib.error, ValueError) as error:
+        raise InputError(f"{path}: not a readable NIfTI image ({one_line(error)})") from None
+    if not isinstance(image, nib.Nifti1Image):  # Nifti2Image is one, too
+        raise InputError(f"{path}: not a NIfTI image; convert it with dcm2niix")
+    return image
+
+
+def read_voxels(path: Path, image: nib.Nifti1Image) -> npt.NDArray[np.float32]:
+    """Scaled voxels of an open image as float32.
+
+    Raises
+    ------
+    InputError
+        If the file is truncated or corrupt.
+    """
+    try:
+        return np.asarray(image.dataobj, dtype=np.float32)
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise InputError(
+            f"{path}: truncated or corrupt ({one_line(error)}); copy the file again"
+        ) from None
+
+
+def read_labels(path: Path) -> tuple[npt.NDArray[np.int32], Grid]:
+    """Read a 3-D label image.
+
+    Raises
+    ------
+    InputError
+        If it can't be read or isn't 3-D.
+    """
+    image = open_image(path)
+    if len(image.shape) != 3:
+        raise InputError(f"{path}: labels of shape {image.shape}, a 3-D image expected")
+    return np.rint(read_voxels(path, image)).astype(np.int32), grid_of(image)
+
+
+def grid_of(image: nib.Nifti1Image) -> Grid:
+    """The spatial grid of an image."""
+    i, j, k = image.shape[:3]
+    return Grid((int(i), int(j), int(k)), np.asarray(image.affine, dtype=np.float64))
+
+
+def one_line(error: BaseException) -> str:
+    """An error's text on one short line."""
+    return " ".join(str(error).split())[:160] or type(error).__name__
