@@ -1,0 +1,134 @@
+"""Fixtures: phantoms made by code, the demo T1w, and the real scans where they are."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A command that ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def run_cli(command: str, *arguments: object) -> Finished:
+    """Run an entry point in a process of its own, as a user does."""
+    module = {
+        "hetseg": "hetseg_bids.cli.run",
+        "hetseg-train": "hetseg_bids.cli.train",
+        "hetseg-evaluate": "hetseg_bids.cli.evaluate",
+    }[command]
+    done = subprocess.run(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return Finished(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    if not SHARED_DATA.is_dir():
+        pytest.skip("the development scans (../shared/data) are not on this machine")
+    return SHARED_DATA
+
+
+def phantom_labels(shape: tuple[int, int, int] = (150, 180, 140)) -> np.ndarray:
+    """A head of ellipsoids in RAS, 1 mm, with aseg ids; the left putamen is the larger one."""
+    grid = np.meshgrid(*(np.arange(n) for n in shape), indexing="ij")
+
+    def ball(centre: tuple[int, int, int], radii: tuple[int, int, int]) -> np.ndarray:
+        terms = ((g - c) / r for g, c, r in zip(grid, centre, radii, strict=True))
+        return sum(t * t for t in terms) <= 1
+
+    x, y, z = (n // 2 for n in shape)
+    labels = np.zeros(shape, np.uint8)
+    left = grid[0] < x
+    labels[ball((x, y, z), (72, 86, 66))] = 211  # skin
+    labels[ball((x, y, z), (66, 80, 60))] = 24
+    brain = ball((x, y, z), (62, 76, 56))
+    labels[brain] = np.where(left, 3, 42)[brain]
+    white = ball((x, y, z), (56, 70, 50))
+    labels[white] = np.where(left, 2, 41)[white]
+    for side, sign in ((0, -1), (1, 1)):
+        size = 12 if side == 0 else 8
+        labels[ball((x + sign * 28, y + 5, z), (size, size + 8, size))] = (12, 51)[side]
+        labels[ball((x + sign * 12, y - 5, z), (8, 12, 8))] = (10, 49)[side]
+        labels[ball((x + sign * 10, y, z + 16), (5, 24, 6))] = (4, 43)[side]
+        labels[ball((x + sign * 26, y - 45, z - 32), (20, 18, 12))] = (8, 47)[side]
+    labels[ball((x, y - 22, z - 28), (9, 9, 20))] = 16
+    return labels
+
+
+def phantom_t1w(labels: np.ndarray, seed: int = 0) -> np.ndarray:
+    """A plain T1w of the phantom: tissue values and a little noise, whole head."""
+    values = np.zeros(256, np.float32)
+    values[[2, 41]] = 1000
+    values[[3, 42, 8, 47]] = 650
+    values[[4, 43, 24]] = 280
+    values[[12, 51]] = 790
+    values[[10, 49]] = 840
+    values[16] = 900
+    values[211] = 800
+    noise = np.random.default_rng(seed).normal(0, 15, labels.shape)
+    return np.where(labels > 0, values[labels] + noise, 0).clip(0).astype(np.float32)
+
+
+def stripped_phantom() -> np.ndarray:
+    labels = phantom_labels()
+    image = phantom_t1w(labels)
+    image[(labels == 0) | (labels == 211)] = 0
+    return image
+
+
+def centred_affine(shape: tuple[int, ...], zoom: float = 1.0) -> np.ndarray:
+    affine = np.diag([zoom, zoom, zoom, 1.0])
+    affine[:3, 3] = -zoom * (np.array(shape[:3]) - 1) / 2
+    return affine
+
+
+def reorient(image: nib.Nifti1Image, code: str) -> nib.Nifti1Image:
+    """The same image stored in another axis order."""
+    here = nib.io_orientation(image.affine)
+    there = nib.orientations.axcodes2ornt(code)
+    return image.as_reoriented(nib.orientations.ornt_transform(here, there))
+
+
+def write_dataset(root: Path) -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    content = {"Name": "test", "BIDSVersion": "1.10.0", "DatasetType": "raw"}
+    (root / "dataset_description.json").write_text(json.dumps(content))
+    return root
+
+
+def t1w_path(root: Path, subject: str, extra: str = "") -> Path:
+    path = root / f"sub-{subject}" / "anat" / f"sub-{subject}{extra}_T1w.nii.gz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@pytest.fixture(scope="session")
+def phantom() -> nib.Nifti1Image:
+    image = stripped_phantom()
+    return nib.Nifti1Image(image, centred_affine(image.shape))
+
+
+@pytest.fixture(scope="session")
+def mni152() -> nib.Nifti1Image:
+    from nilearn.datasets import load_mni152_template
+
+    return load_mni152_template(resolution=1)

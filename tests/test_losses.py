@@ -1,0 +1,131 @@
+"""Each loss against a transcription of its formula in design section 1, and gradcheck."""
+
+import math
+
+import pytest
+import torch
+
+from hetseg_bids.structures import N_TASKS
+from hetseg_bids.training.losses import (
+    LabelFlipLoss,
+    PlainLoss,
+    focal_with_logits,
+    loss_of,
+    n_outputs_of,
+    soft_dice_loss,
+)
+
+
+def bce(p: float, t: float) -> float:
+    return -(t * math.log(p) + (1 - t) * math.log(1 - p))
+
+
+def focal(p: float, t: float, gamma: float = 2.0) -> float:
+    return abs(t - p) ** gamma * bce(p, t)
+
+
+def sigmoid(a: float) -> float:
+    return 1 / (1 + math.exp(-a))
+
+
+def plain_by_hand(a: float, x: float) -> float:
+    return focal(sigmoid(a), x)
+
+
+def label_flip_by_hand(a: float, v: float, x: float) -> float:
+    p, q = sigmoid(a), 0.5 * sigmoid(v)
+    z = float((p > 0.5) != (x > 0.5))
+    return focal(p, (1 - x) * q + x * (1 - q)) + focal(q, z)
+
+
+@pytest.fixture
+def sample() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    shape = (2, N_TASKS, 3, 2)
+    output = 4 * torch.randn(2, 2 * N_TASKS, 3, 2, generator=generator, dtype=torch.float64)
+    labels = torch.randint(0, 2, shape, generator=generator).double()
+    return output, labels
+
+
+def test_plain_is_the_focal_loss(sample):
+    output, labels = sample
+    loss = PlainLoss()(output[:, :N_TASKS], labels)
+    for a, x, value in zip(
+        output[:, :N_TASKS].flatten(), labels.flatten(), loss.flatten(), strict=True
+    ):
+        assert float(value) == pytest.approx(plain_by_hand(float(a), float(x)), rel=1e-9)
+
+
+@pytest.mark.parametrize("detach_q", [True, False])
+def test_label_flip_is_its_formula(sample, detach_q):
+    output, labels = sample
+    loss = LabelFlipLoss(detach_q=detach_q)(output, labels)
+    rows = zip(
+        output[:, :N_TASKS].flatten(),
+        output[:, N_TASKS:].flatten(),
+        labels.flatten(),
+        loss.flatten(),
+        strict=True,
+    )
+    for a, v, x, value in rows:
+        expected = label_flip_by_hand(float(a), float(v), float(x))
+        assert float(value) == pytest.approx(expected, rel=1e-9)
+
+
+def small_inputs() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    output = torch.randn(1, 2 * N_TASKS, 1, 2, generator=generator, dtype=torch.float64)
+    labels = torch.randint(0, 2, (1, N_TASKS, 1, 2), generator=generator).double()
+    return output.requires_grad_(), labels
+
+
+def test_gradcheck_plain():
+    output, labels = small_inputs()
+    a = output[:, :N_TASKS].detach().requires_grad_()
+    assert torch.autograd.gradcheck(lambda t: PlainLoss()(t, labels), a)
+
+
+def test_gradcheck_label_flip():
+    output, labels = small_inputs()
+    assert torch.autograd.gradcheck(lambda t: LabelFlipLoss(detach_q=False)(t, labels), output)
+
+
+def test_gradcheck_soft_targets_and_dice():
+    output, labels = small_inputs()
+    a = output[:, :N_TASKS].detach().requires_grad_()
+    soft = labels * 0.8 + 0.1
+    assert torch.autograd.gradcheck(lambda t: focal_with_logits(t, soft), a)
+    assert torch.autograd.gradcheck(lambda t: soft_dice_loss(t, labels), a)
+
+
+def test_detaching_removes_only_the_first_term_from_the_gradient_of_v():
+    output, labels = small_inputs()
+    LabelFlipLoss(detach_q=True)(output, labels).sum().backward()
+    v = output.detach()[:, N_TASKS:].requires_grad_()
+    q = 0.5 * torch.sigmoid(v)
+    z = ((output.detach()[:, :N_TASKS] > 0) != (labels > 0.5)).double()
+    ((z - q).abs() ** 2 * -(z * q.log() + (1 - z) * (1 - q).log())).sum().backward()
+    torch.testing.assert_close(output.grad[:, N_TASKS:], v.grad)
+
+
+@pytest.mark.parametrize("v", [-60.0, 60.0])
+def test_label_flip_stays_finite_at_extreme_logits(v):
+    output = torch.full((1, 2 * N_TASKS, 1, 1), v, requires_grad=True)
+    LabelFlipLoss(detach_q=False)(output, torch.zeros(1, N_TASKS, 1, 1)).sum().backward()
+    assert torch.isfinite(output.grad).all()
+
+
+def test_soft_dice_ignores_absent_tasks_and_is_zero_for_a_perfect_answer():
+    labels = torch.zeros(1, N_TASKS, 4, 4)
+    labels[:, 2, :2] = 1
+    logits = torch.where(labels > 0, 50.0, -50.0)
+    assert float(soft_dice_loss(logits, labels)) == pytest.approx(0, abs=1e-6)
+    logits[:, 7] = 50  # wrong everywhere, but absent from the batch
+    assert float(soft_dice_loss(logits, labels)) == pytest.approx(0, abs=1e-6)
+
+
+def test_outputs_per_system():
+    assert n_outputs_of("plain") == N_TASKS
+    assert n_outputs_of("label-flip") == 2 * N_TASKS
+    with pytest.raises(ValueError, match="unknown system"):
+        loss_of("nonsense")

@@ -1,0 +1,57 @@
+import json
+import shutil
+
+import pytest
+import torch
+
+from hetseg_bids.errors import InputError
+from hetseg_bids.models import WEIGHTS_NAME, load_model, shipped_models
+
+CPU = torch.device("cpu")
+
+
+def test_the_default_model_is_shipped_with_plan_card_and_checksum():
+    folder = shipped_models()["label-flip"]
+    model = load_model("label-flip", CPU)
+    assert model.plan.heteroscedastic
+    assert (folder / "MODEL_CARD.md").is_file()
+    assert model.plan.provenance["source"]["kind"] == "synthetic-T1w"
+
+
+@pytest.fixture
+def copy(tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(shipped_models()["label-flip"], folder)
+    return folder
+
+
+def test_a_folder_is_a_model_too(copy):
+    assert load_model(str(copy), CPU).folder == copy
+
+
+def test_changed_weights_are_refused(copy):
+    path = copy / WEIGHTS_NAME
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(InputError, match="checksum"):
+        load_model(str(copy), CPU)
+
+
+def test_missing_weights_are_named(copy):
+    (copy / WEIGHTS_NAME).unlink()
+    with pytest.raises(InputError, match="missing"):
+        load_model(str(copy), CPU)
+
+
+@pytest.mark.parametrize("change", [{"format": 99}, {"tasks": ["one"]}, {"patch": 3}])
+def test_a_plan_of_another_kind_is_refused(copy, change):
+    path = copy / "plan.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(InputError, match="not a usable model plan"):
+        load_model(str(copy), CPU)
+
+
+def test_an_unknown_name_lists_what_there_is():
+    with pytest.raises(InputError, match="label-flip"):
+        load_model("no-such-model", CPU)

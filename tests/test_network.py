@@ -1,0 +1,67 @@
+import pytest
+import torch
+
+from hetseg_bids.network import HetsegNet, NetworkConfig, to_channels_last, upsample_twice
+
+SMALL = NetworkConfig(n_outputs=5, stem=(4, 4, 8), levels=(8, 12, 16), growth=8)
+
+
+@pytest.fixture
+def network() -> HetsegNet:
+    torch.manual_seed(0)
+    return to_channels_last(HetsegNet(SMALL)).eval()
+
+
+def test_a_block_gives_the_logits_of_its_stacks(network):
+    block = torch.randn(11, 32, 24)
+    stacks = torch.stack([block[i : i + 7] for i in range(5)])[:, None]
+    with torch.no_grad():
+        torch.testing.assert_close(
+            network.forward_block(block), network(stacks), rtol=1e-4, atol=1e-4
+        )
+
+
+def test_output_has_the_size_of_the_input(network):
+    with torch.no_grad():
+        assert network(torch.randn(2, 1, 7, 20, 36)).shape == (2, 5, 20, 36)
+
+
+def test_logits_depend_on_all_seven_slices(network):
+    stack = torch.randn(1, 1, 7, 16, 16)
+    with torch.no_grad():
+        before = network(stack)
+        for i in (0, 3, 6):
+            changed = stack.clone()
+            changed[:, :, i] += 1
+            assert not torch.allclose(network(changed), before)
+
+
+def test_upsampling_is_bilinear():
+    x = torch.randn(2, 3, 6, 10)
+    expected = torch.nn.functional.interpolate(x, scale_factor=2.0, mode="bilinear")
+    torch.testing.assert_close(upsample_twice(x), expected)
+
+
+@pytest.mark.slow
+def test_compiled_gradients_are_the_eager_ones():
+    # torch 2.13's inductor silently returned zeros for everything below an upsampling
+    def gradients(compiled: bool) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        network = to_channels_last(HetsegNet(SMALL))
+        forward = torch.compile(network) if compiled else network
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            output = forward(torch.linspace(-2, 2, 7 * 48 * 32).sin().view(1, 1, 7, 48, 32))
+        output.float().square().mean().backward()
+        return {name: p.grad for name, p in network.named_parameters()}
+
+    try:
+        compiled = gradients(compiled=True)
+    except Exception as error:
+        if "compiler" in str(error).lower():
+            pytest.skip("no C++ compiler on this machine")
+        raise
+    for name, expected in gradients(compiled=False).items():
+        cosine = torch.nn.functional.cosine_similarity(
+            compiled[name].flatten(), expected.flatten(), dim=0
+        )
+        assert cosine > 0.9, name

@@ -1,0 +1,304 @@
+"""hetseg through its command line, on real work."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import (
+    centred_affine,
+    phantom_labels,
+    phantom_t1w,
+    reorient,
+    run_cli,
+    t1w_path,
+    write_dataset,
+)
+
+from hetseg_bids.structures import STRUCTURES
+
+FAST = ("--views", "axial")
+
+
+def outputs(out: Path, subject: str) -> dict[str, Path]:
+    anat = out / f"sub-{subject}" / "anat"
+    return {
+        "dseg": anat / f"sub-{subject}_seg-hetseg_dseg.nii.gz",
+        "flip": anat / f"sub-{subject}_seg-hetseg_desc-labelflip_probseg.nii.gz",
+        "mask": anat / f"sub-{subject}_desc-brain_mask.nii.gz",
+        "morph": anat / f"sub-{subject}_seg-hetseg_morph.tsv",
+        "record": anat / f"sub-{subject}_seg-hetseg_dseg.json",
+        "report": out / f"sub-{subject}.html",
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, phantom) -> tuple[Path, Path]:
+    """A dataset with one stripped phantom in LPS, segmented."""
+    root = tmp_path_factory.mktemp("run")
+    bids, out = write_dataset(root / "bids"), root / "out"
+    nib.save(reorient(phantom, "LPS"), t1w_path(bids, "01"))
+    done = run_cli("hetseg", bids, out, "participant", *FAST)
+    assert done.code == 0, done.err
+    assert "sub-01.html" in done.out
+    return bids, out
+
+
+def test_results_lie_on_the_grid_of_the_input(finished):
+    bids, out = finished
+    source = nib.load(t1w_path(bids, "01"))
+    files = outputs(out, "01")
+    for kind in ("dseg", "flip", "mask"):
+        image = nib.load(files[kind])
+        assert image.shape[:3] == source.shape
+        np.testing.assert_allclose(image.affine, source.affine, atol=1e-4)
+        assert image.header["sform_code"] == image.header["qform_code"] == 1
+    assert nib.load(files["flip"]).shape[3] == 28
+
+
+def test_labels_and_probabilities_are_in_range(finished):
+    _, out = finished
+    files = outputs(out, "01")
+    labels = set(np.unique(np.asarray(nib.load(files["dseg"]).dataobj)))
+    assert labels <= {0, *(s.label for s in STRUCTURES)}
+    q = nib.load(files["flip"]).get_fdata(dtype=np.float32)
+    assert q.min() >= 0
+    assert q.max() <= 0.5
+    assert q.max() > 0.05
+
+
+def test_the_table_agrees_with_the_image(finished):
+    _, out = finished
+    files = outputs(out, "01")
+    dseg = np.asarray(nib.load(files["dseg"]).dataobj)
+    table = pd.read_csv(files["morph"], sep="\t")
+    assert list(table["index"]) == [s.label for s in STRUCTURES]
+    for _, row in table.iterrows():
+        assert row["volume_mm3"] == pytest.approx((dseg == row["index"]).sum(), abs=0.01)
+    dictionary = json.loads(files["morph"].with_suffix(".json").read_text())
+    assert set(dictionary) == set(table.columns)
+
+
+def test_sidecars_say_how_the_result_came_to_be(finished):
+    _, out = finished
+    record = json.loads(outputs(out, "01")["record"].read_text())
+    assert record["Sources"] == ["bids::sub-01/anat/sub-01_T1w.nii.gz"]
+    assert record["HetsegBrainExtraction"] == "skip"
+    description = json.loads((out / "dataset_description.json").read_text())
+    assert description["DatasetType"] == "derivative"
+
+
+def test_a_second_run_does_nothing_and_overwrite_gives_the_same_bytes(finished):
+    bids, out = finished
+    files = outputs(out, "01")
+    before = {k: (p.stat().st_mtime_ns, p.read_bytes()) for k, p in files.items()}
+    again = run_cli("hetseg", bids, out, "participant", *FAST)
+    assert again.code == 0
+    assert "complete already" in again.out
+    assert {k: p.stat().st_mtime_ns for k, p in files.items()} == {
+        k: v[0] for k, v in before.items()
+    }
+    redone = run_cli("hetseg", bids, out, "participant", *FAST, "--overwrite")
+    assert redone.code == 0
+    for kind, path in files.items():
+        assert path.read_bytes() == before[kind][1], kind
+
+
+def test_a_lost_file_is_made_again(finished):
+    bids, out = finished
+    flip = outputs(out, "01")["flip"]
+    content = flip.read_bytes()
+    flip.unlink()
+    assert run_cli("hetseg", bids, out, "participant", *FAST).code == 0
+    assert flip.read_bytes() == content
+
+
+def test_no_temporary_file_stays(finished):
+    _, out = finished
+    assert not [p for p in out.rglob(".tmp-*")]
+
+
+def test_group_gathers_the_volumes(finished):
+    _, out = finished
+    done = run_cli("hetseg", finished[0], out, "group")
+    assert done.code == 0, done.err
+    table = pd.read_csv(out / "group_morph.tsv", sep="\t")
+    assert len(table) == 28
+    assert set(table["participant_id"]) == {"sub-01"}
+
+
+def test_dry_run_lists_and_writes_nothing(finished, tmp_path):
+    done = run_cli("hetseg", finished[0], tmp_path / "out", "participant", "--dry-run")
+    assert done.code == 0
+    assert done.out.strip().endswith("sub-01_T1w.nii.gz")
+    assert not (tmp_path / "out").exists()
+
+
+def test_reports_can_be_written_again(finished):
+    bids, out = finished
+    page = outputs(out, "01")["report"]
+    content = page.read_bytes()
+    page.unlink()
+    done = run_cli("hetseg", bids, out, "participant", *FAST, "--reports-only")
+    assert done.code == 0, done.err
+    assert page.read_bytes() == content
+
+
+def bad_files(bids: Path, phantom: nib.Nifti1Image) -> dict[str, str]:
+    """Subjects that can't be segmented, with a word that their message must hold."""
+    shape, affine = phantom.shape, phantom.affine
+    nib.save(
+        nib.Nifti1Image(np.ones((64, 64, 64, 2), np.float32), np.diag([3, 3, 3, 1])),
+        t1w_path(bids, "4d"),
+    )
+    nib.save(nib.Nifti1Image(np.zeros(shape, np.uint8), affine), t1w_path(bids, "zero"))
+    nib.save(nib.Nifti1Image(np.full(shape, np.nan, np.float32), affine), t1w_path(bids, "nan"))
+    whole = t1w_path(bids, "truncated")
+    nib.save(phantom, whole)
+    whole.write_bytes(whole.read_bytes()[:200_000])
+    t1w_path(bids, "text").write_text("not an image")
+    t1w_path(bids, "link").symlink_to("nowhere.nii.gz")
+    flat = affine.copy()
+    flat[:3, 2] = 0
+    header = nib.Nifti1Image(np.asarray(phantom.dataobj), affine).header
+    image = nib.Nifti1Image(np.asarray(phantom.dataobj), affine, header)
+    image.header.set_sform(flat, 1)
+    image.header.set_qform(None, 0)
+    image.to_filename(t1w_path(bids, "singular"))
+    return {
+        "4d": "4-D",
+        "zero": "every voxel is zero",
+        "nan": "NaN",
+        "truncated": "truncated",
+        "text": "not a readable NIfTI",
+        "link": "broken link",
+        "singular": "singular",
+    }
+
+
+def test_bad_scans_get_one_line_each_and_cost_the_good_one_nothing(tmp_path, phantom):
+    bids, out = write_dataset(tmp_path / "bids"), tmp_path / "out"
+    expected = bad_files(bids, phantom)
+    nib.save(phantom, t1w_path(bids, "zzgood"))
+    done = run_cli("hetseg", bids, out, "participant", *FAST)
+    assert done.code == 1
+    assert "Traceback" not in done.err
+    lines = [line for line in done.err.splitlines() if "FAILED" in line]
+    assert len(lines) == len(expected)
+    for subject, word in expected.items():
+        (line,) = [text for text in lines if f"sub-{subject}:" in text]
+        assert word in line, line
+        assert f"sub-{subject}_T1w.nii.gz" in line
+        assert list((out / "logs").glob(f"crash-sub-{subject}-*.txt"))
+        assert not (out / f"sub-{subject}").exists()
+    assert all(path.is_file() for path in outputs(out, "zzgood").values())
+
+
+@pytest.mark.parametrize(
+    ("prepare", "arguments", "message"),
+    [
+        (lambda d: None, (), "no such folder"),
+        (lambda d: d.mkdir(), (), "no dataset_description.json"),
+        (lambda d: write_dataset(d), (), "no participants"),
+        (lambda d: t1w_path(write_dataset(d), "01").with_suffix(".json").touch(), (), "no sub-*"),
+        (
+            lambda d: t1w_path(write_dataset(d), "01").touch(),
+            ("--participant-label", "02"),
+            "match",
+        ),
+        (lambda d: t1w_path(write_dataset(d), "01").touch(), ("--model", "nope"), "nope"),
+        (lambda d: t1w_path(write_dataset(d), "01").touch(), ("--device", "cuda:7"), "cuda:7"),
+        (lambda d: t1w_path(write_dataset(d), "01").touch(), ("--views", "oblique"), "oblique"),
+        (lambda d: write_dataset(d), ("--participant-label", "../x"), "not a BIDS label"),
+    ],
+)
+def test_unusable_input_ends_with_code_2_and_a_reason(tmp_path, prepare, arguments, message):
+    bids = tmp_path / "bids"
+    prepare(bids)
+    done = run_cli("hetseg", bids, tmp_path / "out", "participant", *arguments)
+    assert done.code == 2
+    assert message in done.err
+    assert "Traceback" not in done.err
+    assert not list(tmp_path.glob("out/sub-*"))
+
+
+def test_output_must_not_be_the_dataset(tmp_path):
+    bids = write_dataset(tmp_path / "bids")
+    t1w_path(bids, "01").touch()
+    done = run_cli("hetseg", bids, bids, "participant")
+    assert done.code == 2
+    assert "dataset itself" in done.err
+
+
+@pytest.mark.slow
+def test_a_whole_head_goes_through_the_brain_extraction(tmp_path):
+    # a phantom isn't a head, so the mask is given; deepbet itself runs on the real scans
+    bids, out = write_dataset(tmp_path / "bids"), tmp_path / "out"
+    labels = phantom_labels()
+    affine = centred_affine(labels.shape)
+    path = t1w_path(bids, "01")
+    nib.save(nib.Nifti1Image(phantom_t1w(labels), affine), path)
+    failed = run_cli("hetseg", bids, out, "participant", *FAST, "--brain-extraction", "mask")
+    assert failed.code == 1
+    assert "sub-01_desc-brain_mask.nii.gz" in failed.err
+    brain = ((labels > 0) & (labels != 211)).astype(np.uint8)
+    nib.save(nib.Nifti1Image(brain, affine), path.with_name("sub-01_desc-brain_mask.nii.gz"))
+    done = run_cli("hetseg", bids, out, "participant", *FAST, "--brain-extraction", "mask")
+    assert done.code == 0, done.err
+    mask = np.asarray(nib.load(outputs(out, "01")["mask"]).dataobj)
+    np.testing.assert_array_equal(mask, brain)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_an_output_folder_that_is_read_only(tmp_path):
+    bids = write_dataset(tmp_path / "bids")
+    t1w_path(bids, "01").touch()
+    (tmp_path / "out").mkdir(mode=0o555)
+    done = run_cli("hetseg", bids, tmp_path / "out", "participant")
+    assert done.code == 2
+    assert "can't write" in done.err
+
+
+def volumes(out: Path, subject: str) -> dict[str, float]:
+    table = pd.read_csv(outputs(out, subject)["morph"], sep="\t")
+    return dict(zip(table["name"], table["volume_mm3"], strict=True))
+
+
+def centre_x(path: Path, label: int) -> float:
+    image = nib.load(path)
+    index = np.argwhere(np.asarray(image.dataobj) == label)
+    assert len(index), label
+    return float((image.affine @ np.append(index.mean(axis=0), 1))[0])
+
+
+@pytest.mark.slow
+def test_left_is_left_in_every_storage_order(tmp_path, mni152):
+    """The MNI152 head with its left lateral ventricle enlarged, stored five ways."""
+    bids, out = write_dataset(tmp_path / "bids"), tmp_path / "out"
+    data = mni152.get_fdata(dtype=np.float32).copy()
+    index = np.stack(np.meshgrid(*map(np.arange, data.shape), indexing="ij"), axis=-1)
+    world = index @ mni152.affine[:3, :3].T + mni152.affine[:3, 3]
+    offset = (world - [-16.0, -25.0, 20.0]) / [9.0, 28.0, 9.0]
+    data[(offset**2).sum(axis=-1) <= 1] = 0.2 * np.percentile(data, 99)
+    image = nib.Nifti1Image(data, mni152.affine)
+    codes = ("RAS", "LIA", "LPS", "ASR", "PIL")
+    for code in codes:
+        nib.save(reorient(image, code), t1w_path(bids, code))
+    done = run_cli("hetseg", bids, out, "participant", "--views", "axial,coronal")
+    assert done.code == 0, done.err
+    reference = volumes(out, "RAS")
+    ventricles = ("left_lateral_ventricle", "right_lateral_ventricle")
+    assert reference[ventricles[0]] > reference[ventricles[1]] + 3000
+    for code in codes:
+        assert volumes(out, code) == pytest.approx(reference, rel=1e-3, abs=1)
+        dseg = outputs(out, code)["dseg"]
+        for structure in STRUCTURES:
+            if structure.hemisphere == "L":
+                assert centre_x(dseg, structure.label) < 0, structure.name
+            elif structure.hemisphere == "R":
+                assert centre_x(dseg, structure.label) > 0, structure.name

@@ -1,0 +1,275 @@
+"""The sample stream, exact resume, and hetseg-train itself."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from conftest import centred_affine, phantom_labels, run_cli, stripped_phantom
+
+from hetseg_bids.errors import InputError
+from hetseg_bids.network import NetworkConfig
+from hetseg_bids.planes import PLANES
+from hetseg_bids.preprocessing.normalisation import BACKGROUND
+from hetseg_bids.structures import mirror_labels
+from hetseg_bids.training.augmentation import AugmentationConfig, StackTransform, sample_transform
+from hetseg_bids.training.label_maps import derive_corpus_callosum, read_label_map
+from hetseg_bids.training.label_noise import LabelNoiseConfig, weaken
+from hetseg_bids.training.losses import n_outputs_of
+from hetseg_bids.training.paired import PairedSource
+from hetseg_bids.training.recipes import TrainingConfig
+from hetseg_bids.training.samples import BlockDataset, SamplingConfig, resample_stack
+from hetseg_bids.training.synthesis import SynthesisConfig, SyntheticSource
+from hetseg_bids.training.trainer import RunOptions, Trainer
+from hetseg_bids.training.volumes import LabelledVolume
+
+SAMPLING = SamplingConfig(patch=(48, 40), volumes_per_block=2, stacks_per_volume=4)
+
+
+@pytest.fixture(scope="module")
+def maps(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("maps")
+    labels = phantom_labels()
+    nib.save(nib.Nifti1Image(labels, centred_affine(labels.shape)), folder / "a_dseg.nii.gz")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def source(maps) -> SyntheticSource:
+    return SyntheticSource(sorted(maps.glob("*.nii.gz")))
+
+
+@pytest.fixture(scope="module")
+def volume(source) -> LabelledVolume:
+    return source.draw(np.random.default_rng(1))
+
+
+def small_config(system: str = "label-flip", samples: int = 48) -> TrainingConfig:
+    network = NetworkConfig(n_outputs_of(system), (4, 4, 8), (8, 8, 12), (1, 2), 8)
+    return TrainingConfig(
+        system=system, network=network, sampling=SAMPLING, samples=samples, warmup=8
+    )
+
+
+def losses_of(
+    config: TrainingConfig, source: SyntheticSource, out: Path, **options: object
+) -> tuple[list[float], Trainer]:
+    run = RunOptions(out, torch.device("cpu"), **{"workers": 0, **options})
+    trainer = Trainer(config, source, run)
+    trainer.resume()
+    return [report.loss for report in trainer.run()], trainer
+
+
+def test_a_synthetic_scan_is_standardised_and_stripped(volume):
+    inside = volume.image > BACKGROUND
+    assert abs(float(volume.image[inside].mean())) < 0.1
+    assert 0.8 < float(volume.image[inside].std()) < 1.1
+    assert inside.float().mean() < 0.7
+    assert {2, 41, 3, 42, 16} <= set(volume.labels.unique().tolist())
+
+
+def test_white_matter_is_brighter_than_cortex_and_cortex_than_ventricle(source):
+    means = []
+    for seed in range(4):
+        drawn = source.draw(np.random.default_rng(seed))
+        means.append([float(drawn.image[drawn.labels == i].median()) for i in (41, 42, 43)])
+    white, grey, ventricle = np.mean(means, axis=0)
+    assert white > grey > ventricle
+
+
+def test_equal_seeds_give_equal_scans(source):
+    first, second = (source.draw(np.random.default_rng(7)) for _ in range(2))
+    assert torch.equal(first.image, second.image)
+    assert torch.equal(first.labels, second.labels)
+
+
+def test_label_noise_moves_boundaries_but_not_insides():
+    labels = torch.from_numpy(phantom_labels())
+    quiet = LabelNoiseConfig(sporadic_rate=0, missing_rate=0)
+    weak = weaken(np.random.default_rng(0), labels, quiet)
+    changed = weak != labels
+    assert 0.005 < float(changed.float().mean()) < 0.15
+    core = torch.from_numpy(phantom_labels()) == 51
+    centre = torch.nonzero(core).float().mean(dim=0).round().int()
+    assert int(weak[tuple(centre.tolist())]) == 51
+
+
+def test_sporadic_errors_add_blobs():
+    labels = torch.from_numpy(phantom_labels())
+    config = LabelNoiseConfig(jitter=(0, 0), sporadic_rate=20, missing_rate=0)
+    weak = weaken(np.random.default_rng(0), labels, config)
+    assert 20 < int((weak != labels).sum()) < labels.numel() * 0.05
+
+
+def test_corpus_callosum_is_near_the_midline(tmp_path):
+    labels = phantom_labels()
+    labels[70:80, 60:120, 95:101] = np.where(np.arange(70, 80) < 75, 2, 41)[:, None, None]
+    callosum = derive_corpus_callosum(labels)
+    x = np.argwhere(callosum)[:, 0]
+    assert len(x) > 500
+    assert abs(x.mean() - 74.5) < 1
+    assert np.ptp(x) <= 6
+
+
+def test_a_label_map_must_be_1_mm(tmp_path):
+    path = tmp_path / "a.nii.gz"
+    nib.save(nib.Nifti1Image(np.zeros((8, 8, 8), np.uint8), np.diag([2, 2, 2, 1])), path)
+    with pytest.raises(ValueError, match="1 mm"):
+        read_label_map(path)
+
+
+IDENTITY = StackTransform(np.eye(3), False, np.zeros(2), 1.0, 0.0)
+
+
+@pytest.mark.parametrize("plane", PLANES.values(), ids=lambda p: p.name)
+def test_an_untransformed_stack_is_a_cut_through_the_volume(volume, plane):
+    centre = np.array([70.0, 90.0, 80.0])
+    stack, labels = resample_stack(volume, plane, centre, IDENTITY, (32, 24))
+    ordered = volume.image.permute(*plane.axes)
+    k, r, c = (int(centre[a]) for a in plane.axes)
+    window = (slice(k - 3, k + 4), slice(r - 15, r + 17), slice(c - 11, c + 13))
+    torch.testing.assert_close(stack, ordered[window], atol=1e-3, rtol=0)
+    assert torch.equal(labels, volume.labels.permute(*plane.axes)[k, window[1], window[2]])
+
+
+def test_reflection_swaps_sides_of_image_and_labels(volume):
+    mirror = replace(IDENTITY, matrix=np.diag([-1.0, 1.0, 1.0]), mirrored=True)
+    flipped = LabelledVolume(
+        volume.image.flip(0), torch.from_numpy(mirror_labels())[volume.labels.flip(0).long()]
+    )
+    centre = (np.array(volume.image.shape) - 1) / 2
+    centre[2] = 80
+    for plane in PLANES.values():
+        odd = (33, 25)  # symmetric about the centre
+        one = resample_stack(volume, plane, np.round(centre + 0.1), mirror, odd)
+        middle = np.round(centre + 0.1)
+        middle[0] = volume.image.shape[0] - 1 - middle[0]
+        other = resample_stack(flipped, plane, middle, IDENTITY, odd)
+        torch.testing.assert_close(one[0], other[0], atol=1e-3, rtol=0)
+        assert torch.equal(one[1], other[1])
+
+
+def test_sampled_rotations_are_about_one_axis():
+    config = AugmentationConfig(reflection_rate=0)
+    for seed in range(20):
+        matrix = sample_transform(np.random.default_rng(seed), config).matrix
+        np.testing.assert_allclose(matrix @ matrix.T, np.eye(3), atol=1e-12)
+        assert sum(np.isclose(np.diag(matrix), 1)) >= 1
+
+
+def test_blocks_do_not_depend_on_what_was_drawn_before(source):
+    dataset = BlockDataset(source, SAMPLING, seed=3)
+    first = dataset[1]
+    dataset[0]
+    again = dataset[1]
+    assert torch.equal(first.images, again.images)
+    assert torch.equal(first.labels, again.labels)
+    assert not torch.equal(first.images, dataset[2].images)
+
+
+def test_interrupted_training_gives_the_same_losses(source, tmp_path):
+    config = small_config()
+    whole, trainer = losses_of(config, source, tmp_path / "whole")
+    assert len(whole) == 12
+    first, _ = losses_of(config, source, tmp_path / "parts", stop_after=5)
+    rest, resumed = losses_of(config, source, tmp_path / "parts")
+    assert first + rest == whole
+    for name, value in trainer.average.items():
+        assert torch.equal(value, resumed.average[name]), name
+
+
+@pytest.mark.slow
+def test_workers_do_not_change_what_is_learned(source, tmp_path):
+    config = small_config(samples=24)
+    alone, _ = losses_of(config, source, tmp_path / "a")
+    helped, _ = losses_of(config, source, tmp_path / "b", workers=2)
+    assert alone == helped
+
+
+def test_a_checkpoint_of_other_settings_is_refused(source, tmp_path):
+    losses_of(small_config(), source, tmp_path, stop_after=1)
+    with pytest.raises(ValueError, match="other settings"):
+        losses_of(small_config(samples=80), source, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("system", ["plain", "label-flip"])
+def test_training_lowers_the_loss(source, tmp_path, system):
+    config = small_config(system, samples=400)
+    losses, _ = losses_of(config, source, tmp_path)
+    assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[5:15])
+
+
+def test_synthesis_settings_reach_the_fingerprint(maps):
+    paths = sorted(maps.glob("*"))
+    plain = SyntheticSource(paths).fingerprint()
+    other = SyntheticSource(paths, SynthesisConfig(bias=0)).fingerprint()
+    assert plain != other
+    json.dumps(other)
+
+
+def write_pair(folder: Path) -> Path:
+    anat = folder / "sub-01" / "anat"
+    anat.mkdir(parents=True)
+    labels = phantom_labels()
+    affine = centred_affine(labels.shape)
+    brain = np.where((labels == 211) | (labels == 24), 0, labels)
+    nib.save(nib.Nifti1Image(stripped_phantom(), affine), anat / "sub-01_T1w.nii.gz")
+    nib.save(nib.Nifti1Image(brain, affine), anat / "sub-01_dseg.nii.gz")
+    return folder
+
+
+def test_real_pairs_are_a_source(tmp_path):
+    source = PairedSource(write_pair(tmp_path))
+    drawn = source.draw(np.random.default_rng(0))
+    assert drawn.image.shape == drawn.labels.shape
+    white = drawn.image[drawn.labels == 2].median()
+    assert white > drawn.image[drawn.labels == 3].median()
+    assert (torch.nonzero(drawn.labels == 2)[:, 0].float().mean()) < drawn.labels.shape[0] / 2
+
+
+def test_labels_on_another_grid_are_refused(tmp_path):
+    folder = write_pair(tmp_path)
+    path = folder / "sub-01" / "anat" / "sub-01_dseg.nii.gz"
+    image = nib.load(path)
+    moved = image.affine.copy()
+    moved[0, 3] += 4
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), moved), path)
+    with pytest.raises(InputError, match="grid"):
+        PairedSource(folder).draw(np.random.default_rng(0))
+
+
+@pytest.mark.slow
+def test_hetseg_train_makes_a_model_that_hetseg_can_use(maps, tmp_path, phantom):
+    out = tmp_path / "run"
+    arguments = [out, "--label-maps", maps, "--samples", 8, "--workers", 0, "--name", "tiny"]
+    stopped = run_cli("hetseg-train", *arguments, "--stop-after", 1)
+    assert stopped.code == 0, stopped.err
+    assert not (out / "model").exists()
+    done = run_cli("hetseg-train", *arguments)
+    assert done.code == 0, done.err
+    assert "resumed at step 1" in done.err
+    assert list((out / "tensorboard").iterdir())
+    plan = json.loads((out / "model" / "plan.json").read_text())
+    assert plan["provenance"]["samples_seen"] == 8
+    assert plan["name"] == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--label-maps", "nowhere"], "no *.nii"),
+        (["--scans", "nowhere"], "no *_T1w"),
+        (["--scans", ".", "--device", "cuda:9"], "cuda:9"),
+    ],
+)
+def test_hetseg_train_refuses_in_one_line(tmp_path, arguments, message):
+    done = run_cli("hetseg-train", tmp_path / "run", *arguments)
+    assert done.code == 2
+    assert message in done.err
+    assert "Traceback" not in done.err
