@@ -120,7 +120,7 @@ def test_a_lost_file_is_made_again(finished):
 
 def test_no_temporary_file_stays(finished):
     _, out = finished
-    assert not [p for p in out.rglob(".tmp-*")]
+    assert not list(out.rglob(".tmp-*"))
 
 
 def test_group_gathers_the_volumes(finished):
@@ -202,7 +202,7 @@ def test_bad_scans_get_one_line_each_and_cost_the_good_one_nothing(tmp_path, pha
 @pytest.mark.parametrize(
     ("prepare", "arguments", "message"),
     [
-        (lambda d: None, (), "no such folder"),
+        (lambda _: None, (), "no such folder"),
         (lambda d: d.mkdir(), (), "no dataset_description.json"),
         (lambda d: write_dataset(d), (), "no participants"),
         (lambda d: t1w_path(write_dataset(d), "01").with_suffix(".json").touch(), (), "no sub-*"),

@@ -33,7 +33,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="train on the T1w + dseg pairs of a BIDS-derivatives dataset (skull-stripped T1w)",
     )
     parser.add_argument("--system", choices=("plain", "label-flip"), default="label-flip")
-    parser.add_argument("--samples", type=int, default=60_000, help="stacks seen in all")
+    parser.add_argument(
+        "--samples",
+        type=int,
+        default=60_000,
+        help="stacks seen in all; may be changed when a run is resumed",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda[:i] or mps")
     parser.add_argument("--workers", type=int, default=1, help="processes that generate samples")

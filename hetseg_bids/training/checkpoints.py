@@ -25,14 +25,17 @@ class Checkpoint:
     Attributes
     ----------
     step : int
+    schedule : tuple of (step, samples)
+        Samples planned from each step on; more than one entry if a resume changed them.
     config : str
-        JSON of the configuration, compared on resume.
+        JSON of the configuration but for the samples, compared on resume.
     network, average : dict of tensors
         Current weights and their moving average.
     optimizer : dict of (parameter name / state name) to tensor
     """
 
     step: int
+    schedule: tuple[tuple[int, int], ...]
     config: str
     network: dict[str, Tensor]
     average: dict[str, Tensor]
@@ -45,7 +48,12 @@ class Checkpoint:
             for group in ("network", "average", "optimizer")
             for name, tensor in getattr(self, group).items()
         }
-        metadata = {"format": _FORMAT, "step": json.dumps(self.step), "config": self.config}
+        metadata = {
+            "format": _FORMAT,
+            "step": str(self.step),
+            "schedule": json.dumps(self.schedule),
+            "config": self.config,
+        }
         with atomic_path(path) as temporary:
             save_file(tensors, temporary, metadata=metadata)
 
@@ -66,7 +74,8 @@ class Checkpoint:
             for key in file.keys():  # noqa: SIM118 (safe_open isn't a mapping)
                 group, _, name = key.partition("/")
                 groups[group][name] = file.get_tensor(key)
-        return cls(step=int(metadata["step"]), config=metadata["config"], **groups)
+        schedule = tuple((int(a), int(b)) for a, b in json.loads(metadata["schedule"]))
+        return cls(int(metadata["step"]), schedule, metadata["config"], **groups)
 
 
 def optimizer_tensors(

@@ -103,6 +103,7 @@ def export(trainer: Trainer, folder: Path, name: str) -> Plan:
             "torch": torch.__version__,
             "numpy": np.__version__,
             "samples_seen": trainer.step * config.batch,
+            "schedule": [{"step": a, "samples_planned": b} for a, b in trainer.schedule],
             "weights": f"moving average, decay {config.ema_decay}",
             "training": asdict(config),
             "source": trainer.source.fingerprint(),

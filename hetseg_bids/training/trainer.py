@@ -83,6 +83,7 @@ class Trainer:
         self.source = source
         self.options = options
         self.step = 0
+        self.schedule = [(0, config.samples)]
         torch.manual_seed(config.seed)
         self.network = to_channels_last(build_network(config)).to(options.device)
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
@@ -104,6 +105,9 @@ class Trainer:
     def resume(self) -> bool:
         """Take up the checkpoint of an interrupted run, if there is one.
 
+        The planned number of samples may differ: the learning rate then follows the new
+        plan from there on, and `schedule` tells of the change.
+
         Raises
         ------
         ValueError
@@ -121,12 +125,16 @@ class Trainer:
         self.average = {k: v.to(self.options.device) for k, v in state.average.items()}
         restore_optimizer(self.optimizer, self._names, state.optimizer)
         self.step = state.step
+        self.schedule = list(state.schedule)
+        if self.schedule[-1][1] != self.config.samples:
+            self.schedule.append((self.step, self.config.samples))
         return True
 
     def save(self) -> None:
         """Write the checkpoint."""
         Checkpoint(
             step=self.step,
+            schedule=tuple(self.schedule),
             config=self._identity(),
             network=self.network.state_dict(),
             average=self.average,
@@ -150,7 +158,9 @@ class Trainer:
         self.save()
 
     def _identity(self) -> str:
-        return json.dumps([asdict(self.config), self.source.fingerprint()], sort_keys=True)
+        settings = asdict(self.config)
+        del settings["samples"]
+        return json.dumps([settings, self.source.fingerprint()], sort_keys=True)
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         size, batch = self.config.sampling.block_size, self.config.batch
