@@ -1,8 +1,10 @@
 """What the flip logits mean: q, expected Dice, expected volume.
 
 q of a structure is the probability that its label at a voxel disagrees with the
-reference (paper section 2.2).  The ensemble's q is 0.5 sigmoid of the mean of the views'
-v: the flip logits are fused exactly as the label logits are.
+reference (paper section 2.2).  The network is trained on 0.5 sigmoid(v) by a focal loss,
+whose minimiser is not the probability itself but a known function of it; `flip_probability`
+undoes that function.  The ensemble's q is that of the mean of the views' v: the flip
+logits are fused exactly as the label logits are.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from torch import Tensor
 # Errors are not independent from voxel to voxel: boundaries move together over about this
 # many voxels (the training noise: 7 mm along a sheet one or two voxels thick).
 _CORRELATED_VOXELS = 50.0
+_SMALLEST = 1e-6  # below it the probability is less than 1e-17, and log(0) is near
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,31 @@ class StructureUncertainty:
     size_sd: float
 
 
-def flip_probability(flip_logits: Tensor) -> Tensor:
-    """The flip probability q = 0.5 sigmoid(v), in (0, 0.5)."""
+def trained_flip(flip_logits: Tensor) -> Tensor:
+    """What the label-flip loss is trained on: 0.5 sigmoid(v), in (0, 0.5)."""
     return 0.5 * torch.sigmoid(flip_logits)
+
+
+def flip_probability(flip_logits: Tensor) -> Tensor:
+    """The probability q that a label is flipped, in (0, 0.5).
+
+    Parameters
+    ----------
+    flip_logits : float tensor
+        v.
+
+    Notes
+    -----
+    Where labels flip with probability r, the focal loss with gamma = 2 is least at a value
+    s of `trained_flip` that is nearer to 0.5 than r.  Setting the derivative of
+    ``r (1 - s)^2 (-log s) + (1 - r) s^2 (-log(1 - s))`` to zero and solving for r gives the
+    answer in closed form (Charoenphakdee et al. 2021, "On focal loss for class-posterior
+    probability estimation").
+    """
+    s = trained_flip(flip_logits)
+    slope_flipped = 2 * (1 - s) * torch.log(s) - (1 - s).square() / s
+    slope_kept = -2 * s * torch.log1p(-s) + s.square() / (1 - s)
+    return torch.where(s > _SMALLEST, slope_kept / (slope_kept - slope_flipped), 0)
 
 
 def summarise(segment: Tensor, q: Tensor) -> StructureUncertainty:

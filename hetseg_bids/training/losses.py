@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hetseg_bids.structures import N_TASKS
-from hetseg_bids.uncertainty import flip_probability
+from hetseg_bids.uncertainty import trained_flip
 
 System = Literal["plain", "label-flip"]
 SYSTEMS: tuple[str, ...] = get_args(System)
@@ -82,7 +82,7 @@ class LabelFlipLoss:
     def __call__(self, output: Tensor, labels: Tensor) -> Tensor:
         """Loss of each pixel and task."""
         a, v = output[:, :N_TASKS], output[:, N_TASKS:]
-        q = flip_probability(v)
+        q = trained_flip(v)
         softening = q.detach() if self.detach_q else q
         target = (1 - labels) * softening + labels * (1 - softening)
         disagrees = ((a > 0) != (labels > 0.5)).to(q.dtype)

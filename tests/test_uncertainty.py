@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+import torch
+
+from hetseg_bids.training.losses import focal_of_probability
+from hetseg_bids.uncertainty import flip_probability, summarise, trained_flip
+
+
+@pytest.mark.parametrize("rate", [0.002, 0.02, 0.1, 0.25, 0.4])
+def test_the_flip_probability_is_the_rate_at_which_the_loss_is_least(rate):
+    v = torch.linspace(-12, 6, 40_001, dtype=torch.float64)
+    s = trained_flip(v)
+    kept = focal_of_probability(s, torch.zeros_like(s), s.log())
+    flipped = focal_of_probability(s, torch.ones_like(s), s.log())
+    best = v[(rate * flipped + (1 - rate) * kept).argmin()]
+    assert float(flip_probability(best)) == pytest.approx(rate, rel=0.01)
+
+
+def test_flip_probability_is_monotone_and_bounded():
+    q = flip_probability(torch.linspace(-100, 100, 2001))
+    assert torch.isfinite(q).all()
+    assert (q.diff() >= 0).all()
+    assert float(q[0]) == 0
+    assert float(q[-1]) == pytest.approx(0.5, abs=1e-6)
+
+
+def test_expected_dice_and_size_match_simulated_references():
+    generator = np.random.default_rng(0)
+    segment = np.zeros((20, 20, 20), bool)
+    segment[5:15, 5:15, 5:15] = True
+    q = np.where(segment, 0.1, 0.02)
+    summary = summarise(torch.from_numpy(segment), torch.from_numpy(q))
+    references = [segment ^ (generator.random(q.shape) < q) for _ in range(200)]
+    dice = np.mean([2 * (segment & r).sum() / (segment.sum() + r.sum()) for r in references])
+    assert summary.expected_dice == pytest.approx(dice, abs=0.005)
+    assert summary.expected_size == pytest.approx(np.mean([r.sum() for r in references]), rel=0.01)
+    assert summary.mean_q == pytest.approx(0.1)
+
+
+def test_an_empty_structure_has_no_mean():
+    summary = summarise(torch.zeros(3, 3, 3, dtype=torch.bool), torch.zeros(3, 3, 3))
+    assert np.isnan(summary.mean_q)
+    assert np.isnan(summary.expected_dice)
