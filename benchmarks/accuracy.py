@@ -1,0 +1,80 @@
+"""Accuracy of a model on labelled scans, as README.md and the model cards state it.
+
+    python benchmarks/accuracy.py DATA OUT [--model NAME]
+
+DATA holds sub-X_T1w.nii.gz and sub-X_dseg.nii.gz (FreeSurfer aseg ids) in one folder.
+Writes OUT/scores.tsv and prints a Markdown table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from hetseg_bids.cli import evaluate, run
+from hetseg_bids.structures import STRUCTURES
+
+
+def main() -> int:
+    """Run hetseg over DATA and score it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--model", default="label-flip")
+    args = parser.parse_args()
+    bids = _as_dataset(args.data, args.out / "bids")
+    results = args.out / "derivatives"
+    code = run.main([str(bids), str(results), "participant", "--model", args.model])
+    if code:
+        return code
+    scores = args.out / "scores.tsv"
+    code = evaluate.main([str(args.data), str(results), "--out", str(scores)])
+    if not code:
+        print(_markdown(pd.read_csv(scores, sep="\t", na_values="n/a")))
+    return code
+
+
+def _as_dataset(data: Path, bids: Path) -> Path:
+    scans = sorted(data.glob("sub-*_T1w.nii.gz"))
+    if not scans:
+        sys.exit(f"{data}: no sub-*_T1w.nii.gz")
+    for scan in scans:
+        subject = scan.name.split("_")[0]
+        link = bids / subject / "anat" / scan.name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(scan.resolve())
+    description = {"Name": "accuracy", "BIDSVersion": "1.10.0"}
+    (bids / "dataset_description.json").write_text(json.dumps(description))
+    return bids
+
+
+def _markdown(scores: pd.DataFrame) -> str:
+    dice = scores.pivot(index="name", columns="participant", values="dice")
+    order = [s.name for s in STRUCTURES if s.name in dice.index]
+    dice = dice.loc[order]
+    names = list(dice.columns)
+    lines = [
+        f"Dice, {len(names)} scans; {platform.processor() or platform.machine()}, "
+        f"{os.cpu_count()} cores, torch {torch.__version__}",
+        "",
+        "| structure | " + " | ".join(names) + " |",
+        "|---|" + "---|" * len(names),
+    ]
+    for name, row in dice.iterrows():
+        lines.append(f"| {name} | " + " | ".join(f"{v:.3f}" for v in row) + " |")
+    lines.append("| **mean** | " + " | ".join(f"**{v:.3f}**" for v in dice.mean()) + " |")
+    hd = scores.groupby("participant")["hd95_mm"].mean()
+    lines.append("| mean HD95, mm | " + " | ".join(f"{hd[n]:.2f}" for n in names) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
