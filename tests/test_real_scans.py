@@ -8,8 +8,8 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-
 from conftest import reorient, run_cli, t1w_path, write_dataset
+
 from hetseg_bids.structures import STRUCTURES
 
 pytestmark = [pytest.mark.slow, pytest.mark.shared_data]
