@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
+import struct
 from pathlib import Path
 
 import nibabel as nib
@@ -163,13 +165,10 @@ def bad_files(bids: Path, phantom: nib.Nifti1Image) -> dict[str, str]:
     whole.write_bytes(whole.read_bytes()[:200_000])
     t1w_path(bids, "text").write_text("not an image")
     t1w_path(bids, "link").symlink_to("nowhere.nii.gz")
-    flat = affine.copy()
-    flat[:3, 2] = 0
-    header = nib.Nifti1Image(np.asarray(phantom.dataobj), affine).header
-    image = nib.Nifti1Image(np.asarray(phantom.dataobj), affine, header)
-    image.header.set_sform(flat, 1)
-    image.header.set_qform(None, 0)
-    image.to_filename(t1w_path(bids, "singular"))
+    singular = bytearray(phantom.to_bytes())
+    for row in range(3):  # srow_x, srow_y, srow_z of the header: no step along k
+        struct.pack_into("<f", singular, 280 + 16 * row + 8, 0.0)
+    t1w_path(bids, "singular").write_bytes(gzip.compress(bytes(singular), 1))
     return {
         "4d": "4-D",
         "zero": "every voxel is zero",
