@@ -179,7 +179,10 @@ class Provenance:
     ----------
     source : str
         ``bids::`` URI of the T1w.
-    source_sha256, model, model_sha256 : str
+    source_sha256 : str
+    mask_sha256 : str or None
+        Of the brain mask that was given.
+    model, model_sha256 : str
     settings : Settings
     extraction : str
         Brain extraction that was carried out.
@@ -188,6 +191,7 @@ class Provenance:
 
     source: str
     source_sha256: str
+    mask_sha256: str | None
     model: str
     model_sha256: str
     settings: Settings
@@ -205,6 +209,7 @@ class Provenance:
             "HetsegModel": self.model,
             "HetsegModelSHA256": self.model_sha256,
             "HetsegSourceSHA256": self.source_sha256,
+            "HetsegMaskSHA256": self.mask_sha256,
             "HetsegSettings": asdict(self.settings),
             "HetsegBrainExtraction": self.extraction,
             "HetsegWarnings": list(self.warnings),
@@ -233,6 +238,12 @@ def write_sidecars(paths: OutputPaths, provenance: Provenance, *, flip: bool) ->
 
 def _sidecar(path: Path) -> Path:
     return path.with_name(path.name.removesuffix(".nii.gz") + ".json")
+
+
+def remove(path: Path) -> None:
+    """Remove an image with its sidecar, the sidecar first, if they are there."""
+    for file in (_sidecar(path), path):
+        file.unlink(missing_ok=True)
 
 
 def write_crash(out_dir: Path, stem: str, text: str) -> Path:

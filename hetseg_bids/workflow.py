@@ -105,7 +105,8 @@ def _try_write_crash(config: RunConfig, scan: Scan, trace: str) -> Path | None:
 
 def _process(scan: Scan, config: RunConfig, model: Model, stages: ScanStages) -> Outcome:
     paths = output_paths(config.out_dir, scan, config.settings)
-    complete = not config.overwrite and is_complete(paths, scan, config.settings, model)
+    mask_path = _mask_of(scan, config)
+    complete = not config.overwrite and is_complete(paths, scan, mask_path, config.settings, model)
     if config.reports_only:
         if not complete:
             raise InputError(f"{scan.path}: no complete results to report; run without that option")
@@ -115,11 +116,11 @@ def _process(scan: Scan, config: RunConfig, model: Model, stages: ScanStages) ->
             write_report(paths, scan.path)
         return Outcome(scan, "skipped", str(paths.report))
     stages.stage("brain extraction")
-    prepared = prepare(scan.path, config.settings.brain_extraction, _mask_of(scan, config))
+    prepared = prepare(scan.path, config.settings.brain_extraction, mask_path)
     stages.stage("segmentation")
     result = _segment(prepared, model, config.settings, stages)
     stages.stage("writing")
-    _write(paths, scan, config, model, prepared, result)
+    _write(paths, scan, mask_path, config, model, prepared, result)
     stages.stage("report")
     return Outcome(scan, "done", str(write_report(paths, scan.path)))
 
@@ -137,16 +138,20 @@ def _segment(
 def _write(
     paths: OutputPaths,
     scan: Scan,
+    mask_path: Path | None,
     config: RunConfig,
     model: Model,
     prepared: PreparedImage,
     result: Segmentation,
 ) -> None:
-    paths.record.unlink(missing_ok=True)  # the old result stops being complete here
+    # the old result stops being complete here, and what this run won't write must not stay
+    for stale in (paths.dseg, paths.probseg, paths.flip):
+        derivatives.remove(stale)
     mask = resample(prepared.mask.float()[None], prepared.working, result.grid)[0] > 0.5
     provenance = Provenance(
         source=f"bids::{scan.path.relative_to(config.bids_dir.resolve()).as_posix()}",
         source_sha256=file_sha256(scan.path),
+        mask_sha256=file_sha256(mask_path) if mask_path else None,
         model=model.plan.name,
         model_sha256=model.plan.weights_sha256,
         settings=config.settings,
@@ -158,7 +163,9 @@ def _write(
     derivatives.write_sidecars(paths, provenance, flip=result.flip is not None)
 
 
-def is_complete(paths: OutputPaths, scan: Scan, settings: Settings, model: Model) -> bool:
+def is_complete(
+    paths: OutputPaths, scan: Scan, mask_path: Path | None, settings: Settings, model: Model
+) -> bool:
     """Whether the results on disk are those this input, model and settings would give."""
     try:
         record = json.loads(paths.record.read_text(encoding="utf-8"))
@@ -175,6 +182,7 @@ def is_complete(paths: OutputPaths, scan: Scan, settings: Settings, model: Model
         and record.get("HetsegModelSHA256") == model.plan.weights_sha256
         and record.get("HetsegSettings") == json.loads(json.dumps(asdict(settings)))
         and record.get("HetsegSourceSHA256") == file_sha256(scan.path)
+        and record.get("HetsegMaskSHA256") == (file_sha256(mask_path) if mask_path else None)
     )
 
 
