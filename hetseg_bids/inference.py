@@ -31,14 +31,17 @@ class Logits:
     ----------
     label : (28, x, y, z) float32 tensor
         Logit a of each structure.
-    flip : (28, x, y, z) float32 tensor or None
-        Uncertainty logit v, where the model has one.
+    second : (28, x, y, z) float32 tensor or None
+        Second output v, where the model has one; `system` says what it means.
+    system : str
+        See `Plan.system`.
     box : tuple of 3 slice
         Where the box lies on the working grid.
     """
 
     label: Tensor
-    flip: Tensor | None
+    second: Tensor | None
+    system: str
     box: tuple[slice, slice, slice]
 
 
@@ -78,8 +81,8 @@ def predict(
             if progress is not None:
                 progress(done, slices)
     total /= len(views)
-    flip = total[N_STRUCTURES:] if halves == 2 else None
-    return Logits(total[:N_STRUCTURES], flip, box)
+    second = total[N_STRUCTURES:] if halves == 2 else None
+    return Logits(total[:N_STRUCTURES], second, model.plan.system, box)
 
 
 def brain_box(mask: Tensor) -> tuple[slice, slice, slice]:

@@ -36,7 +36,7 @@ class Plan:
     ----------
     name : str
     system : str
-        ``plain`` or ``label-flip``.
+        ``plain``, ``predictive-variance`` or ``label-flip``.
     network : NetworkConfig
     patch : tuple of 2 int
         Rows and columns of the training stacks; inference never shows the network less.

@@ -13,7 +13,7 @@ from hetseg_bids.images import Grid
 from hetseg_bids.inference import Logits
 from hetseg_bids.preprocessing.conform import resample
 from hetseg_bids.structures import N_STRUCTURES, STRUCTURES
-from hetseg_bids.uncertainty import flip_probability
+from hetseg_bids.uncertainty import flip_map
 
 _OUTSIDE_LOGIT = -20.0
 
@@ -69,9 +69,9 @@ def segment(
     target = sub_grid(output, target_box)
     label = resample(logits.label, box_grid, target, outside=_OUTSIDE_LOGIT)
     flip = None
-    if logits.flip is not None:
-        q = flip_probability(resample(logits.flip, box_grid, target, outside=_OUTSIDE_LOGIT))
-        flip = q.numpy()
+    if logits.second is not None:
+        second = resample(logits.second, box_grid, target, outside=_OUTSIDE_LOGIT)
+        flip = flip_map(logits.system, label, second).numpy()
     dseg = decide(label).numpy()
     p = torch.sigmoid(label).numpy() if probability else None
     return Segmentation(output, target_box, dseg, flip, p)

@@ -20,6 +20,25 @@ _CORRELATED_VOXELS = 50.0
 _SMALLEST = 1e-6  # below it the probability is less than 1e-17, and log(0) is near
 
 
+def flip_map(system: str, label_logits: Tensor, second: Tensor) -> Tensor:
+    """The probability q of a flip from the second output of a heteroscedastic system.
+
+    Parameters
+    ----------
+    system : {"label-flip", "predictive-variance"}
+    label_logits, second : float tensors of one shape
+        a, and v or log sigma^2.
+
+    Returns
+    -------
+    q : float tensor, same shape
+        For predictive variance the probability that a + sigma eps has another sign than a.
+    """
+    if system == "predictive-variance":
+        return torch.special.ndtr(-label_logits.abs() * torch.exp(-0.5 * second))
+    return flip_probability(second)
+
+
 @dataclass(frozen=True)
 class StructureUncertainty:
     """Sums over one structure, in voxels of the grid they were computed on.

@@ -9,6 +9,7 @@ from hetseg_bids.structures import N_TASKS
 from hetseg_bids.training.losses import (
     LabelFlipLoss,
     PlainLoss,
+    PredictiveVarianceLoss,
     focal_with_logits,
     loss_of,
     n_outputs_of,
@@ -72,6 +73,20 @@ def test_label_flip_is_its_formula(sample, detach_q):
         assert float(value) == pytest.approx(expected, rel=1e-9)
 
 
+def test_predictive_variance_is_its_formula(sample):
+    output, labels = sample
+    output = output / 2
+    torch.manual_seed(11)
+    loss = PredictiveVarianceLoss(samples=3)(output, labels)
+    torch.manual_seed(11)
+    noise = [torch.randn(labels.shape, dtype=torch.float64) for _ in range(3)]
+    for place in [(0, 0, 0, 0), (1, 7, 2, 1), (0, 30, 1, 0)]:
+        a, x = float(output[:, :N_TASKS][place]), float(labels[place])
+        sigma = math.exp(0.5 * float(output[:, N_TASKS:][place]))
+        expected = sum(focal(sigmoid(a + sigma * float(n[place])), x) for n in noise) / 3
+        assert float(loss[place]) == pytest.approx(expected, rel=1e-9)
+
+
 def small_inputs() -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(5)
     output = torch.randn(1, 2 * N_TASKS, 1, 2, generator=generator, dtype=torch.float64)
@@ -88,6 +103,16 @@ def test_gradcheck_plain():
 def test_gradcheck_label_flip():
     output, labels = small_inputs()
     assert torch.autograd.gradcheck(lambda t: LabelFlipLoss(detach_q=False)(t, labels), output)
+
+
+def test_gradcheck_predictive_variance():
+    output, labels = small_inputs()
+
+    def loss(t: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(2)
+        return PredictiveVarianceLoss(samples=2)(t, labels)
+
+    assert torch.autograd.gradcheck(loss, output)
 
 
 def test_gradcheck_soft_targets_and_dice():
@@ -127,5 +152,6 @@ def test_soft_dice_ignores_absent_tasks_and_is_zero_for_a_perfect_answer():
 def test_outputs_per_system():
     assert n_outputs_of("plain") == N_TASKS
     assert n_outputs_of("label-flip") == 2 * N_TASKS
+    assert n_outputs_of("predictive-variance") == 2 * N_TASKS
     with pytest.raises(ValueError, match="unknown system"):
         loss_of("nonsense")

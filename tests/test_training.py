@@ -22,8 +22,9 @@ from hetseg_bids.training.label_maps import derive_corpus_callosum, read_label_m
 from hetseg_bids.training.label_noise import LabelNoiseConfig, weaken
 from hetseg_bids.training.losses import n_outputs_of
 from hetseg_bids.training.paired import PairedSource
-from hetseg_bids.training.recipes import TrainingConfig
+from hetseg_bids.training.recipes import TrainingConfig, paper_recipe
 from hetseg_bids.training.samples import BlockDataset, SamplingConfig, resample_stack
+from hetseg_bids.training.schedules import Schedule
 from hetseg_bids.training.synthesis import SynthesisConfig, SyntheticSource
 from hetseg_bids.training.trainer import RunOptions, Trainer
 from hetseg_bids.training.volumes import LabelledVolume
@@ -52,7 +53,11 @@ def volume(source) -> LabelledVolume:
 def small_config(system: str = "label-flip", samples: int = 48) -> TrainingConfig:
     network = NetworkConfig(n_outputs_of(system), (4, 4, 8), (8, 8, 12), (1, 2), 8)
     return TrainingConfig(
-        system=system, network=network, sampling=SAMPLING, samples=samples, warmup=8
+        system=system,
+        network=network,
+        sampling=SAMPLING,
+        samples=samples,
+        schedule=Schedule(warmup=2),
     )
 
 
@@ -172,8 +177,9 @@ def test_blocks_do_not_depend_on_what_was_drawn_before(source):
     assert not torch.equal(first.images, dataset[2].images)
 
 
-def test_interrupted_training_gives_the_same_losses(source, tmp_path):
-    config = small_config()
+@pytest.mark.parametrize("system", ["label-flip", "predictive-variance"])
+def test_interrupted_training_gives_the_same_losses(source, tmp_path, system):
+    config = small_config(system)
     whole, trainer = losses_of(config, source, tmp_path / "whole")
     assert len(whole) == 12
     first, _ = losses_of(config, source, tmp_path / "parts", stop_after=5)
@@ -205,11 +211,38 @@ def test_a_checkpoint_of_other_settings_is_refused(source, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("system", ["plain", "label-flip"])
+@pytest.mark.parametrize("system", ["plain", "predictive-variance", "label-flip"])
 def test_training_lowers_the_loss(source, tmp_path, system):
     config = small_config(system, samples=400)
     losses, _ = losses_of(config, source, tmp_path)
     assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[5:15])
+
+
+def test_the_paper_recipe_has_the_numbers_of_the_paper():
+    recipe = paper_recipe("label-flip")
+    assert (recipe.sampling.patch, recipe.batch, recipe.steps) == ((196, 196), 2, 520 * 2000)
+    rates = [recipe.schedule.rate(step, recipe.steps) for step in (0, 1000, 1999, 2000)]
+    assert rates == pytest.approx([1e-4, 5.005e-5, 1e-7, 1e-4], rel=1e-3)
+    assert recipe.plain_share * 520 == pytest.approx(20)
+
+
+def test_rmsprop_resumes_exactly_too(source, tmp_path):
+    config = replace(small_config(), optimizer="rmsprop", clip=None, ema_decay=0.0)
+    whole, _ = losses_of(config, source, tmp_path / "whole", stop_after=4)
+    first, _ = losses_of(config, source, tmp_path / "parts", stop_after=2)
+    rest, trainer = losses_of(config, source, tmp_path / "parts", stop_after=2)
+    assert first + rest == whole
+    for name, value in trainer.network.state_dict().items():
+        assert torch.equal(trainer.average[name], value)
+
+
+def test_the_schedule_warms_up_and_anneals_to_zero():
+    schedule = Schedule(peak=1.0, warmup=10)
+    rates = [schedule.rate(step, 110) for step in range(110)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == pytest.approx(1, abs=1e-3)
+    assert rates[-1] < 1e-3
+    assert rates[60] == pytest.approx(0.5)
 
 
 def test_synthesis_settings_reach_the_fingerprint(maps):

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from hetseg_bids.training.losses import focal_of_probability
-from hetseg_bids.uncertainty import flip_probability, summarise, trained_flip
+from hetseg_bids.uncertainty import flip_map, flip_probability, summarise, trained_flip
 
 
 @pytest.mark.parametrize("rate", [0.002, 0.02, 0.1, 0.25, 0.4])
@@ -22,6 +22,14 @@ def test_flip_probability_is_monotone_and_bounded():
     assert (q.diff() >= 0).all()
     assert float(q[0]) == 0
     assert float(q[-1]) == pytest.approx(0.5, abs=1e-6)
+
+
+def test_predictive_variance_gives_the_rate_of_sign_changes():
+    a, log_variance = torch.tensor(1.3), torch.tensor(0.8)
+    noise = torch.randn(200_000, generator=torch.Generator().manual_seed(0))
+    changed = ((a + torch.exp(0.5 * log_variance) * noise) > 0) != (a > 0)
+    q = flip_map("predictive-variance", a, log_variance)
+    assert float(q) == pytest.approx(float(changed.float().mean()), abs=0.005)
 
 
 def test_expected_dice_and_size_match_simulated_references():

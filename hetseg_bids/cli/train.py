@@ -32,12 +32,20 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="train on the T1w + dseg pairs of a BIDS-derivatives dataset (skull-stripped T1w)",
     )
-    parser.add_argument("--system", choices=("plain", "label-flip"), default="label-flip")
+    parser.add_argument(
+        "--system", choices=("plain", "predictive-variance", "label-flip"), default="label-flip"
+    )
+    parser.add_argument(
+        "--recipe",
+        choices=("fast", "paper"),
+        default="fast",
+        help="fast: for hours on a CPU; paper: McKinley et al., 2 million stacks",
+    )
     parser.add_argument(
         "--samples",
         type=int,
-        default=60_000,
-        help="stacks seen in all; may be changed when a run is resumed",
+        default=None,
+        help="stacks seen in all; may be changed when a run is resumed (default: the recipe's)",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda[:i] or mps")
@@ -80,6 +88,7 @@ def _train(args: argparse.Namespace) -> int:
             label_maps=args.label_maps,
             scans=args.scans,
             system=args.system,
+            recipe=args.recipe,
             samples=args.samples,
             seed=args.seed,
             device=args.device,

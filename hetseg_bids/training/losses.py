@@ -17,7 +17,7 @@ from torch.nn import functional
 from hetseg_bids.structures import N_TASKS
 from hetseg_bids.uncertainty import trained_flip
 
-System = Literal["plain", "label-flip"]
+System = Literal["plain", "predictive-variance", "label-flip"]
 SYSTEMS: tuple[str, ...] = get_args(System)
 GAMMA = 2.0
 
@@ -65,6 +65,37 @@ class PlainLoss:
 
 
 @dataclass(frozen=True)
+class PredictiveVarianceLoss:
+    """Mean focal loss over Monte-Carlo samples a + sigma eps, v = log sigma^2.
+
+    Source: Kendall & Gal 2017, as the paper uses it (design section 1, system 2).
+
+    Attributes
+    ----------
+    samples : int
+        T, Monte-Carlo samples.
+    gamma : float
+
+    Notes
+    -----
+    eps comes from torch's global generator; the trainer seeds it anew at every step.
+    """
+
+    samples: int = 10
+    gamma: float = GAMMA
+
+    def __call__(self, output: Tensor, labels: Tensor) -> Tensor:
+        """Loss of each pixel and task."""
+        a, v = output[:, :N_TASKS], output[:, N_TASKS:]
+        sigma = torch.exp(0.5 * v)
+        total = torch.zeros_like(a)
+        for _ in range(self.samples):
+            noisy = a + sigma * torch.randn_like(a)
+            total = total + focal_with_logits(noisy, labels, self.gamma)
+        return total / self.samples
+
+
+@dataclass(frozen=True)
 class LabelFlipLoss:
     """L(p, (1 - x) q + x (1 - q)) + L(q, z), z = [(p > 0.5) != x] detached.
 
@@ -91,7 +122,7 @@ class LabelFlipLoss:
         return fit + focal_of_probability(q, disagrees, log_q, self.gamma)
 
 
-def loss_of(system: str, *, detach_q: bool = True) -> Loss:
+def loss_of(system: str, *, detach_q: bool = True, monte_carlo: int = 10) -> Loss:
     """The loss of a system by name.
 
     Raises
@@ -101,6 +132,8 @@ def loss_of(system: str, *, detach_q: bool = True) -> Loss:
     """
     if system == "plain":
         return PlainLoss()
+    if system == "predictive-variance":
+        return PredictiveVarianceLoss(samples=monte_carlo)
     if system == "label-flip":
         return LabelFlipLoss(detach_q=detach_q)
     raise ValueError(f"unknown system {system!r}; choose one of {', '.join(SYSTEMS)}")

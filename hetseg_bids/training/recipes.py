@@ -9,8 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from hetseg_bids.network import NetworkConfig
+from hetseg_bids.training.augmentation import AugmentationConfig
 from hetseg_bids.training.losses import n_outputs_of
 from hetseg_bids.training.samples import SamplingConfig
+from hetseg_bids.training.schedules import Schedule
+
+FAST_SAMPLES = 60_000
+_PAPER_RESTARTS = 520
+_PAPER_PLAIN_RESTARTS = 20
+_PAPER_PERIOD = 2000  # steps
 
 
 @dataclass(frozen=True)
@@ -20,29 +27,31 @@ class TrainingConfig:
     Attributes
     ----------
     system : str
-        ``plain`` or ``label-flip``.
+        One of `losses.SYSTEMS`.
     network : NetworkConfig
     sampling : SamplingConfig
     samples : int
-        Stacks seen in all; the learning rate is annealed to zero over them.
+        Stacks seen in all.
     batch : int
-    learning_rate, weight_decay : float
-        AdamW.
-    warmup : int
-        Samples of linear warm-up.
+    optimizer : {"adamw", "rmsprop"}
+    schedule : Schedule
+    weight_decay : float
+        AdamW only.
     plain_share : float
-        First share of the run that is trained with the plain loss, so that the flip map
+        First share of the run that is trained with the plain loss, so that the second map
         starts from a network that already segments.
     system_weight, dice_weight : float
         Loss = system_weight x mean system loss + dice_weight x soft Dice loss.
     detach_q : bool
         See `LabelFlipLoss`.
+    monte_carlo : int
+        Samples of `PredictiveVarianceLoss`.
     output_bias : float
         Initial bias of every logit: most pixels are background of most tasks.
-    clip : float
+    clip : float or None
         Largest norm of the gradient.
     ema_decay : float
-        Of the moving average of weights, which is what gets exported.
+        Of the moving average of weights, which is what gets exported; 0 exports the last.
     seed : int
     """
 
@@ -51,17 +60,18 @@ class TrainingConfig:
         default_factory=lambda: NetworkConfig(n_outputs_of("label-flip"))
     )
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    samples: int = 60_000
+    samples: int = FAST_SAMPLES
     batch: int = 4
-    learning_rate: float = 2e-3
+    optimizer: str = "adamw"
+    schedule: Schedule = field(default_factory=Schedule)
     weight_decay: float = 1e-4
-    warmup: int = 1_600
     plain_share: float = 0.1
     system_weight: float = 20.0
     dice_weight: float = 1.0
     detach_q: bool = True
+    monte_carlo: int = 10
     output_bias: float = -4.0
-    clip: float = 1.0
+    clip: float | None = 1.0
     ema_decay: float = 0.999
     seed: int = 0
 
@@ -71,7 +81,40 @@ class TrainingConfig:
         return self.samples // self.batch
 
 
-def fast_recipe(system: str, *, samples: int = 60_000, seed: int = 0) -> TrainingConfig:
+def fast_recipe(system: str, *, samples: int | None = None, seed: int = 0) -> TrainingConfig:
     """The recipe for a small budget: hours on a CPU, minutes on a GPU."""
     network = NetworkConfig(n_outputs_of(system))
-    return TrainingConfig(system=system, network=network, samples=samples, seed=seed)
+    return TrainingConfig(
+        system=system, network=network, samples=samples or FAST_SAMPLES, seed=seed
+    )
+
+
+def paper_recipe(system: str, *, samples: int | None = None, seed: int = 0) -> TrainingConfig:
+    """The recipe of McKinley et al. (design section 1).
+
+    The paper gives no initial bias and no range for the rotation; both are ours.
+    """
+    batch = 2
+    return TrainingConfig(
+        system=system,
+        network=NetworkConfig(n_outputs_of(system)),
+        sampling=SamplingConfig(
+            patch=(196, 196),
+            structure_rate=0.0,
+            augmentation=AugmentationConfig(rotation_deg=30.0, offset=0.0),
+        ),
+        samples=samples or _PAPER_RESTARTS * _PAPER_PERIOD * batch,
+        batch=batch,
+        optimizer="rmsprop",
+        schedule=Schedule(peak=1e-4, floor=1e-7, warmup=0, period=_PAPER_PERIOD),
+        weight_decay=0.0,
+        plain_share=0.0 if system == "plain" else _PAPER_PLAIN_RESTARTS / _PAPER_RESTARTS,
+        system_weight=1.0,
+        dice_weight=0.0,
+        clip=None,
+        ema_decay=0.0,
+        seed=seed,
+    )
+
+
+RECIPES = {"fast": fast_recipe, "paper": paper_recipe}

@@ -18,7 +18,7 @@ from hetseg_bids.errors import InputError
 from hetseg_bids.models import Plan, save_model
 from hetseg_bids.preprocessing.normalisation import BACKGROUND, CLIP
 from hetseg_bids.training.paired import PairedSource
-from hetseg_bids.training.recipes import fast_recipe
+from hetseg_bids.training.recipes import RECIPES
 from hetseg_bids.training.synthesis import SyntheticSource
 from hetseg_bids.training.trainer import RunOptions, StepReport, Trainer
 from hetseg_bids.training.volumes import VolumeSource
@@ -35,7 +35,8 @@ class TrainingRequest:
     label_maps: Path | None
     scans: Path | None
     system: str
-    samples: int
+    recipe: str
+    samples: int | None
     seed: int
     device: str
     workers: int
@@ -59,7 +60,7 @@ def train(request: TrainingRequest) -> None:
     """
     if request.threads:
         torch.set_num_threads(request.threads)
-    config = fast_recipe(request.system, samples=request.samples, seed=request.seed)
+    config = RECIPES[request.recipe](request.system, samples=request.samples, seed=request.seed)
     options = RunOptions(
         out=request.out,
         device=resolve_device(request.device),

@@ -18,13 +18,14 @@ from torch.utils.data import DataLoader
 from hetseg_bids.network import HetsegNet, to_channels_last
 from hetseg_bids.structures import N_TASKS, task_membership
 from hetseg_bids.training.checkpoints import Checkpoint, optimizer_tensors, restore_optimizer
-from hetseg_bids.training.losses import PlainLoss, loss_of, soft_dice_loss
+from hetseg_bids.training.losses import Loss, PlainLoss, loss_of, soft_dice_loss
 from hetseg_bids.training.recipes import TrainingConfig
 from hetseg_bids.training.samples import Block, BlockDataset
 from hetseg_bids.training.volumes import VolumeSource
 
 log = logging.getLogger(__name__)
 CHECKPOINT_NAME = "checkpoint.safetensors"
+_SEED_STRIDE = 1_000_000_007
 
 
 @dataclass(frozen=True)
@@ -87,12 +88,10 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.network = to_channels_last(build_network(config)).to(options.device)
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-        )
+        self.optimizer = _build_optimizer(config, self.network)
         self._names = {p: name for name, p in self.network.named_parameters()}
         self._membership = torch.from_numpy(task_membership()).to(options.device)
-        self._losses = (PlainLoss(), loss_of(config.system, detach_q=config.detach_q))
+        self._losses = (PlainLoss(), _system_loss(config))
         self._objective: Callable[..., Tensor] = self._compute_objective
         if options.compile:
             self._objective = torch.compile(self._compute_objective)
@@ -183,7 +182,9 @@ class Trainer:
 
     def _advance(self, batch: tuple[Tensor, Tensor]) -> StepReport:
         images, labels = (tensor.to(self.options.device) for tensor in batch)
-        rate = self._learning_rate()
+        # noise of a step depends on the step alone, so that a resumed run draws the same
+        torch.manual_seed(self.config.seed * _SEED_STRIDE + self.step)
+        rate = self.config.schedule.rate(self.step, self.config.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         warm = self.step < self.config.plain_share * self.config.steps
@@ -191,7 +192,8 @@ class Trainer:
         total = self.config.system_weight * losses[0] + self.config.dice_weight * losses[1]
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
+        if self.config.clip is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
         self.optimizer.step()
         self.step += 1
         self._update_average()
@@ -215,14 +217,6 @@ class Trainer:
         system = self._losses[0 if warm else 1](output, targets).mean()
         return torch.stack((system, soft_dice_loss(output[:, :N_TASKS], targets)))
 
-    def _learning_rate(self) -> float:
-        warmup = self.config.warmup / self.config.batch
-        peak = self.config.learning_rate
-        if self.step < warmup:
-            return peak * (self.step + 1) / warmup
-        progress = (self.step - warmup) / max(1, self.config.steps - warmup)
-        return peak * 0.5 * (1 + math.cos(math.pi * progress))
-
     @torch.no_grad()
     def _update_average(self) -> None:
         # short memory at first, or the average would remember the random start
@@ -236,6 +230,17 @@ def build_network(config: TrainingConfig) -> HetsegNet:
     network = HetsegNet(config.network)
     nn.init.constant_(network.head.bias, config.output_bias)  # type: ignore[arg-type]
     return network
+
+
+def _build_optimizer(config: TrainingConfig, network: HetsegNet) -> torch.optim.Optimizer:
+    parameters, rate = network.parameters(), config.schedule.peak
+    if config.optimizer == "rmsprop":
+        return torch.optim.RMSprop(parameters, lr=rate)
+    return torch.optim.AdamW(parameters, lr=rate, weight_decay=config.weight_decay)
+
+
+def _system_loss(config: TrainingConfig) -> Loss:
+    return loss_of(config.system, detach_q=config.detach_q, monte_carlo=config.monte_carlo)
 
 
 def _as_is(block: Any) -> Any:

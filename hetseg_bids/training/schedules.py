@@ -1,0 +1,37 @@
+"""Learning rate as a function of the step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Linear warm-up, then cosine annealing, once or with restarts.
+
+    Attributes
+    ----------
+    peak, floor : float
+        Learning rates between which the cosine runs.
+    warmup : int
+        Steps.
+    period : int or None
+        Steps from restart to restart (Loshchilov & Hutter 2017); None anneals once, over
+        the whole run.
+    """
+
+    peak: float = 2e-3
+    floor: float = 0.0
+    warmup: int = 400
+    period: int | None = None
+
+    def rate(self, step: int, steps: int) -> float:
+        """Learning rate of a step of a run of `steps`."""
+        if step < self.warmup:
+            return self.peak * (step + 1) / self.warmup
+        if self.period is None:
+            progress = (step - self.warmup) / max(1, steps - self.warmup)
+        else:
+            progress = (step - self.warmup) % self.period / self.period
+        return self.floor + (self.peak - self.floor) * 0.5 * (1 + math.cos(math.pi * progress))
