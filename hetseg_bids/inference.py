@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from hetseg_bids.models import Model
-from hetseg_bids.network import DOWNSAMPLING, STACK_DEPTH
+from hetseg_bids.network import DOWNSAMPLING, STACK_DEPTH, HetsegNet
 from hetseg_bids.planes import PLANES, Plane
+from hetseg_bids.preprocessing.normalisation import BACKGROUND
 from hetseg_bids.structures import N_STRUCTURES, N_TASKS
 
 _MARGIN = 2  # voxels kept around the brain box
@@ -73,15 +74,16 @@ def predict(
     """
     box = brain_box(mask)
     cropped = image[box]
-    halves = 2 if model.plan.heteroscedastic else 1
-    total = torch.zeros(halves * N_STRUCTURES, *cropped.shape)
+    keep = _kept_outputs(model)
+    total = torch.zeros(len(keep), *cropped.shape)
     slices = sum(cropped.shape[PLANES[name].axes[0]] for name in views)
     for name in views:
-        for done in _add_view(model, cropped, PLANES[name], total):
+        view = add_view(model.network, cropped, PLANES[name], model.plan.patch, keep, total)
+        for done in view:
             if progress is not None:
                 progress(done, slices)
     total /= len(views)
-    second = total[N_STRUCTURES:] if halves == 2 else None
+    second = total[N_STRUCTURES:] if model.plan.heteroscedastic else None
     return Logits(total[:N_STRUCTURES], second, model.plan.system, box)
 
 
@@ -96,16 +98,30 @@ def brain_box(mask: Tensor) -> tuple[slice, slice, slice]:
     return box[0], box[1], box[2]
 
 
-def _add_view(
-    model: Model,
+def add_view(
+    network: HetsegNet,
     image: Tensor,
     plane: Plane,
+    patch: tuple[int, int],
+    keep: Tensor,
     total: Tensor,
 ) -> Iterator[int]:
-    """Add one view's logits to `total`, in place; yields the slices of each pass."""
-    device = next(model.network.parameters()).device
-    stack, window = _padded_stack(image, plane, model.plan.patch, model.plan.background)
-    keep = _kept_outputs(model)
+    """Add one view's logits to `total`, in place; yields the slices of each pass.
+
+    Parameters
+    ----------
+    network : HetsegNet
+    image : (x, y, z) float32 tensor
+        Standard scores.
+    plane : Plane
+    patch : tuple of 2 int
+        Rows and columns of the training stacks.
+    keep : (C,) int tensor
+        Output channels to keep.
+    total : (C, x, y, z) float32 tensor
+    """
+    device = next(network.parameters()).device
+    stack, window = _padded_stack(image, plane, patch)
     # where the stack's (slice, row, column) axes lie in the volume
     into = total.permute(0, *(1 + axis for axis in plane.axes))
     depth = image.shape[plane.axes[0]]
@@ -114,14 +130,14 @@ def _add_view(
         stop = min(start + chunk, depth)
         block = stack[start : stop + 2 * _REACH].to(device)
         with torch.inference_mode(), _autocast(device):
-            output = model.network.forward_block(block)
+            output = network.forward_block(block)
         logits = output[:, keep, window[0], window[1]].float().cpu()
         into[:, start:stop] += logits.transpose(0, 1)
         yield stop - start
 
 
 def _padded_stack(
-    image: Tensor, plane: Plane, patch: tuple[int, int], background: float
+    image: Tensor, plane: Plane, patch: tuple[int, int]
 ) -> tuple[Tensor, tuple[slice, slice]]:
     """The volume in stack order, padded to the size the network was trained on.
 
@@ -133,7 +149,7 @@ def _padded_stack(
     padded = [max(n, p) for n, p in zip(size, patch, strict=True)]
     padded = [-(-n // DOWNSAMPLING) * DOWNSAMPLING for n in padded]
     start = [(p - n) // 2 for n, p in zip(size, padded, strict=True)]
-    out = torch.full((depth + 2 * _REACH, *padded), background)
+    out = torch.full((depth + 2 * _REACH, *padded), BACKGROUND)
     rows, columns = (slice(s, s + n) for s, n in zip(start, size, strict=True))
     out[_REACH : _REACH + depth, rows, columns] = stack
     return out, (rows, columns)

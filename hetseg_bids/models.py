@@ -20,6 +20,7 @@ from torch import Tensor
 from hetseg_bids.errors import InputError
 from hetseg_bids.files import atomic_path, write_json
 from hetseg_bids.network import HetsegNet, NetworkConfig, to_channels_last
+from hetseg_bids.preprocessing.normalisation import BACKGROUND, CLIP
 from hetseg_bids.structures import N_TASKS, TASK_NAMES
 
 WEIGHTS_NAME = "weights.safetensors"
@@ -152,6 +153,8 @@ def read_plan(folder: Path) -> Plan:
         }
         content["network"] = NetworkConfig(**network)
         content["patch"] = tuple(content["patch"])
+        if (content["background"], content["clip"]) != (BACKGROUND, CLIP):
+            raise ValueError("trained on another intensity scale")
         return Plan(**content)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not a usable model plan ({error})") from None

@@ -44,7 +44,9 @@ def test_missing_weights_are_named(copy):
         load_model(str(copy), CPU)
 
 
-@pytest.mark.parametrize("change", [{"format": 99}, {"tasks": ["one"]}, {"patch": 3}])
+@pytest.mark.parametrize(
+    "change", [{"format": 99}, {"tasks": ["one"]}, {"patch": 3}, {"background": 0.0}]
+)
 def test_a_plan_of_another_kind_is_refused(copy, change):
     path = copy / "plan.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))

@@ -47,6 +47,12 @@ def build_parser() -> argparse.ArgumentParser:
         default=None,
         help="stacks seen in all; may be changed when a run is resumed (default: the recipe's)",
     )
+    parser.add_argument(
+        "--reject-sporadic",
+        action="store_true",
+        help="leave out labels that all three views contradict with confidence (label-flip on "
+        "--scans); their masks are written to OUT/rejected",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda[:i] or mps")
     parser.add_argument("--workers", type=int, default=1, help="processes that generate samples")
@@ -89,6 +95,7 @@ def _train(args: argparse.Namespace) -> int:
             scans=args.scans,
             system=args.system,
             recipe=args.recipe,
+            reject_sporadic=args.reject_sporadic,
             samples=args.samples,
             seed=args.seed,
             device=args.device,

@@ -144,12 +144,16 @@ def n_outputs_of(system: str) -> int:
     return N_TASKS if system == "plain" else 2 * N_TASKS
 
 
-def soft_dice_loss(logits: Tensor, labels: Tensor, smooth: float = 1.0) -> Tensor:
+def soft_dice_loss(
+    logits: Tensor, labels: Tensor, kept: Tensor | None = None, smooth: float = 1.0
+) -> Tensor:
     """1 - soft Dice, mean over the tasks present in the batch.
 
     Parameters
     ----------
     logits, labels : (B, T, H, W) tensors
+    kept : (B, T, H, W) float tensor, optional
+        0 where a label is left out.
     smooth : float
         Added to both sides of the fraction, in pixels.
 
@@ -159,6 +163,8 @@ def soft_dice_loss(logits: Tensor, labels: Tensor, smooth: float = 1.0) -> Tenso
         Zero if no task is present.
     """
     p = torch.sigmoid(logits)
+    if kept is not None:
+        p, labels = p * kept, labels * kept
     overlap = (p * labels).sum(dim=(0, 2, 3))
     size = (p + labels).sum(dim=(0, 2, 3))
     present = (labels.amax(dim=(0, 2, 3)) > 0.5).to(p.dtype)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -78,9 +78,21 @@ class PairedSource:
             "brain_extraction": self.brain_extraction,
         }
 
+    def volumes(self) -> list[LabelledVolume]:
+        """All scans, in a fixed order."""
+        return [self._volume(i) for i in range(len(self.pairs))]
+
+    def reject(self, masks: list[Tensor]) -> None:
+        """Leave labels out of the loss from now on; a mask a scan, see `LabelledVolume`."""
+        for i, mask in enumerate(masks):
+            self._cache[self.pairs[i]] = replace(self._volume(i), rejected=mask)
+
     def draw(self, rng: np.random.Generator) -> LabelledVolume:
         """One of the scans."""
-        pair = self.pairs[rng.integers(len(self.pairs))]
+        return self._volume(int(rng.integers(len(self.pairs))))
+
+    def _volume(self, number: int) -> LabelledVolume:
+        pair = self.pairs[number]
         if pair not in self._cache:
             self._cache[pair] = read_pair(pair, self.brain_extraction)
         return self._cache[pair]

@@ -6,11 +6,12 @@ reader never guess how a model was trained.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hetseg_bids.network import NetworkConfig
 from hetseg_bids.training.augmentation import AugmentationConfig
 from hetseg_bids.training.losses import n_outputs_of
+from hetseg_bids.training.rejection import RejectionConfig
 from hetseg_bids.training.samples import SamplingConfig
 from hetseg_bids.training.schedules import Schedule
 
@@ -18,6 +19,8 @@ FAST_SAMPLES = 60_000
 _PAPER_RESTARTS = 520
 _PAPER_PLAIN_RESTARTS = 20
 _PAPER_PERIOD = 2000  # steps
+_PAPER_FIRST_REJECTION = 120  # restarts
+_PAPER_REJECTION_EVERY = 20
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class TrainingConfig:
         Samples of `PredictiveVarianceLoss`.
     output_bias : float
         Initial bias of every logit: most pixels are background of most tasks.
+    rejection : RejectionConfig or None
+        Sporadic error rejection, for label-flip on real scans.
     clip : float or None
         Largest norm of the gradient.
     ema_decay : float
@@ -71,6 +76,7 @@ class TrainingConfig:
     detach_q: bool = True
     monte_carlo: int = 10
     output_bias: float = -4.0
+    rejection: RejectionConfig | None = None
     clip: float | None = 1.0
     ema_decay: float = 0.999
     seed: int = 0
@@ -115,6 +121,20 @@ def paper_recipe(system: str, *, samples: int | None = None, seed: int = 0) -> T
         ema_decay=0.0,
         seed=seed,
     )
+
+
+def with_rejection(config: TrainingConfig) -> TrainingConfig:
+    """A recipe with sporadic error rejection.
+
+    The paper looks at restart 120 and every 20 restarts from there on; other schedules at
+    the same shares of the run.
+    """
+    share = config.steps / _PAPER_RESTARTS
+    rejection = RejectionConfig(
+        first=round(_PAPER_FIRST_REJECTION * share),
+        every=max(1, round(_PAPER_REJECTION_EVERY * share)),
+    )
+    return replace(config, rejection=rejection)
 
 
 RECIPES = {"fast": fast_recipe, "paper": paper_recipe}

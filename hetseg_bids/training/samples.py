@@ -24,6 +24,7 @@ from hetseg_bids.training.augmentation import (
     StackTransform,
     sample_transform,
 )
+from hetseg_bids.training.tasks import mirror_tasks
 from hetseg_bids.training.volumes import LabelledVolume, VolumeSource
 
 
@@ -64,10 +65,13 @@ class Block:
     images : (N, 1, 7, H, W) float16 tensor
     labels : (N, H, W) uint8 tensor
         aseg ids of the middle slice.
+    rejected : (N, H, W) int32 tensor or None
+        See `LabelledVolume`.
     """
 
     images: Tensor
     labels: Tensor
+    rejected: Tensor | None
 
 
 class BlockDataset(Dataset[Block]):
@@ -87,27 +91,41 @@ class BlockDataset(Dataset[Block]):
 
     def __getitem__(self, number: int) -> Block:
         rng = np.random.default_rng((self.seed, number))
-        images, labels = [], []
+        stacks: list[Stack] = []
         for _ in range(self.config.volumes_per_block):
             volume = self.source.draw(rng)
-            for _ in range(self.config.stacks_per_volume):
-                stack, target = cut_random_stack(rng, volume, self.config)
-                images.append(stack.to(torch.float16))
-                labels.append(target)
-        order = torch.from_numpy(rng.permutation(len(images)))
-        return Block(torch.stack(images)[order][:, None], torch.stack(labels)[order])
+            count = self.config.stacks_per_volume
+            stacks += [cut_random_stack(rng, volume, self.config) for _ in range(count)]
+        stacks = [stacks[i] for i in rng.permutation(len(stacks))]
+        rejected = [s.rejected for s in stacks if s.rejected is not None]
+        return Block(
+            torch.stack([s.image for s in stacks])[:, None],
+            torch.stack([s.labels for s in stacks]),
+            torch.stack(rejected) if rejected else None,
+        )
+
+
+@dataclass(frozen=True)
+class Stack:
+    """One sample.
+
+    Attributes
+    ----------
+    image : (7, H, W) float16 tensor
+    labels : (H, W) uint8 tensor
+        Of the middle slice.
+    rejected : (H, W) int32 tensor or None
+    """
+
+    image: Tensor
+    labels: Tensor
+    rejected: Tensor | None
 
 
 def cut_random_stack(
     rng: np.random.Generator, volume: LabelledVolume, config: SamplingConfig
-) -> tuple[Tensor, Tensor]:
-    """One augmented stack and the labels of its middle slice.
-
-    Returns
-    -------
-    stack : (7, H, W) float32 tensor
-    labels : (H, W) uint8 tensor
-    """
+) -> Stack:
+    """One augmented stack and the labels of its middle slice."""
     plane = list(PLANES.values())[rng.integers(len(PLANES))]
     transform = sample_transform(rng, config.augmentation)
     across = _random_slice(rng, volume.labels, plane, config.structure_rate)
@@ -139,7 +157,7 @@ def resample_stack(
     centre: np.ndarray,
     transform: StackTransform,
     patch: tuple[int, int],
-) -> tuple[Tensor, Tensor]:
+) -> Stack:
     """Cut the stack whose middle pixel is `centre`, through the transform.
 
     Parameters
@@ -151,11 +169,6 @@ def resample_stack(
     transform : StackTransform
     patch : tuple of 2 int
         Rows and columns.
-
-    Returns
-    -------
-    stack : (7, H, W) float32 tensor
-    labels : (H, W) uint8 tensor
     """
     sizes = (STACK_DEPTH, *patch)
     shift = (0.0, *transform.offset)
@@ -179,10 +192,13 @@ def resample_stack(
     image = (volume.image - BACKGROUND)[None, None]
     stack = functional.grid_sample(image, grid, mode="bilinear", align_corners=True)[0, 0]
     stack = stack * transform.scale + (BACKGROUND + transform.shift)
-    labels = _nearest(volume.labels, points[STACK_DEPTH // 2])
+    middle = points[STACK_DEPTH // 2]
+    labels = _nearest(volume.labels, middle)
+    rejected = None if volume.rejected is None else _nearest(volume.rejected, middle)
     if transform.mirrored:
         labels = torch.from_numpy(mirror_labels())[labels.to(torch.int64)]
-    return stack, labels
+        rejected = None if rejected is None else mirror_tasks(rejected)
+    return Stack(stack.to(torch.float16), labels, rejected)
 
 
 def _nearest(labels: Tensor, points: Tensor) -> Tensor:
@@ -192,4 +208,4 @@ def _nearest(labels: Tensor, points: Tensor) -> Tensor:
         index = points[..., axis].round().to(torch.int64)
         inside &= (index >= 0) & (index < size)
         flat = flat * size + index.clamp(0, size - 1)
-    return torch.where(inside, labels.reshape(-1)[flat], torch.zeros((), dtype=torch.uint8))
+    return torch.where(inside, labels.reshape(-1)[flat], torch.zeros((), dtype=labels.dtype))

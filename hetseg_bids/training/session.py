@@ -18,7 +18,7 @@ from hetseg_bids.errors import InputError
 from hetseg_bids.models import Plan, save_model
 from hetseg_bids.preprocessing.normalisation import BACKGROUND, CLIP
 from hetseg_bids.training.paired import PairedSource
-from hetseg_bids.training.recipes import RECIPES
+from hetseg_bids.training.recipes import RECIPES, with_rejection
 from hetseg_bids.training.synthesis import SyntheticSource
 from hetseg_bids.training.trainer import RunOptions, StepReport, Trainer
 from hetseg_bids.training.volumes import VolumeSource
@@ -36,6 +36,7 @@ class TrainingRequest:
     scans: Path | None
     system: str
     recipe: str
+    reject_sporadic: bool
     samples: int | None
     seed: int
     device: str
@@ -61,6 +62,9 @@ def train(request: TrainingRequest) -> None:
     if request.threads:
         torch.set_num_threads(request.threads)
     config = RECIPES[request.recipe](request.system, samples=request.samples, seed=request.seed)
+    if request.reject_sporadic:
+        _check_rejection(request)
+        config = with_rejection(config)
     options = RunOptions(
         out=request.out,
         device=resolve_device(request.device),
@@ -113,6 +117,13 @@ def export(trainer: Trainer, folder: Path, name: str) -> Plan:
     return save_model(folder, plan, trainer.average)
 
 
+def _check_rejection(request: TrainingRequest) -> None:
+    if request.system != "label-flip":
+        raise InputError("--reject-sporadic needs the flip map of --system label-flip")
+    if request.scans is None:
+        raise InputError("--reject-sporadic needs --scans: synthetic scans never come back")
+
+
 def open_source(request: TrainingRequest) -> VolumeSource:
     """The volume source that a request names."""
     if request.label_maps is not None:
@@ -132,7 +143,8 @@ def _log_run(trainer: Trainer, reports: Iterable[StepReport]) -> None:
     )
     sums = [0.0, 0.0, 0.0]
     # purge_step: what an interrupted run logged after its last checkpoint is repeated
-    with bar, SummaryWriter(trainer.options.out / "tensorboard", purge_step=trainer.step) as board:
+    seen = trainer.step * config.batch
+    with bar, SummaryWriter(trainer.options.out / "tensorboard", purge_step=seen) as board:
         for report in reports:
             bar.update(config.batch)
             for i, value in enumerate((report.loss, report.system_loss, report.dice_loss)):

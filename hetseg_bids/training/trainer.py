@@ -20,11 +20,20 @@ from hetseg_bids.structures import N_TASKS, task_membership
 from hetseg_bids.training.checkpoints import Checkpoint, optimizer_tensors, restore_optimizer
 from hetseg_bids.training.losses import Loss, PlainLoss, loss_of, soft_dice_loss
 from hetseg_bids.training.recipes import TrainingConfig
+from hetseg_bids.training.rejection import (
+    RejectionConfig,
+    find_sporadic_errors,
+    load_masks,
+    save_masks,
+)
 from hetseg_bids.training.samples import Block, BlockDataset
-from hetseg_bids.training.volumes import VolumeSource
+from hetseg_bids.training.tasks import unpack_tasks
+from hetseg_bids.training.volumes import FixedSource, VolumeSource
 
 log = logging.getLogger(__name__)
 CHECKPOINT_NAME = "checkpoint.safetensors"
+MASKS_NAME = "rejected"
+Batch = tuple[Tensor, Tensor, Tensor | None]  # images, labels, rejected
 _SEED_STRIDE = 1_000_000_007
 
 
@@ -127,6 +136,7 @@ class Trainer:
         self.schedule = list(state.schedule)
         if self.schedule[-1][1] != self.config.samples:
             self.schedule.append((self.step, self.config.samples))
+        self._take_up_masks()
         return True
 
     def save(self) -> None:
@@ -149,6 +159,9 @@ class Trainer:
             stop = min(stop, first + self.options.stop_after)
         batches = self._batches()
         while self.step < stop:
+            if self.config.rejection is not None and self.config.rejection.due(self.step):
+                self._reject(self.config.rejection)
+                batches = self._batches()  # workers must see the new masks
             report = self._advance(next(batches))
             if time.monotonic() - saved > 60 * self.options.checkpoint_minutes:
                 self.save()
@@ -156,12 +169,36 @@ class Trainer:
             yield report
         self.save()
 
+    def _reject(self, rejection: RejectionConfig) -> None:
+        source = self._fixed_source()
+        patch = self.config.sampling.patch
+        self.network.eval()
+        masks = [
+            find_sporadic_errors(self.network, volume, patch, rejection.confidence)
+            for volume in source.volumes()
+        ]
+        self.network.train()
+        count = sum(int((mask != 0).sum()) for mask in masks)
+        log.info("step %d: labels of %d voxels rejected", self.step, count)
+        save_masks(self.options.out / MASKS_NAME, self.step, masks)
+        source.reject(masks)
+
+    def _take_up_masks(self) -> None:
+        masks = load_masks(self.options.out / MASKS_NAME, self.step)
+        if self.config.rejection is not None and masks is not None:
+            self._fixed_source().reject(masks)
+
+    def _fixed_source(self) -> FixedSource:
+        if not isinstance(self.source, FixedSource):
+            raise ValueError("sporadic error rejection needs real scans, which come back")
+        return self.source
+
     def _identity(self) -> str:
         settings = asdict(self.config)
         del settings["samples"]
         return json.dumps([settings, self.source.fingerprint()], sort_keys=True)
 
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(self) -> Iterator[Batch]:
         size, batch = self.config.sampling.block_size, self.config.batch
         if size % batch:
             raise ValueError(f"a block of {size} samples doesn't divide into batches of {batch}")
@@ -177,18 +214,22 @@ class Trainer:
         )
         for block in loader:
             for i in range(offset, size, batch):
-                yield block.images[i : i + batch], block.labels[i : i + batch]
+                part = slice(i, i + batch)
+                rejected = None if block.rejected is None else block.rejected[part]
+                yield block.images[part], block.labels[part], rejected
             offset = 0
 
-    def _advance(self, batch: tuple[Tensor, Tensor]) -> StepReport:
-        images, labels = (tensor.to(self.options.device) for tensor in batch)
+    def _advance(self, batch: Batch) -> StepReport:
+        device = self.options.device
+        images, labels = batch[0].to(device), batch[1].to(device)
+        kept = None if batch[2] is None else ~unpack_tasks(batch[2].to(device))
         # noise of a step depends on the step alone, so that a resumed run draws the same
         torch.manual_seed(self.config.seed * _SEED_STRIDE + self.step)
         rate = self.config.schedule.rate(self.step, self.config.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         warm = self.step < self.config.plain_share * self.config.steps
-        losses = self._objective(images, labels, warm)
+        losses = self._objective(images, labels, kept, warm)
         total = self.config.system_weight * losses[0] + self.config.dice_weight * losses[1]
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
@@ -207,15 +248,22 @@ class Trainer:
             learning_rate=rate,
         )
 
-    def _compute_objective(self, images: Tensor, labels: Tensor, warm: bool) -> Tensor:
+    def _compute_objective(
+        self, images: Tensor, labels: Tensor, kept: Tensor | None, warm: bool
+    ) -> Tensor:
         # (B, H, W, T) viewed as (B, T, H, W): the memory order of the logits
         targets = self._membership[labels.int()].permute(0, 3, 1, 2).float()
         kind = self.options.device.type
         with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.options.amp):
             output = self.network(images.float())
         output = output.float()
-        system = self._losses[0 if warm else 1](output, targets).mean()
-        return torch.stack((system, soft_dice_loss(output[:, :N_TASKS], targets)))
+        elementwise = self._losses[0 if warm else 1](output, targets)
+        if kept is None:
+            system, weight = elementwise.mean(), None
+        else:
+            weight = kept.float()
+            system = (elementwise * weight).sum() / weight.sum().clamp_min(1)
+        return torch.stack((system, soft_dice_loss(output[:, :N_TASKS], targets, weight)))
 
     @torch.no_grad()
     def _update_average(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -22,10 +22,13 @@ class LabelledVolume:
         Standard scores as `preprocessing.normalisation.standardise` makes them.
     labels : (X, Y, Z) uint8 tensor
         aseg ids the network is trained on (weak labels).
+    rejected : (X, Y, Z) int32 tensor or None
+        Bit t is set where the label of task t is left out of the loss.
     """
 
     image: Tensor
     labels: Tensor
+    rejected: Tensor | None = None
 
 
 class VolumeSource(Protocol):
@@ -37,6 +40,19 @@ class VolumeSource(Protocol):
 
     def fingerprint(self) -> dict[str, object]:
         """Facts about the source for plan.json: kind, files, settings."""
+        ...
+
+
+@runtime_checkable
+class FixedSource(VolumeSource, Protocol):
+    """A source of a few volumes that come back, whose labels can be left out."""
+
+    def volumes(self) -> list[LabelledVolume]:
+        """All of them, in a fixed order."""
+        ...
+
+    def reject(self, masks: list[Tensor]) -> None:
+        """Leave labels out from now on, a mask a volume."""
         ...
 
 

@@ -1,0 +1,151 @@
+"""Sporadic error rejection on a phantom that a small network has learned."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import run_cli
+
+from hetseg_bids.network import HetsegNet, NetworkConfig
+from hetseg_bids.preprocessing.normalisation import BACKGROUND
+from hetseg_bids.structures import N_TASKS, TASK_NAMES, mirror_labels, task_membership
+from hetseg_bids.training.losses import soft_dice_loss
+from hetseg_bids.training.recipes import TrainingConfig, paper_recipe, with_rejection
+from hetseg_bids.training.rejection import RejectionConfig, find_sporadic_errors
+from hetseg_bids.training.samples import SamplingConfig
+from hetseg_bids.training.schedules import Schedule
+from hetseg_bids.training.tasks import mirror_tasks, pack_tasks, unpack_tasks
+from hetseg_bids.training.trainer import RunOptions, Trainer
+from hetseg_bids.training.volumes import LabelledVolume
+
+SMALL = NetworkConfig(2 * N_TASKS, (4, 4, 8), (8, 8, 12), (1,), 8)
+PUTAMEN = TASK_NAMES.index("left_putamen")
+
+
+class TwoVolumes:
+    """A fixed source made by code."""
+
+    def __init__(self) -> None:
+        self.items = [blocks(0), blocks(1)]
+
+    def fingerprint(self) -> dict[str, object]:
+        return {"kind": "test"}
+
+    def volumes(self) -> list[LabelledVolume]:
+        return self.items
+
+    def reject(self, masks: list[torch.Tensor]) -> None:
+        self.items = [replace(v, rejected=m) for v, m in zip(self.items, masks, strict=True)]
+
+    def draw(self, rng: np.random.Generator) -> LabelledVolume:
+        return self.items[rng.integers(2)]
+
+
+def blocks(seed: int) -> LabelledVolume:
+    image = torch.full((40, 44, 36), BACKGROUND)
+    labels = torch.zeros(image.shape, dtype=torch.uint8)
+    image[4:36, 4:40, 4:32] = 0
+    labels[4:36, 4:40, 4:32] = 2
+    image[10:20, 10:20, 10:20] = 2
+    labels[10:20, 10:20, 10:20] = 12
+    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(seed))
+    return LabelledVolume(image + 0.05 * noise * (image > BACKGROUND), labels)
+
+
+def constant_network(label: float, flip: float) -> HetsegNet:
+    """Says the same everywhere: logits of the head's bias alone."""
+    network = HetsegNet(SMALL).eval()
+    with torch.no_grad():
+        network.head.weight.zero_()
+        network.head.bias[:N_TASKS] = label
+        network.head.bias[N_TASKS:] = flip
+    return network
+
+
+def test_confident_contradictions_are_rejected_and_others_kept():
+    volume = blocks(0)
+    truth = torch.from_numpy(task_membership())[volume.labels.int()].movedim(-1, 0)
+    inside = volume.image > BACKGROUND
+    sure = find_sporadic_errors(constant_network(-5, -12), volume, (40, 36), 0.001)
+    flags = unpack_tasks(sure)[..., :].movedim(1, 0)
+    assert torch.equal(flags & inside, truth & inside)  # it denies every label there is
+    unsure = find_sporadic_errors(constant_network(-5, 0), volume, (40, 36), 0.001)
+    assert not unsure.any()
+
+
+def test_flags_pack_mirror_and_unpack():
+    flags = torch.rand(N_TASKS, 5, 6, generator=torch.Generator().manual_seed(0)) > 0.5
+    packed = pack_tasks(flags)
+    assert torch.equal(unpack_tasks(packed[None])[0], flags)
+    labels = torch.tensor([[12, 51, 16, 2]], dtype=torch.uint8)
+    table = torch.from_numpy(task_membership())
+    one = pack_tasks(table[labels.int()].movedim(-1, 0))
+    mirrored = torch.from_numpy(mirror_labels())[labels.long()]
+    other = pack_tasks(table[mirrored.int()].movedim(-1, 0))
+    assert torch.equal(mirror_tasks(one), other)
+
+
+def test_dice_ignores_what_is_left_out():
+    labels = torch.zeros(1, N_TASKS, 4, 4)
+    labels[:, PUTAMEN, :2] = 1
+    logits = torch.where(labels > 0, 50.0, -50.0)
+    logits[:, PUTAMEN, 3] = 50
+    assert float(soft_dice_loss(logits, labels)) > 0.1
+    kept = torch.ones_like(labels)
+    kept[:, PUTAMEN, 3] = 0
+    assert float(soft_dice_loss(logits, labels, kept)) == pytest.approx(0, abs=1e-6)
+
+
+def test_the_paper_looks_at_restart_120_and_every_20_after():
+    rejection = with_rejection(paper_recipe("label-flip")).rejection
+    assert (rejection.first, rejection.every) == (240_000, 40_000)
+    assert [s for s in range(0, 400_000, 2000) if rejection.due(s)][:3] == [
+        240_000,
+        280_000,
+        320_000,
+    ]
+
+
+def config() -> TrainingConfig:
+    return TrainingConfig(
+        network=SMALL,
+        sampling=SamplingConfig(patch=(40, 36), volumes_per_block=2, stacks_per_volume=4),
+        samples=40,
+        schedule=Schedule(warmup=2),
+        rejection=RejectionConfig(first=3, every=3, confidence=0.4),
+    )
+
+
+def losses_of(out: Path, stop_after: int | None = None) -> list[float]:
+    options = RunOptions(out, torch.device("cpu"), workers=0, stop_after=stop_after)
+    trainer = Trainer(config(), TwoVolumes(), options)
+    trainer.resume()
+    return [report.loss for report in trainer.run()]
+
+
+@pytest.mark.parametrize("stop", [3, 5])
+def test_rejection_resumes_exactly_and_leaves_its_masks(tmp_path, stop):
+    whole = losses_of(tmp_path / "whole")
+    parts = losses_of(tmp_path / "parts", stop) + losses_of(tmp_path / "parts")
+    assert parts == whole
+    names = sorted(p.name for p in (tmp_path / "whole" / "rejected").iterdir())
+    assert len(names) == 6  # three looks, two scans
+    assert names[0] == "step-00000003_scan-000_rejected.nii.gz"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--label-maps", "."], "--scans"),
+        (["--scans", ".", "--system", "plain"], "label-flip"),
+    ],
+)
+def test_rejection_is_refused_where_it_makes_no_sense(tmp_path, arguments, message):
+    done = run_cli("hetseg-train", tmp_path / "run", *arguments, "--reject-sporadic")
+    assert done.code == 2
+    assert message in done.err
+    assert "Traceback" not in done.err
