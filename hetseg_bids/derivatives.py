@@ -37,53 +37,56 @@ class OutputPaths:
     folder : Path
         ``OUT/sub-X[/ses-Y]/anat``.
     stem : str
-        ``sub-X[_ses-Y]...``, possibly with ``_res-1mm``.
+        ``sub-X[_ses-Y]...``: the entities of the T1w.
+    resolution : str
+        ``_res-1mm`` or nothing; BIDS puts it between seg and desc.
     report : Path
     """
 
     folder: Path
     stem: str
+    resolution: str
     report: Path
 
-    def file(self, ending: str) -> Path:
-        """A file of the scan, e.g. ``file("seg-hetseg_dseg.nii.gz")``."""
-        return self.folder / f"{self.stem}_{ending}"
+    def _segmentation(self, ending: str) -> Path:
+        return self.folder / f"{self.stem}_seg-hetseg{self.resolution}_{ending}"
 
     @property
     def dseg(self) -> Path:
         """Labels."""
-        return self.file("seg-hetseg_dseg.nii.gz")
+        return self._segmentation("dseg.nii.gz")
 
     @property
     def flip(self) -> Path:
         """4-D flip probabilities."""
-        return self.file("seg-hetseg_desc-labelflip_probseg.nii.gz")
+        return self._segmentation("desc-labelflip_probseg.nii.gz")
 
     @property
     def probseg(self) -> Path:
         """4-D probabilities of the structures."""
-        return self.file("seg-hetseg_probseg.nii.gz")
+        return self._segmentation("probseg.nii.gz")
 
     @property
     def mask(self) -> Path:
         """Brain mask."""
-        return self.file("desc-brain_mask.nii.gz")
+        return self.folder / f"{self.stem}{self.resolution}_desc-brain_mask.nii.gz"
 
     @property
     def morph(self) -> Path:
         """Volumes."""
-        return self.file("seg-hetseg_morph.tsv")
+        return self._segmentation("morph.tsv")
 
     @property
     def record(self) -> Path:
         """Sidecar of the dseg: written last, so its presence means a complete scan."""
-        return self.file("seg-hetseg_dseg.json")
+        return self._segmentation("dseg.json")
 
 
 def output_paths(out_dir: Path, scan: Scan, settings: Settings) -> OutputPaths:
     """Where a scan's results go."""
-    stem = scan.stem + ("_res-1mm" if settings.output_resolution == "1mm" else "")
-    return OutputPaths(out_dir / scan.anat_folder, stem, out_dir / f"{stem}.html")
+    resolution = "_res-1mm" if settings.output_resolution == "1mm" else ""
+    report = out_dir / f"{scan.stem}{resolution}.html"
+    return OutputPaths(out_dir / scan.anat_folder, scan.stem, resolution, report)
 
 
 def write_dataset_description(out_dir: Path, bids_dir: Path) -> None:
@@ -167,7 +170,7 @@ def write_tables(paths: OutputPaths, table: pd.DataFrame) -> None:
             "color": ["#{:02x}{:02x}{:02x}".format(*s.color) for s in STRUCTURES],
         }
     )
-    with atomic_path(paths.file("seg-hetseg_dseg.tsv")) as temporary:
+    with atomic_path(paths.dseg.with_name(paths.record.stem + ".tsv")) as temporary:
         labels.to_csv(temporary, sep="\t", index=False)
 
 

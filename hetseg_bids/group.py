@@ -10,7 +10,8 @@ from hetseg_bids.errors import InputError
 from hetseg_bids.files import atomic_path, write_json
 from hetseg_bids.morphometry import COLUMNS
 
-_ENDING = "_seg-hetseg_morph.tsv"
+_ENDING = "_morph.tsv"
+_MARK = "_seg-hetseg"
 
 
 def write_group_table(out_dir: Path) -> Path:
@@ -21,13 +22,13 @@ def write_group_table(out_dir: Path) -> Path:
     InputError
         If there are no finished scans.
     """
-    tables = sorted(out_dir.glob(f"sub-*/**/*{_ENDING}"))
+    tables = sorted(out_dir.glob(f"sub-*/**/*{_MARK}*{_ENDING}"))
     if not tables:
         raise InputError(f"{out_dir}: no finished scans; run the participant level first")
     rows = []
     for path in tables:
         table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
-        stem = path.name.removesuffix(_ENDING)
+        stem = path.name.removesuffix(_ENDING).replace(_MARK, "")
         parts = dict(part.split("-", 1) for part in stem.split("_") if "-" in part)
         table.insert(0, "participant_id", f"sub-{parts['sub']}")
         table.insert(1, "session_id", f"ses-{parts['ses']}" if "ses" in parts else "n/a")

@@ -41,13 +41,13 @@ def find_matches(references: Path, derivatives: Path) -> list[Match]:
     InputError
         If nothing matches, or a reference has no segmentation.
     """
-    found = sorted(p for p in references.rglob("*_dseg.nii*") if "_seg-hetseg_" not in p.name)
+    found = sorted(p for p in references.rglob("*_dseg.nii*") if "_seg-hetseg" not in p.name)
     if not found:
         raise InputError(f"{references}: no *_dseg.nii.gz to compare with")
     matches, missing = [], []
     for reference in found:
         name = reference.name.split("_dseg.")[0]
-        hits = sorted(derivatives.rglob(f"{name}_*seg-hetseg_dseg.nii.gz"))
+        hits = sorted(derivatives.rglob(f"{name}_*seg-hetseg*_dseg.nii.gz"))
         if hits:
             matches.append(Match(name, hits[0], reference))
         else:
