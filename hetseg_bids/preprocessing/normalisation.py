@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,11 +27,12 @@ def standardise(image: Tensor, mask: Tensor) -> Tensor:
     ValueError
         If the mask is empty or the image is constant inside it.
     """
-    inside = image[mask]
+    inside = image[mask].numpy()
     if not len(inside):
         raise ValueError("brain mask is empty")
-    spread = inside.std()
+    # numpy: torch's sums depend on the number of threads, and with them the sample stream
+    mean, spread = float(inside.mean(dtype=np.float64)), float(inside.std(dtype=np.float64))
     if not spread > 0:
         raise ValueError("image is constant inside the brain mask")
-    scores = ((image - inside.mean()) / spread).clamp_(-CLIP, CLIP)
+    scores = ((image - mean) / spread).clamp_(-CLIP, CLIP)
     return torch.where(mask, scores, torch.tensor(BACKGROUND))
