@@ -63,8 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--compile",
         action="store_true",
-        help="fuse the step with torch.compile: about twice as fast on a CPU, "
-        "needs a C++ compiler",
+        help="fuse the step with torch.compile: about twice as fast on a CPU, needs a C++ compiler",
     )
     parser.add_argument("--no-amp", action="store_true", help="float32 instead of bfloat16")
     parser.add_argument(
