@@ -9,11 +9,11 @@ from tqdm import tqdm
 
 from hetseg_bids.config import RunConfig
 from hetseg_bids.derivatives import write_dataset_description
-from hetseg_bids.devices import resolve_device
+from hetseg_bids.devices import resolve_device, set_threads
 from hetseg_bids.discovery import find_scans
 from hetseg_bids.errors import InputError
 from hetseg_bids.models import load_model
-from hetseg_bids.workflow import Outcome, ScanStages, run_scans, set_threads
+from hetseg_bids.workflow import Outcome, ScanStages, run_scans
 
 
 def run_participants(config: RunConfig) -> int:

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from hetseg_bids.planes import PLANES
 
+BIDS_VERSION = "1.10.0"
+SYSTEMS = ("plain", "predictive-variance", "label-flip")  # rows of design section 1
+
 
 @dataclass(frozen=True)
 class Selection:

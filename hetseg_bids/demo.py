@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
+from hetseg_bids.config import BIDS_VERSION
 from hetseg_bids.errors import InputError
 from hetseg_bids.files import atomic_path, write_json, write_text
 
@@ -37,7 +38,7 @@ def write_demo_dataset(bids_dir: Path) -> Path:
         bids_dir / "dataset_description.json",
         {
             "Name": "MNI152 2009a symmetric T1w template",
-            "BIDSVersion": "1.10.0",
+            "BIDSVersion": BIDS_VERSION,
             "DatasetType": "raw",
             "Authors": ["McConnell Brain Imaging Centre, Montreal Neurological Institute"],
             "HowToAcknowledge": "Fonov et al. 2011, NeuroImage 54:313-327",

@@ -15,14 +15,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from hetseg_bids import __version__
-from hetseg_bids.config import Settings
+from hetseg_bids.config import BIDS_VERSION, Settings
 from hetseg_bids.discovery import Scan
 from hetseg_bids.files import atomic_path, write_json, write_text
 from hetseg_bids.morphometry import COLUMNS
 from hetseg_bids.segmentation import Segmentation
 from hetseg_bids.structures import STRUCTURES
 
-BIDS_VERSION = "1.10.0"
 _Q_MAX = 0.5
 _LEVELS = 255
 _COMPRESSION = 4  # larger levels cost seconds and save little on label images
@@ -90,7 +89,7 @@ def output_paths(out_dir: Path, scan: Scan, settings: Settings) -> OutputPaths:
 
 
 def write_dataset_description(out_dir: Path, bids_dir: Path) -> None:
-    """Write OUT/dataset_description.json unless this version's is there already."""
+    """Write OUT/dataset_description.json, and OUT/.bidsignore unless there is one."""
     content = {
         "Name": "hetseg: brain structure segmentation with label-flip uncertainty",
         "BIDSVersion": BIDS_VERSION,
@@ -125,10 +124,7 @@ def save_image(
     path: Path, data: npt.NDArray[np.generic], affine: npt.NDArray[np.float64], *, intent: str
 ) -> None:
     """Write a NIfTI image in scanner space."""
-    image = nib.Nifti1Image(data, affine, dtype=data.dtype)
-    image.set_qform(affine, 1)
-    image.set_sform(affine, 1)
-    image.header.set_xyzt_units("mm")
+    image = _scanner_image(data, affine)
     image.header.set_intent(intent)
     _save(image, path)
 
@@ -139,12 +135,19 @@ def save_scaled(
     """Write (28, x, y, z) probabilities as a 4-D uint8 image scaled to 0..`highest`."""
     levels = np.rint(values * (_LEVELS / highest)).clip(0, _LEVELS).astype(np.uint8)
     data = np.moveaxis(result.full(levels), 0, -1)
-    image = nib.Nifti1Image(data, result.grid.affine, dtype=np.uint8)
-    image.set_qform(result.grid.affine, 1)
-    image.set_sform(result.grid.affine, 1)
-    image.header.set_xyzt_units("mm")
+    image = _scanner_image(data, result.grid.affine)
     image.header.set_slope_inter(highest / _LEVELS, 0)
     _save(image, path)
+
+
+def _scanner_image(
+    data: npt.NDArray[np.generic], affine: npt.NDArray[np.float64]
+) -> nib.Nifti1Image:
+    image = nib.Nifti1Image(data, affine, dtype=data.dtype)
+    image.set_qform(affine, 1)
+    image.set_sform(affine, 1)
+    image.header.set_xyzt_units("mm")
+    return image
 
 
 def _save(image: nib.Nifti1Image, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Which device computes."""
+"""Which device computes, with how many threads."""
 
 from __future__ import annotations
 
@@ -34,3 +34,9 @@ def resolve_device(name: str) -> torch.device:
     elif device.type not in ("cpu", "mps"):
         raise InputError(f"--device {name}: use auto, cpu, cuda, cuda:N or mps")
     return device
+
+
+def set_threads(threads: int | None) -> None:
+    """Limit the CPU threads of this process; None leaves torch's choice."""
+    if threads:
+        torch.set_num_threads(threads)

@@ -14,18 +14,20 @@ from hetseg_bids.errors import InputError
 
 log = logging.getLogger(__name__)
 _SUFFIXES = (".nii.gz", ".nii")
-# entities of a T1w file that its derivatives keep, in BIDS order
-ENTITY_KEYS = {
-    "subject": "sub",
-    "session": "ses",
-    "acquisition": "acq",
-    "ceagent": "ce",
-    "reconstruction": "rec",
-    "run": "run",
-    "echo": "echo",
-    "part": "part",
-    "chunk": "chunk",
-}
+# what a filter file may name: the entities of a T1w file
+_ENTITIES = frozenset(
+    (
+        "subject",
+        "session",
+        "acquisition",
+        "ceagent",
+        "reconstruction",
+        "run",
+        "echo",
+        "part",
+        "chunk",
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ def _read_filter(path: Path) -> dict[str, Any]:
         raise InputError(f'--bids-filter-file {path}: needs an entry "t1w"') from None
     for key in ("suffix", "datatype", "extension"):
         filters.pop(key, None)
-    unknown = set(filters) - set(ENTITY_KEYS)
+    unknown = set(filters) - _ENTITIES
     if unknown:
         raise InputError(f"--bids-filter-file {path}: unknown entities {sorted(unknown)}")
     return filters

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 
 from hetseg_bids import __version__, derivatives
 from hetseg_bids.config import RunConfig, Settings
@@ -200,9 +199,3 @@ def _mask_of(scan: Scan, config: RunConfig) -> Path | None:
         f"{scan.path}: --brain-extraction mask needs {scan.stem}_desc-brain_mask.nii.gz "
         "beside it or under derivatives/*/"
     )
-
-
-def set_threads(threads: int | None) -> None:
-    """Limit the threads of this process."""
-    if threads:
-        torch.set_num_threads(threads)

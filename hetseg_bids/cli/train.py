@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from hetseg_bids.config import SYSTEMS
 from hetseg_bids.errors import InputError
 
 
@@ -32,9 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="train on the T1w + dseg pairs of a BIDS-derivatives dataset (skull-stripped T1w)",
     )
-    parser.add_argument(
-        "--system", choices=("plain", "predictive-variance", "label-flip"), default="label-flip"
-    )
+    parser.add_argument("--system", choices=SYSTEMS, default="label-flip")
     parser.add_argument(
         "--recipe",
         choices=("fast", "paper"),

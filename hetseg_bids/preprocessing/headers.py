@@ -29,8 +29,6 @@ class T1w:
         Finite; NaN and infinite voxels were set to zero.
     affine : (4, 4) float64 array
         Voxel to scanner RAS, mm.
-    header : nibabel header
-        Of the stored image, for writing results on the same grid.
     warnings : tuple of str
         What was odd but usable.
     """
@@ -38,7 +36,6 @@ class T1w:
     path: Path
     data: npt.NDArray[np.float32]
     affine: npt.NDArray[np.float64]
-    header: nib.Nifti1Header
     warnings: tuple[str, ...] = ()
 
 
@@ -73,8 +70,7 @@ def read_t1w(path: Path) -> T1w:
     if low == high:
         what = "zero" if low == 0 else f"{low:g}"
         raise InputError(f"{path}: every voxel is {what}; convert or transfer the scan again")
-    header = nib.Nifti1Header.from_header(image.header, check=False)
-    return T1w(path, data, affine, header, tuple(warnings))
+    return T1w(path, data, affine, tuple(warnings))
 
 
 def _check_shape(path: Path, image: nib.Nifti1Image) -> None:

@@ -14,7 +14,7 @@ from hetseg_bids.errors import InputError
 from hetseg_bids.images import Grid, read_labels
 from hetseg_bids.preprocessing import brain_extraction as strip
 from hetseg_bids.preprocessing.conform import resample, working_grid
-from hetseg_bids.preprocessing.headers import T1w, read_t1w
+from hetseg_bids.preprocessing.headers import read_t1w
 from hetseg_bids.preprocessing.normalisation import standardise
 
 
@@ -24,8 +24,6 @@ class PreparedImage:
 
     Attributes
     ----------
-    source : T1w
-        The image as stored.
     native, working : Grid
     image : (X, Y, Z) float32 tensor
         Standard scores on the working grid.
@@ -36,7 +34,6 @@ class PreparedImage:
     warnings : tuple of str
     """
 
-    source: T1w
     native: Grid
     working: Grid
     image: Tensor
@@ -77,7 +74,7 @@ def prepare(path: Path, extraction: str = "auto", mask_path: Path | None = None)
         scores = standardise(conformed, inside)
     except (InputError, ValueError) as error:
         raise InputError(f"{path}: {error}") from None
-    return PreparedImage(scan, native, working, scores, inside, method, scan.warnings)
+    return PreparedImage(native, working, scores, inside, method, scan.warnings)
 
 
 def _brain_mask(

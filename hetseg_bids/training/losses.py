@@ -8,17 +8,16 @@ the label logits a, the second half the uncertainty maps v.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from hetseg_bids.config import SYSTEMS
 from hetseg_bids.structures import N_TASKS
 from hetseg_bids.uncertainty import trained_flip
 
-System = Literal["plain", "predictive-variance", "label-flip"]
-SYSTEMS: tuple[str, ...] = get_args(System)
 GAMMA = 2.0
 
 

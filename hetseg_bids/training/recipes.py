@@ -30,7 +30,7 @@ class TrainingConfig:
     Attributes
     ----------
     system : str
-        One of `losses.SYSTEMS`.
+        One of `config.SYSTEMS`.
     network : NetworkConfig
     sampling : SamplingConfig
     samples : int

@@ -13,7 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from hetseg_bids import __version__
-from hetseg_bids.devices import resolve_device
+from hetseg_bids.devices import resolve_device, set_threads
 from hetseg_bids.errors import InputError
 from hetseg_bids.models import Plan, save_model
 from hetseg_bids.preprocessing.normalisation import BACKGROUND, CLIP
@@ -59,8 +59,7 @@ def train(request: TrainingRequest) -> None:
     ValueError
         If the output folder holds another run.
     """
-    if request.threads:
-        torch.set_num_threads(request.threads)
+    set_threads(request.threads)
     config = RECIPES[request.recipe](request.system, samples=request.samples, seed=request.seed)
     if request.reject_sporadic:
         _check_rejection(request)

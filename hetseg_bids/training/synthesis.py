@@ -24,7 +24,6 @@ from hetseg_bids.training.volumes import FRAME, LabelledVolume, centre_in_frame
 
 _CSF = 24
 _FIRST_EXTRACEREBRAL = 200
-_LAST_EXTRACEREBRAL = 230
 
 
 @dataclass(frozen=True)
