@@ -16,7 +16,7 @@ from hetseg_bids.preprocessing.conform import nearest
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
 from hetseg_bids.preprocessing.pipeline import prepare
 from hetseg_bids.structures import MAX_ASEG_ID
-from hetseg_bids.training.volumes import FRAME, LabelledVolume, centre_in_frame
+from hetseg_bids.training.volumes import FRAME, LabelledVolume, centre_in_frame, frame_corner
 
 _EXTENSIONS = (".nii.gz", ".nii")
 
@@ -112,7 +112,10 @@ def read_pair(pair: Pair, brain_extraction: str) -> LabelledVolume:
     centre = (places.min(axis=0) + places.max(axis=0)) / 2
     image = centre_in_frame(prepared.image.numpy(), centre, FRAME, fill=BACKGROUND)
     framed = centre_in_frame(labels.numpy(), centre, FRAME)
-    return LabelledVolume(torch.from_numpy(image), torch.from_numpy(framed))
+    corner = np.eye(4)
+    corner[:3, 3] = frame_corner(centre, FRAME)
+    affine = prepared.working.affine @ corner
+    return LabelledVolume(torch.from_numpy(image), torch.from_numpy(framed), affine=affine)
 
 
 def conform_labels(path: Path, native: Grid, working: Grid) -> Tensor:

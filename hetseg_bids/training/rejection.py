@@ -24,7 +24,7 @@ from hetseg_bids.planes import PLANES
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
 from hetseg_bids.structures import N_TASKS, task_membership
 from hetseg_bids.training.tasks import pack_tasks
-from hetseg_bids.training.volumes import FRAME, LabelledVolume
+from hetseg_bids.training.volumes import LabelledVolume
 from hetseg_bids.uncertainty import trained_flip
 
 _FILE = re.compile(r"step-(\d+)_scan-(\d+)_rejected\.nii\.gz")
@@ -88,14 +88,15 @@ def find_sporadic_errors(
     return rejected
 
 
-def save_masks(folder: Path, step: int, masks: list[Tensor]) -> None:
-    """Write one int32 NIfTI image a scan, on the training frame, for eyes and for resuming."""
-    affine = np.eye(4)
-    affine[:3, 3] = -(np.array(FRAME) - 1) / 2
-    for scan, mask in enumerate(masks):
+def save_masks(
+    folder: Path, step: int, volumes: list[LabelledVolume], masks: list[Tensor]
+) -> None:
+    """Write one int32 NIfTI image a scan, for eyes (it lies over the scan) and for resuming."""
+    for scan, (volume, mask) in enumerate(zip(volumes, masks, strict=True)):
         path = folder / f"step-{step:08d}_scan-{scan:03d}_rejected.nii.gz"
         with atomic_path(path) as temporary:
-            nib.save(nib.Nifti1Image(mask.numpy(), affine, dtype=np.int32), temporary)
+            image = nib.Nifti1Image(mask.numpy(), volume.affine, dtype=np.int32)
+            nib.save(image, temporary)
 
 
 def load_masks(folder: Path, step: int) -> list[Tensor] | None:

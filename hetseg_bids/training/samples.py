@@ -128,27 +128,25 @@ def cut_random_stack(
     """One augmented stack and the labels of its middle slice."""
     plane = list(PLANES.values())[rng.integers(len(PLANES))]
     transform = sample_transform(rng, config.augmentation)
-    across = _random_slice(rng, volume.labels, plane, config.structure_rate)
+    across = _random_slice(rng, volume, plane, config.structure_rate)
     centre = (np.array(volume.labels.shape) - 1) / 2
     centre[plane.axes[0]] = across
     return resample_stack(volume, plane, centre, transform, config.patch)
 
 
 def _random_slice(
-    rng: np.random.Generator, labels: Tensor, plane: Plane, structure_rate: float
+    rng: np.random.Generator, volume: LabelledVolume, plane: Plane, structure_rate: float
 ) -> float:
-    axis = plane.axes[0]
+    present = volume.presence[plane.axes[0]]
     if rng.random() < structure_rate:
         structure = STRUCTURES[rng.integers(len(STRUCTURES))]
-        present = labels == structure.label
+        holds = present[:, structure.label]
     else:
-        present = labels > 0
-    others = [i for i in range(3) if i != axis]
-    counts = present.sum(dim=others)
-    places = torch.nonzero(counts)
+        holds = present[:, 1:].any(axis=1)
+    places = np.flatnonzero(holds)
     if not len(places):
-        places = torch.arange(labels.shape[axis])[:, None]
-    return float(places[rng.integers(len(places)), 0])
+        places = np.arange(len(holds))
+    return float(places[rng.integers(len(places))])
 
 
 def resample_stack(

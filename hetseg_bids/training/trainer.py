@@ -173,14 +173,15 @@ class Trainer:
         source = self._fixed_source()
         patch = self.config.sampling.patch
         self.network.eval()
+        volumes = source.volumes()
         masks = [
             find_sporadic_errors(self.network, volume, patch, rejection.confidence)
-            for volume in source.volumes()
+            for volume in volumes
         ]
         self.network.train()
         count = sum(int((mask != 0).sum()) for mask in masks)
         log.info("step %d: labels of %d voxels rejected", self.step, count)
-        save_masks(self.options.out / MASKS_NAME, self.step, masks)
+        save_masks(self.options.out / MASKS_NAME, self.step, volumes, masks)
         source.reject(masks)
 
     def _take_up_masks(self) -> None:

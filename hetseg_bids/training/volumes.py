@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -10,6 +11,14 @@ import numpy.typing as npt
 from torch import Tensor
 
 FRAME = (160, 192, 160)  # mm: holds an adult brain, RAS
+_IDS = 256
+
+
+def frame_affine() -> npt.NDArray[np.float64]:
+    """Voxel to mm of a frame that lies nowhere in particular: its middle is the origin."""
+    affine = np.eye(4)
+    affine[:3, 3] = -(np.array(FRAME) - 1) / 2
+    return affine
 
 
 @dataclass(frozen=True)
@@ -24,11 +33,26 @@ class LabelledVolume:
         aseg ids the network is trained on (weak labels).
     rejected : (X, Y, Z) int32 tensor or None
         Bit t is set where the label of task t is left out of the loss.
+    affine : (4, 4) float array
+        Voxel to scanner mm, so that what is written on the frame lies over the scan.
     """
 
     image: Tensor
     labels: Tensor
     rejected: Tensor | None = None
+    affine: npt.NDArray[np.float64] = field(default_factory=frame_affine)
+
+    @cached_property
+    def presence(self) -> tuple[npt.NDArray[np.bool_], ...]:
+        """For each axis a (size, 256) table: which ids occur in which slice."""
+        labels = self.labels.numpy()
+        tables = []
+        for axis, size in enumerate(labels.shape):
+            table = np.zeros((size, _IDS), dtype=bool)
+            for row, part in zip(table, np.moveaxis(labels, axis, 0), strict=True):
+                row[part] = True
+            tables.append(table)
+        return tuple(tables)
 
 
 class VolumeSource(Protocol):
@@ -56,6 +80,13 @@ class FixedSource(VolumeSource, Protocol):
         ...
 
 
+def frame_corner(
+    centre: npt.NDArray[np.floating], shape: tuple[int, ...]
+) -> tuple[int, ...]:
+    """The voxel that becomes (0, 0, 0) when `centre` lands in the middle of `shape`."""
+    return tuple(round(float(c)) - n // 2 for c, n in zip(centre, shape, strict=True))
+
+
 def centre_in_frame(
     volume: npt.NDArray[np.generic],
     centre: npt.NDArray[np.floating],
@@ -65,8 +96,7 @@ def centre_in_frame(
     """Crop and pad so that voxel `centre` lands in the middle of `shape`."""
     out = np.full(shape, fill, dtype=volume.dtype)
     source, target = [], []
-    for size, want, middle in zip(volume.shape, shape, centre, strict=True):
-        start = round(float(middle)) - want // 2
+    for size, want, start in zip(volume.shape, shape, frame_corner(centre, shape), strict=True):
         low, high = max(0, start), min(size, start + want)
         source.append(slice(low, high))
         target.append(slice(low - start, high - start))
