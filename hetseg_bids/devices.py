@@ -40,3 +40,17 @@ def set_threads(threads: int | None) -> None:
     """Limit the CPU threads of this process; None leaves torch's choice."""
     if threads:
         torch.set_num_threads(threads)
+
+
+def autocast(device: torch.device, *, wanted: bool = True) -> torch.autocast:
+    """bfloat16 autocast where the device computes in it, a context that does nothing elsewhere."""
+    return torch.autocast(
+        device.type, dtype=torch.bfloat16, enabled=wanted and _computes_bf16(device)
+    )
+
+
+def _computes_bf16(device: torch.device) -> bool:
+    if device.type == "cpu":
+        # without these instructions bf16 is emulated and slower than float32
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return device.type == "cuda"

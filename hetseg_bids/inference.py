@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hetseg_bids.devices import autocast
 from hetseg_bids.models import Model
 from hetseg_bids.network import DOWNSAMPLING, STACK_DEPTH, HetsegNet
 from hetseg_bids.planes import PLANES, Plane
@@ -105,6 +106,7 @@ def add_view(
     patch: tuple[int, int],
     keep: Tensor,
     total: Tensor,
+    wanted: Tensor | None = None,
 ) -> Iterator[int]:
     """Add one view's logits to `total`, in place; yields the slices of each pass.
 
@@ -119,6 +121,8 @@ def add_view(
     keep : (C,) int tensor
         Output channels to keep.
     total : (C, x, y, z) float32 tensor
+    wanted : (slices of the plane,) bool tensor, optional
+        Passes without a wanted slice are left out.
     """
     device = next(network.parameters()).device
     stack, window = _padded_stack(image, plane, patch)
@@ -128,8 +132,11 @@ def add_view(
     chunk = _CHUNK.get(device.type, 8)
     for start in range(0, depth, chunk):
         stop = min(start + chunk, depth)
+        if wanted is not None and not wanted[start:stop].any():
+            yield stop - start
+            continue
         block = stack[start : stop + 2 * _REACH].to(device)
-        with torch.inference_mode(), _autocast(device):
+        with torch.inference_mode(), autocast(device):
             output = network.forward_block(block)
         logits = output[:, keep, window[0], window[1]].float().cpu()
         into[:, start:stop] += logits.transpose(0, 1)
@@ -160,13 +167,3 @@ def _kept_outputs(model: Model) -> Tensor:
     label = np.arange(N_STRUCTURES)
     kept = np.concatenate((label, label + N_TASKS)) if model.plan.heteroscedastic else label
     return torch.from_numpy(kept)
-
-
-def _autocast(device: torch.device) -> torch.autocast:
-    enabled = device.type == "cuda" or (device.type == "cpu" and _cpu_has_bf16())
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
-
-
-def _cpu_has_bf16() -> bool:
-    # without these instructions bf16 is emulated and slower than float32
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 
 @dataclass(frozen=True)
 class Plane:
@@ -28,3 +31,10 @@ CORONAL = Plane("coronal", (1, 0, 2))
 SAGITTAL = Plane("sagittal", (0, 1, 2))
 
 PLANES: dict[str, Plane] = {plane.name: plane for plane in (AXIAL, CORONAL, SAGITTAL)}
+
+
+def display_slice(
+    volume: npt.NDArray[np.generic], plane: Plane, place: int
+) -> npt.NDArray[np.generic]:
+    """A slice of a RAS volume as people expect it: superior or anterior up, left on the right."""
+    return np.take(volume, place, axis=plane.axes[0]).T[::-1, ::-1]

@@ -43,7 +43,16 @@ class Structure:
     @property
     def title(self) -> str:
         """Name for people, e.g. ``Left thalamus``."""
-        return self.name.replace("_", " ").capitalize().replace(" dc", " DC")
+        return _for_people(self.name)
+
+    @property
+    def both_sides(self) -> str:
+        """Name for people of the structure and its partner, e.g. ``Thalamus``."""
+        return _for_people(self.name.removeprefix("left_").removeprefix("right_"))
+
+
+def _for_people(name: str) -> str:
+    return name.replace("_", " ").capitalize().replace(" dc", " DC")
 
 
 @dataclass(frozen=True)
@@ -166,6 +175,19 @@ def mirror_labels() -> npt.NDArray[np.uint8]:
     pairs = zip(_hemisphere_members("L"), _hemisphere_members("R"), strict=True)
     for left, right in pairs:
         table[left], table[right] = right, left
+    return table
+
+
+def color_table() -> npt.NDArray[np.uint8]:
+    """RGBA of every value hetseg writes, transparent elsewhere.
+
+    Returns
+    -------
+    table : (256, 4) uint8 array
+    """
+    table = np.zeros((MAX_ASEG_ID + 1, 4), dtype=np.uint8)
+    for structure in STRUCTURES:
+        table[structure.label] = (*structure.color, 255)
     return table
 
 

@@ -1,4 +1,4 @@
-"""``hetseg-evaluate``: Dice, HD95 and volume error against reference segmentations."""
+"""``hetseg-evaluate``: systems against reference segmentations, and against each other."""
 
 from __future__ import annotations
 
@@ -15,32 +15,78 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="hetseg-evaluate",
         description="Compare hetseg's dseg images with references (FreeSurfer aseg ids) on "
-        "the same grid, named sub-X[_...]_dseg.nii.gz.",
+        "the same grid, named sub-X[_...]_dseg.nii.gz, and systems with each other.",
     )
     parser.add_argument("references", type=Path, help="folder with reference dseg images")
-    parser.add_argument("derivatives", type=Path, help="output folder of hetseg")
-    parser.add_argument("--out", type=Path, help="TSV with a row a scan and structure")
+    parser.add_argument(
+        "derivatives",
+        nargs="+",
+        metavar="[NAME=]DIR",
+        help="output folders of hetseg; the same NAME again is another run (seed) of that system",
+    )
+    parser.add_argument("--out", type=Path, help="TSV with a row a system, run, scan and structure")
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="DIR",
+        help="write scores, Table 1 (TSV and Markdown), Wilcoxon tests between systems with "
+        "Holm's correction, and label-flip overlays of scans whose T1w lies beside the reference",
+    )
+    parser.add_argument(
+        "--curves",
+        nargs="+",
+        default=[],
+        metavar="NAME=RUN",
+        help="with --report: draw learning curves from output folders of hetseg-train --validate",
+    )
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    args = build_parser().parse_args(argv)
-    import pandas as pd
-    from tqdm import tqdm
-
-    from hetseg_bids.evaluation.compare import evaluate, find_matches, summary, write_scores
-
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.curves and args.report is None:
+        parser.error("--curves needs --report")
     try:
-        matches = find_matches(args.references, args.derivatives)
-        scores = pd.concat([evaluate(m) for m in tqdm(matches, unit="scan", disable=None)])
-        if args.out is not None:
-            write_scores(scores, args.out)
+        _evaluate(args)
     except InputError as error:
         print(f"hetseg-evaluate: {error}", file=sys.stderr)
         return 2
-    print(summary(scores))
     return 0
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from hetseg_bids.evaluation import compare, report
+
+    systems = [compare.System(n, runs) for n, runs in _named_folders(args.derivatives).items()]
+    curves = _named_folders(args.curves)
+    scores = compare.score_systems(
+        args.references, systems, lambda work: tqdm(work, unit="scan", disable=None)
+    )
+    if args.out is not None:
+        compare.write_table(scores, args.out)
+    if args.report is not None:
+        report.write_report(scores, args.report)
+        report.write_overlays(args.references, systems, args.report / "overlays")
+        if curves:
+            report.write_curves(curves, args.report)
+    print(compare.summary(scores))
+
+
+def _named_folders(words: Sequence[str]) -> dict[str, tuple[Path, ...]]:
+    """``NAME=DIR`` words, one name's folders together; a bare DIR is called by its own name."""
+    found: dict[str, tuple[Path, ...]] = {}
+    for word in words:
+        name, equals, folder = word.partition("=")
+        if not equals or Path(word).exists():
+            name, folder = Path(word).resolve().name, word
+        if not name or not folder:
+            raise InputError(f"{word}: give NAME=DIR")
+        found[name] = (*found.get(name, ()), Path(folder))
+    return found
 
 
 if __name__ == "__main__":

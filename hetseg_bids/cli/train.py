@@ -33,12 +33,41 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="train on the T1w + dseg pairs of a BIDS-derivatives dataset (skull-stripped T1w)",
     )
+    parser.add_argument(
+        "--synthetic-scans",
+        type=_positive,
+        default=None,
+        metavar="N",
+        help="with --label-maps: draw N synthetic scans once and train on those (default: every "
+        "scan is new)",
+    )
+    parser.add_argument(
+        "--init",
+        default=None,
+        metavar="MODEL",
+        help="start from a shipped model or a model folder of the same network",
+    )
+    parser.add_argument(
+        "--validate",
+        type=Path,
+        default=None,
+        metavar="DIR",
+        help="T1w + dseg pairs never trained on; their Dice goes to OUT/validation.tsv",
+    )
+    parser.add_argument(
+        "--validate-every",
+        type=_positive,
+        default=1000,
+        metavar="N",
+        help="samples from validation to validation (default: %(default)s)",
+    )
     parser.add_argument("--system", choices=SYSTEMS, default="label-flip")
     parser.add_argument(
         "--recipe",
-        choices=("fast", "paper"),
+        choices=("fast", "small", "paper"),
         default="fast",
-        help="fast: for hours on a CPU; paper: McKinley et al., 2 million stacks",
+        help="fast: for hours on a CPU; small: half the width, for minutes; paper: McKinley et "
+        "al., 2 million stacks",
     )
     parser.add_argument(
         "--samples",
@@ -50,7 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--reject-sporadic",
         action="store_true",
         help="leave out labels that all three views contradict with confidence (label-flip on "
-        "--scans); their masks are written to OUT/rejected",
+        "--scans or --synthetic-scans); their masks are written to OUT/rejected",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda[:i] or mps")
@@ -64,7 +93,9 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="fuse the step with torch.compile: about twice as fast on a CPU, needs a C++ compiler",
     )
-    parser.add_argument("--no-amp", action="store_true", help="float32 instead of bfloat16")
+    parser.add_argument(
+        "--no-amp", action="store_true", help="float32 even where the device computes in bfloat16"
+    )
     parser.add_argument(
         "--stop-after", type=int, default=None, metavar="STEPS", help="end this process early"
     )
@@ -72,9 +103,19 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
+    return value
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.synthetic_scans is not None and args.label_maps is None:
+        parser.error("--synthetic-scans needs --label-maps")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         return _train(args)
@@ -90,7 +131,11 @@ def _train(args: argparse.Namespace) -> int:
         TrainingRequest(
             out=args.out,
             label_maps=args.label_maps,
+            synthetic_scans=args.synthetic_scans,
             scans=args.scans,
+            validate=args.validate,
+            validate_every=args.validate_every,
+            init=args.init,
             system=args.system,
             recipe=args.recipe,
             reject_sporadic=args.reject_sporadic,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,20 @@ _DIGITS = 5
 
 
 @dataclass(frozen=True)
+class System:
+    """Results to score: one name, and a folder of derivatives for each run (seed) of it.
+
+    Attributes
+    ----------
+    name : str
+    runs : tuple of Path
+    """
+
+    name: str
+    runs: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
 class Match:
     """A segmentation and its reference.
 
@@ -31,6 +46,38 @@ class Match:
     name: str
     segmentation: Path
     reference: Path
+
+
+def score_systems(
+    references: Path, systems: Sequence[System], progress: Callable[[list], Iterable] = iter
+) -> pd.DataFrame:
+    """Score every run of every system, a row a system, run, scan and structure.
+
+    Parameters
+    ----------
+    references : Path
+    systems : sequence of System
+    progress : callable
+        Wraps the list of scans to score, e.g. ``tqdm``.
+
+    Raises
+    ------
+    InputError
+        See `find_matches` and `evaluate`.
+    """
+    work = [
+        (system.name, run, match)
+        for system in systems
+        for run, folder in enumerate(system.runs)
+        for match in find_matches(references, folder)
+    ]
+    tables = []
+    for name, run, match in progress(work):
+        table = evaluate(match)
+        table.insert(0, "system", name)
+        table.insert(1, "run", run)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
 
 
 def find_matches(references: Path, derivatives: Path) -> list[Match]:
@@ -93,19 +140,20 @@ def evaluate(match: Match) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def write_scores(scores: pd.DataFrame, path: Path) -> None:
-    """Write the scores as TSV."""
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a table as TSV."""
     with atomic_path(path) as temporary:
-        scores.round(_DIGITS).to_csv(temporary, sep="\t", index=False, na_rep="n/a")
+        table.round(_DIGITS).to_csv(temporary, sep="\t", index=False, na_rep="n/a")
 
 
 def summary(scores: pd.DataFrame) -> str:
     """Mean Dice and HD95 a participant, as text for the terminal."""
-    lines = [f"{'participant':28} structures  mean Dice  mean HD95 mm  lowest"]
-    for name, rows in scores.groupby("participant"):
+    lines = [f"{'system':22} {'participant':28} structures  mean Dice  mean HD95 mm  lowest"]
+    for (system, _, name), rows in scores.groupby(["system", "run", "participant"], sort=False):
         worst = rows.loc[rows["dice"].idxmin()]
+        dice, hd95 = rows["dice"].mean(), rows["hd95_mm"].mean()
         lines.append(
-            f"{name:28} {len(rows):10d}  {rows['dice'].mean():9.4f}  {rows['hd95_mm'].mean():12.2f}"
+            f"{system:22} {name:28} {len(rows):10d}  {dice:9.4f}  {hd95:12.2f}"
             f"  {worst['name']} {worst['dice']:.3f}"
         )
     return "\n".join(lines)

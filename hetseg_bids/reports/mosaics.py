@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from hetseg_bids.planes import PLANES, Plane
-from hetseg_bids.structures import STRUCTURES
+from hetseg_bids.planes import PLANES, Plane, display_slice
+from hetseg_bids.structures import color_table
 
 _COLUMNS = 7
 
@@ -59,7 +59,7 @@ def _mosaic(view: View, plane: Plane, *, flip: bool) -> str:
 
     depth = view.image.shape[plane.axes[0]]
     places = np.linspace(0.15 * depth, 0.85 * depth, _COLUMNS).astype(int)
-    rows, columns = _slice(view.image, plane, 0).shape
+    rows, columns = display_slice(view.image, plane, 0).shape
     height = 2.2 * rows / columns
     figure = Figure(figsize=(2.2 * _COLUMNS, height), facecolor="black", dpi=80)
     FigureCanvasAgg(figure)
@@ -67,30 +67,20 @@ def _mosaic(view: View, plane: Plane, *, flip: bool) -> str:
     for i, place in enumerate(places):
         axes = figure.add_axes((i / _COLUMNS, 0, 1 / _COLUMNS, 1))
         axes.axis("off")
-        axes.imshow(_slice(view.image, plane, place), cmap="gray", vmin=low, vmax=high)
+        axes.imshow(display_slice(view.image, plane, place), cmap="gray", vmin=low, vmax=high)
         if flip and view.flip is not None:
-            q = _slice(view.flip, plane, place)
+            q = display_slice(view.flip, plane, place)
             axes.imshow(np.ma.masked_less(q, 0.03), cmap="inferno", vmin=0, vmax=0.5, alpha=0.85)
         else:
-            axes.imshow(_outlines(_slice(view.dseg, plane, place)))
+            axes.imshow(_outlines(display_slice(view.dseg, plane, place)))
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", facecolor="black", metadata={"Software": None})
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _slice(volume: npt.NDArray[np.generic], plane: Plane, place: int) -> npt.NDArray[np.generic]:
-    """A slice as people expect it: superior or anterior up, radiological left-right."""
-    across = plane.axes[0]
-    part = np.take(volume, place, axis=across)
-    return part.T[::-1, ::-1]
-
-
 def _outlines(labels: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
-    colours = np.zeros((256, 4), np.uint8)
-    for structure in STRUCTURES:
-        colours[structure.label] = (*structure.color, 255)
     edge = np.zeros(labels.shape, bool)
     for axis in (0, 1):
         for shift in (1, -1):
             edge |= labels != np.roll(labels, shift, axis=axis)
-    return colours[np.where(edge, labels, 0)]
+    return color_table()[np.where(edge, labels, 0)]

@@ -17,6 +17,7 @@ from hetseg_bids.training.random_fields import smooth_field
 
 _CORTEX_AND_LARGER = (2, 41, 3, 42, 7, 8, 46, 47)
 _SMALL = tuple(i for s in STRUCTURES for i in s.members if i not in _CORTEX_AND_LARGER)
+_SMALL_LATERAL = tuple(s.label for s in STRUCTURES if s.hemisphere and s.label in _SMALL)
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class LabelNoiseConfig:
         Their radius in voxels.
     missing_rate : float
         Probability that a volume lacks one structure altogether.
+    swap_rate : float
+        Probability that a volume has the two sides of one structure exchanged.
     """
 
     jitter: tuple[float, float] = (0.3, 0.9)
@@ -43,6 +46,7 @@ class LabelNoiseConfig:
     sporadic_rate: float = 0.7
     sporadic_radius: tuple[float, float] = (3.0, 8.0)
     missing_rate: float = 0.03
+    swap_rate: float = 0.0
 
 
 def weaken(rng: np.random.Generator, labels: Tensor, config: LabelNoiseConfig) -> Tensor:
@@ -59,16 +63,29 @@ def weaken(rng: np.random.Generator, labels: Tensor, config: LabelNoiseConfig) -
     -------
     weak : (X, Y, Z) uint8 tensor
     """
-    weak = _displace(rng, labels, config)
-    for _ in range(rng.poisson(config.sporadic_rate)):
-        _add_sporadic_error(rng, weak, config.sporadic_radius)
-    if rng.random() < config.missing_rate:
-        weak[weak == int(rng.choice(_SMALL))] = 0
+    weak = displace(rng, labels, config)
+    add_sporadic_errors(rng, weak, config)
     return weak
 
 
-def _displace(rng: np.random.Generator, labels: Tensor, config: LabelNoiseConfig) -> Tensor:
-    """weak(x) = label(x + s[label(x)] field(x)), nearest neighbour."""
+def add_sporadic_errors(rng: np.random.Generator, labels: Tensor, config: LabelNoiseConfig) -> None:
+    """The part of `weaken` that isn't boundaries: blobs, a lost structure, swapped sides.
+
+    Changes `labels` in place.
+    """
+    for _ in range(rng.poisson(config.sporadic_rate)):
+        _add_blob(rng, labels, config.sporadic_radius)
+    if rng.random() < config.missing_rate:
+        labels[labels == int(rng.choice(_SMALL))] = 0
+    if config.swap_rate and rng.random() < config.swap_rate:
+        here = int(rng.choice(_SMALL_LATERAL))
+        there = int(mirror_labels()[here])
+        left, right = labels == here, labels == there
+        labels[left], labels[right] = there, here
+
+
+def displace(rng: np.random.Generator, labels: Tensor, config: LabelNoiseConfig) -> Tensor:
+    """The boundary part of `weaken`: weak(x) = label(x + s[label(x)] field(x))."""
     scale = torch.from_numpy(rng.uniform(*config.jitter, 256).astype(np.float32))
     shape = tuple(labels.shape)
     index = labels.to(torch.int32)
@@ -84,9 +101,7 @@ def _displace(rng: np.random.Generator, labels: Tensor, config: LabelNoiseConfig
     return labels.view(-1)[flat.view(-1)].view(shape)
 
 
-def _add_sporadic_error(
-    rng: np.random.Generator, labels: Tensor, radius: tuple[float, float]
-) -> None:
+def _add_blob(rng: np.random.Generator, labels: Tensor, radius: tuple[float, float]) -> None:
     """Inside a ball, turn one structure into its neighbour, background or other side."""
     structure = STRUCTURES[rng.integers(len(STRUCTURES))]
     places = torch.nonzero(labels == structure.label)

@@ -76,8 +76,11 @@ def find_sporadic_errors(
     membership = torch.from_numpy(task_membership()).T.contiguous()
     wrong = torch.ones(N_TASKS, *image.shape, dtype=torch.bool)
     for plane in PLANES.values():
+        # what one view clears needs no second opinion
+        open_cases = wrong.any(dim=0).permute(*plane.axes).flatten(1).any(dim=1)
         output = torch.zeros(2 * N_TASKS, *image.shape)
-        for _ in add_view(network, image, plane, patch, torch.arange(2 * N_TASKS), output):
+        every = torch.arange(2 * N_TASKS)
+        for _ in add_view(network, image, plane, patch, every, output, open_cases):
             pass
         for task in range(N_TASKS):
             says = output[task] > 0
@@ -88,9 +91,7 @@ def find_sporadic_errors(
     return rejected
 
 
-def save_masks(
-    folder: Path, step: int, volumes: list[LabelledVolume], masks: list[Tensor]
-) -> None:
+def save_masks(folder: Path, step: int, volumes: list[LabelledVolume], masks: list[Tensor]) -> None:
     """Write one int32 NIfTI image a scan, for eyes (it lies over the scan) and for resuming."""
     for scan, (volume, mask) in enumerate(zip(volumes, masks, strict=True)):
         path = folder / f"step-{step:08d}_scan-{scan:03d}_rejected.nii.gz"

@@ -140,12 +140,11 @@ def _random_slice(
     present = volume.presence[plane.axes[0]]
     if rng.random() < structure_rate:
         structure = STRUCTURES[rng.integers(len(STRUCTURES))]
-        holds = present[:, structure.label]
+        places = np.flatnonzero(present[:, structure.label])
     else:
-        holds = present[:, 1:].any(axis=1)
-    places = np.flatnonzero(holds)
+        places = np.flatnonzero(present[:, 1:].any(axis=1))
     if not len(places):
-        places = np.arange(len(holds))
+        places = np.arange(len(present))
     return float(places[rng.integers(len(places))])
 
 

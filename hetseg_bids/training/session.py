@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +15,18 @@ from tqdm import tqdm
 from hetseg_bids import __version__
 from hetseg_bids.devices import resolve_device, set_threads
 from hetseg_bids.errors import InputError
-from hetseg_bids.models import Plan, save_model
+from hetseg_bids.models import Model, Plan, load_model, save_model
 from hetseg_bids.preprocessing.normalisation import BACKGROUND, CLIP
 from hetseg_bids.training.paired import PairedSource
-from hetseg_bids.training.recipes import RECIPES, with_rejection
-from hetseg_bids.training.synthesis import SyntheticSource
+from hetseg_bids.training.recipes import RECIPES, TrainingConfig, with_rejection
+from hetseg_bids.training.synthesis import SyntheticScans, SyntheticSource
 from hetseg_bids.training.trainer import RunOptions, StepReport, Trainer
+from hetseg_bids.training.validation import (
+    VALIDATION_NAME,
+    ValidationLog,
+    read_validation_scans,
+    structure_dice,
+)
 from hetseg_bids.training.volumes import VolumeSource
 
 log = logging.getLogger(__name__)
@@ -33,7 +39,11 @@ class TrainingRequest:
 
     out: Path
     label_maps: Path | None
+    synthetic_scans: int | None
     scans: Path | None
+    validate: Path | None
+    validate_every: int
+    init: str | None
     system: str
     recipe: str
     reject_sporadic: bool
@@ -60,10 +70,8 @@ def train(request: TrainingRequest) -> None:
         If the output folder holds another run.
     """
     set_threads(request.threads)
-    config = RECIPES[request.recipe](request.system, samples=request.samples, seed=request.seed)
-    if request.reject_sporadic:
-        _check_rejection(request)
-        config = with_rejection(config)
+    initial = load_model(request.init, torch.device("cpu")) if request.init else None
+    config = _config(request, initial)
     options = RunOptions(
         out=request.out,
         device=resolve_device(request.device),
@@ -74,13 +82,43 @@ def train(request: TrainingRequest) -> None:
         stop_after=request.stop_after,
     )
     request.out.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(config, open_source(request), options)
+    trainer = Trainer(config, open_source(request), options, initial)
     if trainer.resume():
         log.info("resumed at step %d of %d", trainer.step, config.steps)
-    _log_run(trainer, trainer.run())
+    reports: Iterable[StepReport] = trainer.run()
+    if request.validate is not None:
+        reports = _validated(trainer, reports, request.validate, request.validate_every)
+    _log_run(trainer, reports)
     if trainer.step >= config.steps:
         plan = export(trainer, request.out / "model", request.name)
         log.info("model written to %s (%s)", request.out / "model", plan.weights_sha256[:12])
+
+
+def _config(request: TrainingRequest, initial: Model | None) -> TrainingConfig:
+    config = RECIPES[request.recipe](request.system, samples=request.samples, seed=request.seed)
+    if initial is not None:
+        config = replace(config, initial_weights=initial.plan.weights_sha256)
+    if request.reject_sporadic:
+        _check_rejection(request)
+        config = with_rejection(config)
+    return config
+
+
+def _validated(
+    trainer: Trainer, reports: Iterable[StepReport], folder: Path, every: int
+) -> Iterator[StepReport]:
+    """Pass the reports on and score the averaged weights every so many samples."""
+    scans = read_validation_scans(folder, trainer.config.sampling.patch)
+    batch = trainer.config.batch
+    table = ValidationLog(trainer.options.out / VALIDATION_NAME, trainer.step * batch)
+    for report in reports:
+        if report.samples // every > (report.samples - batch) // every:
+            for scan in scans:
+                amp = trainer.options.amp
+                dice = structure_dice(trainer.network, trainer.average, scan, amp=amp)
+                table.add(report.samples, scan.participant, dice)
+            table.save()
+        yield report
 
 
 def export(trainer: Trainer, folder: Path, name: str) -> Plan:
@@ -119,8 +157,11 @@ def export(trainer: Trainer, folder: Path, name: str) -> Plan:
 def _check_rejection(request: TrainingRequest) -> None:
     if request.system != "label-flip":
         raise InputError("--reject-sporadic needs the flip map of --system label-flip")
-    if request.scans is None:
-        raise InputError("--reject-sporadic needs --scans: synthetic scans never come back")
+    if request.scans is None and request.synthetic_scans is None:
+        raise InputError(
+            "--reject-sporadic needs --scans or --synthetic-scans: freely drawn scans never "
+            "come back"
+        )
 
 
 def open_source(request: TrainingRequest) -> VolumeSource:
@@ -129,7 +170,10 @@ def open_source(request: TrainingRequest) -> VolumeSource:
         maps = sorted(request.label_maps.glob("*.nii*"))
         if not maps:
             raise InputError(f"--label-maps {request.label_maps}: no *.nii or *.nii.gz there")
-        return SyntheticSource(maps)
+        source = SyntheticSource(maps)
+        if request.synthetic_scans is not None:
+            return SyntheticScans(source, request.synthetic_scans, request.seed)
+        return source
     if request.scans is not None:
         return PairedSource(request.scans)
     raise InputError("give --label-maps or --scans")

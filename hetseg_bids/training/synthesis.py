@@ -7,7 +7,7 @@ random contrast: deform a map, paint it, degrade the picture, strip it, weaken i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +98,49 @@ class SyntheticSource:
         image = standardise(paint(rng, truth, self.config), mask)
         truth = torch.where(mask, truth, torch.zeros((), dtype=torch.uint8))
         return LabelledVolume(image, weaken(rng, truth, self.config.labels))
+
+
+class SyntheticScans:
+    """A fixed set of synthetic scans, drawn once: they come back, as real scans do.
+
+    Parameters
+    ----------
+    source : SyntheticSource
+    count : int
+    seed : int
+        Scan i is a function of the source, the seed and i.
+    """
+
+    def __init__(self, source: SyntheticSource, count: int, seed: int) -> None:
+        if count < 1:
+            raise ValueError("a set of synthetic scans needs at least one")
+        self.source = source
+        self.count = count
+        self.seed = seed
+        self._scans: dict[int, LabelledVolume] = {}
+
+    def fingerprint(self) -> dict[str, object]:
+        """The source's, with the size and the seed of the set."""
+        return {**self.source.fingerprint(), "scans": self.count, "scans_seed": self.seed}
+
+    def volumes(self) -> list[LabelledVolume]:
+        """All scans, in a fixed order."""
+        return [self._scan(i) for i in range(self.count)]
+
+    def reject(self, masks: list[Tensor]) -> None:
+        """Leave labels out of the loss from now on; a mask a scan, see `LabelledVolume`."""
+        for i, mask in enumerate(masks):
+            self._scans[i] = replace(self._scan(i), rejected=mask)
+
+    def draw(self, rng: np.random.Generator) -> LabelledVolume:
+        """One of the scans."""
+        return self._scan(int(rng.integers(self.count)))
+
+    def _scan(self, number: int) -> LabelledVolume:
+        if number not in self._scans:
+            rng = np.random.default_rng((self.seed, number))
+            self._scans[number] = self.source.draw(rng)
+        return self._scans[number]
 
 
 def _framed(path: Path) -> Tensor:

@@ -15,9 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from hetseg_bids.devices import autocast
+from hetseg_bids.models import Model
 from hetseg_bids.network import HetsegNet, to_channels_last
 from hetseg_bids.structures import N_TASKS, task_membership
 from hetseg_bids.training.checkpoints import Checkpoint, optimizer_tensors, restore_optimizer
+from hetseg_bids.training.initialisation import start_from
 from hetseg_bids.training.losses import Loss, PlainLoss, loss_of, soft_dice_loss
 from hetseg_bids.training.recipes import TrainingConfig
 from hetseg_bids.training.rejection import (
@@ -52,7 +55,7 @@ class RunOptions:
     compile : bool
         Let torch.compile fuse the step (needs a C++ compiler on CPU).
     amp : bool
-        bfloat16 autocast.
+        bfloat16 autocast, where the device computes in it.
     stop_after : int or None
         End after that many steps of this process, for tests and time slots.
     """
@@ -86,16 +89,27 @@ class Trainer:
     config : TrainingConfig
     source : VolumeSource
     options : RunOptions
+    initial : Model, optional
+        What the weights start from (`training.initialisation`).
     """
 
-    def __init__(self, config: TrainingConfig, source: VolumeSource, options: RunOptions) -> None:
+    def __init__(
+        self,
+        config: TrainingConfig,
+        source: VolumeSource,
+        options: RunOptions,
+        initial: Model | None = None,
+    ) -> None:
         self.config = config
         self.source = source
         self.options = options
         self.step = 0
         self.schedule = [(0, config.samples)]
         torch.manual_seed(config.seed)
-        self.network = to_channels_last(build_network(config)).to(options.device)
+        network = build_network(config)
+        if initial is not None:
+            start_from(network, config.system, initial)
+        self.network = to_channels_last(network).to(options.device)
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self.optimizer = _build_optimizer(config, self.network)
         self._names = {p: name for name, p in self.network.named_parameters()}
@@ -191,7 +205,7 @@ class Trainer:
 
     def _fixed_source(self) -> FixedSource:
         if not isinstance(self.source, FixedSource):
-            raise ValueError("sporadic error rejection needs real scans, which come back")
+            raise ValueError("sporadic error rejection needs a fixed set of scans, which come back")
         return self.source
 
     def _identity(self) -> str:
@@ -254,8 +268,7 @@ class Trainer:
     ) -> Tensor:
         # (B, H, W, T) viewed as (B, T, H, W): the memory order of the logits
         targets = self._membership[labels.int()].permute(0, 3, 1, 2).float()
-        kind = self.options.device.type
-        with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.options.amp):
+        with autocast(self.options.device, wanted=self.options.amp):
             output = self.network(images.float())
         output = output.float()
         elementwise = self._losses[0 if warm else 1](output, targets)

@@ -80,9 +80,7 @@ class FixedSource(VolumeSource, Protocol):
         ...
 
 
-def frame_corner(
-    centre: npt.NDArray[np.floating], shape: tuple[int, ...]
-) -> tuple[int, ...]:
+def frame_corner(centre: npt.NDArray[np.floating], shape: tuple[int, ...]) -> tuple[int, ...]:
     """The voxel that becomes (0, 0, 0) when `centre` lands in the middle of `shape`."""
     return tuple(round(float(c)) - n // 2 for c, n in zip(centre, shape, strict=True))
 

@@ -1,0 +1,67 @@
+"""Segment a folder of stripped scans with one model; with --noise, also judge its q.
+
+    python benchmarks/paper/predict.py MODEL SCANS OUT [--noise LEVEL]
+
+Writes OUT/sub-X/anat/sub-X_seg-hetseg_dseg.nii.gz and its flip map and, with --noise,
+OUT/reliability.tsv: forecast against true rate of disagreement with labels that carry the
+known noise.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+import torch
+from noise import LEVELS
+from reliability import forecast_of, reliability
+
+from hetseg_bids.derivatives import OutputPaths, save_image, save_scaled
+from hetseg_bids.devices import set_threads
+from hetseg_bids.files import atomic_path
+from hetseg_bids.inference import predict
+from hetseg_bids.models import Model, load_model
+from hetseg_bids.preprocessing.pipeline import prepare
+from hetseg_bids.segmentation import segment
+from hetseg_bids.training.paired import Pair, conform_labels, find_pairs
+
+
+def main() -> None:
+    """Segment every scan that has no result yet."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model")
+    parser.add_argument("scans", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--noise", choices=LEVELS)
+    args = parser.parse_args()
+    set_threads(1)
+    model = load_model(args.model, torch.device("cpu"))
+    tables = [one_scan(model, pair, args) for pair in find_pairs(args.scans)]
+    if args.noise:
+        table = pd.concat(tables)
+        with atomic_path(args.out / "reliability.tsv") as temporary:
+            table.to_csv(temporary, sep="\t", index=False)
+
+
+def one_scan(model: Model, pair: Pair, args: argparse.Namespace) -> pd.DataFrame | None:
+    """Segment one scan; returns its reliability counts with --noise."""
+    name = pair.t1w.name.removesuffix("_T1w.nii.gz")
+    paths = OutputPaths(args.out / name / "anat", name, "", args.out / f"{name}.html")
+    if paths.dseg.exists() and not args.noise:
+        return None
+    prepared = prepare(pair.t1w, "skip")
+    logits = predict(model, prepared.image, prepared.mask)
+    result = segment(logits, prepared.working, prepared.native)
+    if result.flip is not None:
+        save_scaled(paths.flip, result, result.flip, 0.5)
+    save_image(paths.dseg, result.full(result.dseg), prepared.native.affine, intent="label")
+    if not args.noise:
+        return None
+    truth = conform_labels(pair.dseg, prepared.native, prepared.working)
+    table = reliability(logits.label > 0, forecast_of(logits), truth, logits.box, args.noise)
+    return table.assign(participant=name)
+
+
+if __name__ == "__main__":
+    main()

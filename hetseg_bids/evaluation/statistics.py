@@ -1,0 +1,93 @@
+"""Which system is better: Wilcoxon signed rank tests with Holm's correction."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.stats import wilcoxon
+
+from hetseg_bids.structures import STRUCTURES
+
+OVERALL = "mean_dice"
+POOLED = "structures_pooled"
+
+
+def wilcoxon_table(scores: pd.DataFrame) -> pd.DataFrame:
+    """Paired two-sided tests of Dice between all pairs of systems.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        As `compare.score_systems` makes it, two systems or more.
+
+    Returns
+    -------
+    table : DataFrame
+        A row a measure and pair: n, median of (first - second), W, p, and p after Holm's
+        correction over the family: the pairs of ``mean_dice``, of ``structures_pooled``, and
+        all pairs x structures.  p is NaN where no pair of values differs.
+
+    Notes
+    -----
+    The unit is the participant; runs (seeds) of a system are averaged first, because they
+    see the same scans.  ``structures_pooled`` counts every structure of every participant,
+    as papers often do: those are not independent, and its p-values are too small.
+    """
+    dice = scores.groupby(["system", "participant", "name"], sort=False)["dice"].mean()
+    wide = dice.unstack("system")[list(scores["system"].unique())]
+    overall = wide.groupby("participant").mean()
+    families = [
+        {OVERALL: overall},
+        {POOLED: wide},
+        {s.name: part for s in STRUCTURES if len(part := _structure(wide, s.name))},
+    ]
+    return pd.concat([_family(measures) for measures in families], ignore_index=True)
+
+
+def holm(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Holm's step-down adjustment (Holm 1979); NaN stays NaN and isn't counted.
+
+    Parameters
+    ----------
+    p : (m,) float array
+
+    Returns
+    -------
+    adjusted : (m,) float array
+        In 0..1, in the order of `p`.
+    """
+    adjusted = np.full(len(p), np.nan)
+    order = np.argsort(p)
+    order = order[~np.isnan(p[order])]
+    factors = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * factors))
+    return adjusted
+
+
+def _structure(wide: pd.DataFrame, name: str) -> pd.DataFrame:
+    return wide[wide.index.get_level_values("name") == name]
+
+
+def _family(measures: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    rows = []
+    for measure, table in measures.items():
+        for first, second in combinations(table.columns, 2):
+            both = table[[first, second]].dropna()
+            rows.append(
+                {"measure": measure, "first": first, "second": second}
+                | _test((both[first] - both[second]).to_numpy())
+            )
+    family = pd.DataFrame(rows)
+    family["p_holm"] = holm(family["p"].to_numpy(dtype=float))
+    return family
+
+
+def _test(difference: npt.NDArray[np.float64]) -> dict[str, float]:
+    facts = {"n": len(difference), "median_difference": float(np.median(difference))}
+    if not np.any(difference):
+        return facts | {"statistic": float("nan"), "p": float("nan")}
+    result = wilcoxon(difference)
+    return facts | {"statistic": float(result.statistic), "p": float(result.pvalue)}

@@ -1,0 +1,52 @@
+"""The paper's Table 1: Dice of each structure under each system, mean and spread."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from hetseg_bids.structures import STRUCTURES
+
+OVERALL = "All structures"
+
+
+def table1(scores: pd.DataFrame) -> pd.DataFrame:
+    """Dice by structure (both sides together) and system.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        As `compare.score_systems` makes it.
+
+    Returns
+    -------
+    table : DataFrame
+        A row a structure and one for all: ``structure``, then ``SYSTEM_mean`` and
+        ``SYSTEM_sd`` over participants, sides and runs.
+    """
+    titles = {s.name: s.both_sides for s in STRUCTURES}
+    named = scores.assign(structure=scores["name"].map(titles))
+    everything = pd.concat((named, named.assign(structure=OVERALL)))
+    order = [*dict.fromkeys(t for t in titles.values() if t in set(named["structure"])), OVERALL]
+    groups = everything.groupby(["structure", "system"], sort=False)["dice"]
+    table = pd.DataFrame({"structure": order})
+    for system in scores["system"].unique():
+        for column, values in (("mean", groups.mean()), ("sd", groups.std())):
+            table[f"{system}_{column}"] = [values.get((name, system)) for name in order]
+    return table
+
+
+def table1_markdown(table: pd.DataFrame) -> str:
+    """The same for people: mean +- standard deviation, the best mean of a row in bold."""
+    systems = [c.removesuffix("_mean") for c in table.columns if c.endswith("_mean")]
+    lines = ["| structure | " + " | ".join(systems) + " |", "|---|" + "---|" * len(systems)]
+    for _, row in table.iterrows():
+        means = [round(row[f"{s}_mean"], 3) for s in systems]
+        best = max((m for m in means if m == m), default=None)
+        cells = []
+        for system, mean in zip(systems, means, strict=True):
+            text = f"{mean:.3f}"
+            if mean == best and len(systems) > 1:
+                text = f"**{text}**"
+            cells.append(f"{text} ± {row[f'{system}_sd']:.3f}")
+        lines.append(f"| {row['structure']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,138 @@
+"""Dice on scans kept out of training, measured while a run goes on (the paper's Fig. 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from hetseg_bids.devices import autocast
+from hetseg_bids.files import atomic_path
+from hetseg_bids.network import HetsegNet
+from hetseg_bids.planes import PLANES
+from hetseg_bids.structures import N_STRUCTURES, STRUCTURES, task_membership
+from hetseg_bids.training.augmentation import StackTransform
+from hetseg_bids.training.paired import PairedSource
+from hetseg_bids.training.samples import Stack, resample_stack
+from hetseg_bids.training.volumes import LabelledVolume
+
+VALIDATION_NAME = "validation.tsv"
+_STACKS_PER_VIEW = 16
+_BATCH = 8
+_DIGITS = 5
+_AS_IT_IS = StackTransform(np.eye(3), False, np.zeros(2), 1.0, 0.0)
+
+
+@dataclass(frozen=True)
+class ValidationScan:
+    """Evenly spaced stacks of one scan, all three planes.
+
+    Attributes
+    ----------
+    participant : str
+    images : (N, 1, 7, H, W) float16 tensor
+    labels : (N, H, W) uint8 tensor
+    """
+
+    participant: str
+    images: Tensor
+    labels: Tensor
+
+
+def read_validation_scans(folder: Path, patch: tuple[int, int]) -> list[ValidationScan]:
+    """Cut the validation stacks of a folder of T1w + dseg pairs.
+
+    Raises
+    ------
+    InputError
+        If there is no pair, or one can't be used.
+    """
+    source = PairedSource(folder)
+    scans = []
+    for pair, volume in zip(source.pairs, source.volumes(), strict=True):
+        stacks = _even_stacks(volume, patch)
+        images = torch.stack([s.image for s in stacks])[:, None]
+        name = pair.t1w.name.split("_T1w")[0]
+        scans.append(ValidationScan(name, images, torch.stack([s.labels for s in stacks])))
+    return scans
+
+
+def _even_stacks(volume: LabelledVolume, patch: tuple[int, int]) -> list[Stack]:
+    stacks = []
+    for plane in PLANES.values():
+        axis = plane.axes[0]
+        filled = np.flatnonzero(volume.presence[axis][:, 1:].any(axis=1))
+        for place in np.linspace(filled[0], filled[-1], _STACKS_PER_VIEW + 2)[1:-1]:
+            centre = (np.array(volume.labels.shape) - 1) / 2
+            centre[axis] = round(place)
+            stacks.append(resample_stack(volume, plane, centre, _AS_IT_IS, patch))
+    return stacks
+
+
+@torch.no_grad()
+def structure_dice(
+    network: HetsegNet, weights: Mapping[str, Tensor], scan: ValidationScan, *, amp: bool
+) -> list[float]:
+    """Dice of each structure's binary task over all stacks of a scan.
+
+    Parameters
+    ----------
+    network : HetsegNet
+    weights : mapping of str to tensor
+        Used instead of the network's own.
+    scan : ValidationScan
+    amp : bool
+        bfloat16 autocast.
+
+    Returns
+    -------
+    dice : list of 28 float
+        NaN where neither has the structure.
+    """
+    device = next(iter(weights.values())).device
+    membership = torch.from_numpy(task_membership()[:, :N_STRUCTURES]).to(device)
+    overlap = torch.zeros(N_STRUCTURES, device=device)
+    size = torch.zeros(N_STRUCTURES, device=device)
+    for images, labels in zip(scan.images.split(_BATCH), scan.labels.split(_BATCH), strict=True):
+        with autocast(device, wanted=amp):
+            output = functional_call(network, dict(weights), (images.to(device).float(),))
+        says = output[:, :N_STRUCTURES] > 0
+        truth = membership[labels.to(device).int()].permute(0, 3, 1, 2)
+        overlap += (says & truth).sum(dim=(0, 2, 3))
+        size += says.sum(dim=(0, 2, 3)) + truth.sum(dim=(0, 2, 3))
+    return (2 * overlap / size).tolist()
+
+
+class ValidationLog:
+    """``validation.tsv`` of a run: samples, participant, name, dice.
+
+    Parameters
+    ----------
+    path : Path
+    seen : int
+        Samples that the run has seen: later rows, of steps that will be repeated, go.
+    """
+
+    def __init__(self, path: Path, seen: int) -> None:
+        self.path = path
+        self._rows: list[dict[str, object]] = []
+        if path.exists():
+            table = pd.read_csv(path, sep="\t", na_values="n/a")
+            self._rows = table[table["samples"] <= seen].to_dict("records")
+
+    def add(self, samples: int, participant: str, dice: list[float]) -> None:
+        """Append a scan's figures."""
+        for structure, value in zip(STRUCTURES, dice, strict=True):
+            row = {"samples": samples, "participant": participant, "name": structure.name}
+            self._rows.append({**row, "dice": round(value, _DIGITS)})
+
+    def save(self) -> None:
+        """Write the whole table, atomically."""
+        with atomic_path(self.path) as temporary:
+            pd.DataFrame(self._rows).to_csv(temporary, sep="\t", index=False, na_rep="n/a")
