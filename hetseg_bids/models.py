@@ -86,8 +86,14 @@ def shipped_models() -> dict[str, Path]:
     return found
 
 
-def model_folder(name: str) -> Path:
+def model_folder(name: str, option: str = "--model") -> Path:
     """The folder of a shipped model's name, or of a path to a model folder.
+
+    Parameters
+    ----------
+    name : str
+    option : str
+        The option that gave the name, for the message.
 
     Raises
     ------
@@ -101,23 +107,27 @@ def model_folder(name: str) -> Path:
     if (folder / PLAN_NAME).is_file():
         return folder
     known = ", ".join(shipped) or "none shipped"
-    raise InputError(f"--model {name}: not a shipped model ({known}) nor a folder with {PLAN_NAME}")
+    raise InputError(
+        f"{option} {name}: not a shipped model ({known}) nor a folder with {PLAN_NAME}"
+    )
 
 
-def load_model(name: str, device: torch.device) -> Model:
+def load_model(name: str, device: torch.device, option: str = "--model") -> Model:
     """Load a model by name or folder.
 
     Parameters
     ----------
     name : str
     device : torch.device
+    option : str
+        See `model_folder`.
 
     Raises
     ------
     InputError
         If the plan or the weights are missing, changed or don't fit each other.
     """
-    folder = model_folder(name)
+    folder = model_folder(name, option)
     plan = read_plan(folder)
     weights = folder / WEIGHTS_NAME
     if not weights.is_file():
@@ -158,10 +168,6 @@ def read_plan(folder: Path) -> Plan:
         return Plan(**content)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not a usable model plan ({error})") from None
-
-
-def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
 
 
 def save_model(folder: Path, plan: Plan, weights: dict[str, Tensor]) -> Plan:

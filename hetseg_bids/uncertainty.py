@@ -17,6 +17,7 @@ from torch import Tensor
 # Errors are not independent from voxel to voxel: boundaries move together over about this
 # many voxels (the training noise: 7 mm along a sheet one or two voxels thick).
 _CORRELATED_VOXELS = 50.0
+_LARGEST_LOG_VARIANCE = 20.0  # sigma = 22026 already makes any label logit a toss-up
 _SMALLEST = 1e-6  # below it the probability is less than 1e-17, and log(0) is near
 
 
@@ -35,7 +36,7 @@ def flip_map(system: str, label_logits: Tensor, second: Tensor) -> Tensor:
         For predictive variance the probability that a + sigma eps has another sign than a.
     """
     if system == "predictive-variance":
-        return torch.special.ndtr(-label_logits.abs() * torch.exp(-0.5 * second))
+        return torch.special.ndtr(-label_logits.abs() / spread(second))
     return flip_probability(second)
 
 
@@ -62,6 +63,11 @@ class StructureUncertainty:
     expected_dice: float
     expected_size: float
     size_sd: float
+
+
+def spread(log_variance: Tensor) -> Tensor:
+    """Sigma of a predictive variance v = log sigma^2, finite with a finite gradient for any v."""
+    return torch.exp(0.5 * log_variance.clamp(-_LARGEST_LOG_VARIANCE, _LARGEST_LOG_VARIANCE))
 
 
 def trained_flip(flip_logits: Tensor) -> Tensor:

@@ -140,6 +140,20 @@ def test_label_flip_stays_finite_at_extreme_logits(v):
     assert torch.isfinite(output.grad).all()
 
 
+@pytest.mark.parametrize("v", [-1e4, -80.0, 80.0, 1e4])
+@pytest.mark.parametrize("a", [-60.0, 0.0, 60.0])
+def test_predictive_variance_stays_finite_at_extreme_log_variances(a, v):
+    output = torch.full((2, 2 * N_TASKS, 1, 1), v)
+    output[:, :N_TASKS] = a
+    output.requires_grad_()
+    labels = torch.zeros(2, N_TASKS, 1, 1)
+    labels[1] = 1
+    loss = PredictiveVarianceLoss()(output, labels)
+    loss.sum().backward()
+    assert torch.isfinite(loss).all()
+    assert torch.isfinite(output.grad).all()
+
+
 def test_soft_dice_ignores_absent_tasks_and_is_zero_for_a_perfect_answer():
     labels = torch.zeros(1, N_TASKS, 4, 4)
     labels[:, 2, :2] = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +11,12 @@ import pytest
 import torch
 from conftest import run_cli
 
+from hetseg_bids import inference
 from hetseg_bids.network import HetsegNet, NetworkConfig
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
 from hetseg_bids.structures import N_TASKS, TASK_NAMES, mirror_labels, task_membership
 from hetseg_bids.training.losses import soft_dice_loss
-from hetseg_bids.training.recipes import TrainingConfig, paper_recipe, with_rejection
+from hetseg_bids.training.recipes import TrainingConfig, paper_recipe, small_recipe, with_rejection
 from hetseg_bids.training.rejection import RejectionConfig, find_sporadic_errors
 from hetseg_bids.training.samples import SamplingConfig
 from hetseg_bids.training.schedules import Schedule
@@ -77,6 +79,55 @@ def test_confident_contradictions_are_rejected_and_others_kept():
     assert not unsure.any()
 
 
+def brute_force(network: HetsegNet, volume: LabelledVolume, confidence: float) -> torch.Tensor:
+    """The rule of the paper voxel by voxel, one explicit stack a slice."""
+    table = torch.from_numpy(task_membership())
+    padded = torch.nn.functional.pad(volume.image, (3,) * 6, value=BACKGROUND)
+    denied = torch.ones(N_TASKS, *volume.image.shape, dtype=torch.bool)
+    for across in range(3):
+        for place in range(volume.image.shape[across]):
+            stack = padded.movedim(across, 0)[place : place + 7, 3:-3, 3:-3]
+            if across == 0:
+                output = network(stack[None, None])[0]
+            else:  # axial and coronal stacks have left-right in their columns or rows
+                turned = across == 2
+                stack = stack.transpose(1, 2) if turned else stack
+                output = network(stack[None, None])[0]
+                output = output.transpose(1, 2) if turned else output
+            labels = volume.labels.movedim(across, 0)[place]
+            truth = table[labels.int()].movedim(-1, 0)
+            p, q = torch.sigmoid(output[:N_TASKS]), 0.5 * torch.sigmoid(output[N_TASKS:])
+            contradicts = ((p > 0.5) != truth) & (q < confidence)
+            denied.movedim(1 + across, 1)[:, place] &= contradicts
+    return denied
+
+
+def test_rejection_is_what_the_rule_gives_voxel_by_voxel(monkeypatch):
+    # float32 everywhere, so that both ways cross the thresholds at the same voxels
+    monkeypatch.setattr(inference, "autocast", lambda _: contextlib.nullcontext())
+    torch.manual_seed(4)
+    network = HetsegNet(SMALL).eval()
+    image = torch.randn(16, 20, 12, generator=torch.Generator().manual_seed(1))
+    labels = torch.from_numpy(
+        np.random.default_rng(2).choice(np.uint8([0, 2, 3, 12, 41, 51]), image.shape)
+    )
+    volume = LabelledVolume(image, labels)
+    confidence = 0.25
+    with torch.no_grad():
+        expected = brute_force(network, volume, confidence)
+    assert 0.01 < float(expected.float().mean()) < 0.5
+    found = find_sporadic_errors(network, volume, (4, 4), confidence)
+    assert torch.equal(found, pack_tasks(expected))
+
+
+def test_a_look_asks_no_second_opinion_where_the_first_view_agrees(monkeypatch):
+    network = constant_network(-5, 0)  # never sure
+    passes = []
+    monkeypatch.setattr(network, "decode", lambda x, f=network.decode: passes.append(1) or f(x))
+    assert not find_sporadic_errors(network, blocks(0), (40, 36), 0.001).any()
+    assert len(passes) == -(-32 // 8)  # the brain box has 28 + 4 axial slices
+
+
 def test_flags_pack_mirror_and_unpack():
     flags = torch.rand(N_TASKS, 5, 6, generator=torch.Generator().manual_seed(0)) > 0.5
     packed = pack_tasks(flags)
@@ -108,6 +159,11 @@ def test_the_paper_looks_at_restart_120_and_every_20_after():
         280_000,
         320_000,
     ]
+
+
+def test_a_run_that_anneals_once_looks_twice():
+    rejection = with_rejection(small_recipe("label-flip", samples=2000)).rejection
+    assert [step for step in range(1000) if rejection.due(step)] == [300, 650]
 
 
 def config() -> TrainingConfig:

@@ -10,23 +10,37 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from conftest import centred_affine, phantom_labels, run_cli, stripped_phantom
+from conftest import (
+    centred_affine,
+    phantom_labels,
+    phantom_t1w,
+    run_cli,
+    stripped_phantom,
+)
 
 from hetseg_bids.errors import InputError
-from hetseg_bids.network import NetworkConfig
+from hetseg_bids.models import load_model
+from hetseg_bids.network import HetsegNet, NetworkConfig
 from hetseg_bids.planes import PLANES
-from hetseg_bids.preprocessing.normalisation import BACKGROUND
-from hetseg_bids.structures import mirror_labels
+from hetseg_bids.preprocessing.normalisation import BACKGROUND, standardise
+from hetseg_bids.structures import N_TASKS, STRUCTURES, mirror_labels
 from hetseg_bids.training.augmentation import AugmentationConfig, StackTransform, sample_transform
+from hetseg_bids.training.initialisation import start_from
 from hetseg_bids.training.label_maps import derive_corpus_callosum, read_label_map
-from hetseg_bids.training.label_noise import LabelNoiseConfig, weaken
+from hetseg_bids.training.label_noise import (
+    LabelNoiseConfig,
+    add_sporadic_errors,
+    displace,
+    weaken,
+)
 from hetseg_bids.training.losses import n_outputs_of
 from hetseg_bids.training.paired import PairedSource
-from hetseg_bids.training.recipes import TrainingConfig, paper_recipe
+from hetseg_bids.training.recipes import TrainingConfig, paper_recipe, small_recipe
 from hetseg_bids.training.samples import BlockDataset, SamplingConfig, resample_stack
 from hetseg_bids.training.schedules import Schedule
-from hetseg_bids.training.synthesis import SynthesisConfig, SyntheticSource
-from hetseg_bids.training.trainer import RunOptions, Trainer
+from hetseg_bids.training.synthesis import SynthesisConfig, SyntheticScans, SyntheticSource
+from hetseg_bids.training.trainer import RunOptions, Trainer, build_network
+from hetseg_bids.training.validation import ValidationScan, even_stacks, structure_dice
 from hetseg_bids.training.volumes import LabelledVolume
 
 SAMPLING = SamplingConfig(patch=(48, 40), volumes_per_block=2, stacks_per_volume=4)
@@ -109,6 +123,52 @@ def test_sporadic_errors_add_blobs():
     config = LabelNoiseConfig(jitter=(0, 0), sporadic_rate=20, missing_rate=0)
     weak = weaken(np.random.default_rng(0), labels, config)
     assert 20 < int((weak != labels).sum()) < labels.numel() * 0.05
+
+
+def test_label_noise_is_moved_boundaries_and_then_sporadic_errors():
+    labels = torch.from_numpy(phantom_labels())
+    config = LabelNoiseConfig(sporadic_rate=3)
+    rng = np.random.default_rng(5)
+    weak = displace(rng, labels, config)
+    add_sporadic_errors(rng, weak, config)
+    assert torch.equal(weak, weaken(np.random.default_rng(5), labels, config))
+
+
+def test_swapped_structures_change_sides_and_nothing_else():
+    labels = torch.from_numpy(phantom_labels())
+    weak = labels.clone()
+    swap = LabelNoiseConfig(sporadic_rate=0, missing_rate=0, swap_rate=1)
+    for seed in range(20):  # until a structure that the phantom has is drawn
+        add_sporadic_errors(np.random.default_rng(seed), weak, swap)
+        if not torch.equal(weak, labels):
+            break
+    changed = weak != labels
+    assert changed.any()
+    table = torch.from_numpy(mirror_labels())
+    assert torch.equal(weak[changed], table[labels[changed].long()])
+    assert len(labels[changed].unique()) == 2
+
+
+def test_a_volume_knows_which_slices_hold_a_structure(volume):
+    for axis in range(3):
+        others = [a for a in range(3) if a != axis]
+        for label in (0, 12, 16, 77):
+            expected = (volume.labels == label).sum(dim=others) > 0
+            assert np.array_equal(volume.presence[axis][:, label], expected.numpy())
+
+
+def test_a_set_of_synthetic_scans_comes_back(source):
+    scans = SyntheticScans(source, 2, seed=3)
+    first, second = scans.volumes()
+    assert not torch.equal(first.image, second.image)
+    again = SyntheticScans(source, 2, seed=3)
+    drawn = [again.draw(np.random.default_rng(i)) for i in range(8)]
+    images = {bytes(v.image.numpy()[60].tobytes()) for v in drawn}
+    assert images == {bytes(v.image.numpy()[60].tobytes()) for v in (first, second)}
+    masks = [torch.ones(first.labels.shape, dtype=torch.int32)] * 2
+    scans.reject(masks)
+    assert all(v.rejected is not None for v in scans.volumes())
+    assert scans.fingerprint() != source.fingerprint()
 
 
 def test_corpus_callosum_is_near_the_midline():
@@ -278,6 +338,16 @@ def test_real_pairs_are_a_source(tmp_path):
     assert (torch.nonzero(drawn.labels == 2)[:, 0].float().mean()) < drawn.labels.shape[0] / 2
 
 
+def test_what_is_written_on_the_frame_lies_over_the_scan(tmp_path):
+    folder = write_pair(tmp_path)
+    volume = PairedSource(folder).volumes()[0]
+    original = nib.load(folder / "sub-01" / "anat" / "sub-01_dseg.nii.gz")
+    index = np.argwhere(volume.labels.numpy() == 51)
+    places = nib.affines.apply_affine(np.linalg.inv(original.affine) @ volume.affine, index)
+    found = np.asarray(original.dataobj)[tuple(np.rint(places).astype(int).T)]
+    assert (found == 51).all()
+
+
 def test_labels_on_another_grid_are_refused(tmp_path):
     folder = write_pair(tmp_path)
     path = folder / "sub-01" / "anat" / "sub-01_dseg.nii.gz"
@@ -287,6 +357,115 @@ def test_labels_on_another_grid_are_refused(tmp_path):
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj), moved), path)
     with pytest.raises(InputError, match="grid"):
         PairedSource(folder).draw(np.random.default_rng(0))
+
+
+@pytest.fixture(scope="module")
+def trained(maps, tmp_path_factory) -> Path:
+    """A label-flip model of one step of the small recipe."""
+    out = tmp_path_factory.mktemp("trained")
+    arguments = ["--label-maps", maps, "--recipe", "small", "--samples", 2, "--workers", 0]
+    done = run_cli("hetseg-train", out, *arguments)
+    assert done.code == 0, done.err
+    return out / "model"
+
+
+def fresh(system: str) -> HetsegNet:
+    torch.manual_seed(0)
+    return build_network(small_recipe(system))
+
+
+def test_a_run_starts_from_all_weights_of_the_same_system(trained):
+    model = load_model(str(trained), torch.device("cpu"))
+    network = fresh("label-flip")
+    start_from(network, "label-flip", model)
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, model.network.state_dict()[name]), name
+
+
+def test_the_second_map_of_another_system_stays_behind(trained):
+    model = load_model(str(trained), torch.device("cpu"))
+    weights = model.network.state_dict()
+    before = fresh("predictive-variance").state_dict()
+    network = fresh("predictive-variance")
+    start_from(network, "predictive-variance", model)
+    after = network.state_dict()
+    assert torch.equal(after["head.weight"][:N_TASKS], weights["head.weight"][:N_TASKS])
+    assert torch.equal(after["head.weight"][N_TASKS:], before["head.weight"][N_TASKS:])
+    plain = fresh("plain")
+    start_from(plain, "plain", model)
+    assert torch.equal(plain.state_dict()["head.bias"], weights["head.bias"][:N_TASKS])
+
+
+@pytest.mark.slow
+def test_hetseg_train_starts_from_a_model_and_says_so(maps, trained, tmp_path):
+    arguments = ["--label-maps", maps, "--samples", 2, "--workers", 0, "--init", trained]
+    wide = run_cli("hetseg-train", tmp_path / "wide", *arguments)
+    assert wide.code == 2
+    assert "width" in wide.err
+    out = tmp_path / "out"
+    done = run_cli("hetseg-train", out, *arguments, "--recipe", "small", "--system", "plain")
+    assert done.code == 0, done.err
+    plan = json.loads((out / "model" / "plan.json").read_text())
+    before = json.loads((trained / "plan.json").read_text())
+    assert plan["provenance"]["training"]["initial_weights"] == before["weights_sha256"]
+
+
+@pytest.mark.slow
+def test_validation_figures_survive_an_interruption(maps, tmp_path):
+    scans = write_pair(tmp_path / "scans")
+    arguments = ["--label-maps", maps, "--recipe", "small", "--samples", 6, "--workers", 0]
+    arguments += ["--validate", scans, "--validate-every", 2]
+    whole = run_cli("hetseg-train", tmp_path / "a", *arguments)
+    assert whole.code == 0, whole.err
+    for stop in (["--stop-after", 2], []):
+        done = run_cli("hetseg-train", tmp_path / "b", *arguments, *stop)
+        assert done.code == 0, done.err
+    tables = [(tmp_path / run / "validation.tsv").read_text() for run in "ab"]
+    assert tables[0] == tables[1]
+    rows = tables[0].splitlines()
+    assert rows[0] == "samples\tparticipant\tname\tdice"
+    assert len(rows) == 1 + 3 * len(STRUCTURES)
+    assert rows[1].startswith("2\tsub-01\tleft_cerebral_white_matter")
+
+
+class OneScan:
+    """A source of one volume."""
+
+    def __init__(self, volume: LabelledVolume) -> None:
+        self.volume = volume
+
+    def fingerprint(self) -> dict[str, object]:
+        return {"kind": "test"}
+
+    def draw(self, rng: np.random.Generator) -> LabelledVolume:  # noqa: ARG002
+        return self.volume
+
+
+@pytest.mark.slow
+def test_a_short_run_overfits_one_scan(tmp_path):
+    labels = phantom_labels()[::2, ::2, ::2]
+    labels = np.where((labels == 211) | (labels == 24), 0, labels)
+    image = torch.from_numpy(phantom_t1w(labels))
+    volume = LabelledVolume(
+        standardise(image, torch.from_numpy(labels > 0)), torch.from_numpy(labels)
+    )
+    patch = (96, 80)
+    sampling = SamplingConfig(
+        patch, 2, 32, augmentation=AugmentationConfig(reflection_rate=0, rotation_deg=4, offset=2)
+    )
+    config = TrainingConfig(
+        network=NetworkConfig(n_outputs_of("label-flip"), (8, 8, 16), (16, 24, 32), (1, 2, 4), 16),
+        sampling=sampling,
+        samples=1600,
+        batch=2,
+        schedule=Schedule(peak=4e-3, warmup=40),
+        ema_decay=0.98,
+    )
+    _, trainer = losses_of(config, OneScan(volume), tmp_path)
+    scan = ValidationScan("sub-01", *even_stacks(volume, patch))
+    scores = np.array(structure_dice(trainer.network, trainer.average, scan, amp=True))
+    assert np.isfinite(scores).sum() >= 13
+    assert np.nanmean(scores) > 0.9
 
 
 @pytest.mark.slow
@@ -310,6 +489,8 @@ def test_hetseg_train_resumes_and_makes_a_model(maps, tmp_path):
     [
         (["--label-maps", "nowhere"], "no *.nii"),
         (["--scans", "nowhere"], "no *_T1w"),
+        (["--label-maps", ".", "--init", "nothing"], "--init nothing"),
+        (["--scans", ".", "--synthetic-scans", "4"], "needs --label-maps"),
         (["--scans", ".", "--device", "cuda:9"], "cuda:9"),
     ],
 )

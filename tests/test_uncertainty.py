@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hetseg_bids.training.losses import focal_of_probability
 from hetseg_bids.uncertainty import flip_map, flip_probability, summarise, trained_flip
@@ -14,6 +16,19 @@ def test_the_flip_probability_is_the_rate_at_which_the_loss_is_least(rate):
     flipped = focal_of_probability(s, torch.ones_like(s), s.log())
     best = v[(rate * flipped + (1 - rate) * kept).argmin()]
     assert float(flip_probability(best)) == pytest.approx(rate, rel=0.01)
+
+
+@given(st.floats(-80, 15))
+def test_q_stays_between_zero_and_one_half(v):
+    logit = torch.tensor(v)
+    assert 0 < float(trained_flip(logit)) < 0.5
+    assert 0 <= float(flip_probability(logit)) < 0.5
+
+
+def test_predictive_variance_gives_the_chance_of_the_other_sign():
+    a, v = torch.tensor([2.0, -2.0, 0.0, 3.0]), torch.tensor([0.0, 0.0, 1.0, 500.0])
+    q = flip_map("predictive-variance", a, v)
+    assert q.tolist() == pytest.approx([0.02275, 0.02275, 0.5, 0.49995], abs=1e-4)
 
 
 def test_flip_probability_is_monotone_and_bounded():

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from hetseg_bids.config import SYSTEMS
 from hetseg_bids.structures import N_TASKS
-from hetseg_bids.uncertainty import trained_flip
+from hetseg_bids.uncertainty import spread, trained_flip
 
 GAMMA = 2.0
 
@@ -86,7 +86,7 @@ class PredictiveVarianceLoss:
     def __call__(self, output: Tensor, labels: Tensor) -> Tensor:
         """Loss of each pixel and task."""
         a, v = output[:, :N_TASKS], output[:, N_TASKS:]
-        sigma = torch.exp(0.5 * v)
+        sigma = spread(v)
         total = torch.zeros_like(a)
         for _ in range(self.samples):
             noisy = a + sigma * torch.randn_like(a)

@@ -70,7 +70,7 @@ def train(request: TrainingRequest) -> None:
         If the output folder holds another run.
     """
     set_threads(request.threads)
-    initial = load_model(request.init, torch.device("cpu")) if request.init else None
+    initial = _initial(request)
     config = _config(request, initial)
     options = RunOptions(
         out=request.out,
@@ -92,6 +92,12 @@ def train(request: TrainingRequest) -> None:
     if trainer.step >= config.steps:
         plan = export(trainer, request.out / "model", request.name)
         log.info("model written to %s (%s)", request.out / "model", plan.weights_sha256[:12])
+
+
+def _initial(request: TrainingRequest) -> Model | None:
+    if request.init is None:
+        return None
+    return load_model(request.init, torch.device("cpu"), "--init")
 
 
 def _config(request: TrainingRequest, initial: Model | None) -> TrainingConfig:

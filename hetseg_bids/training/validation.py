@@ -19,7 +19,7 @@ from hetseg_bids.planes import PLANES
 from hetseg_bids.structures import N_STRUCTURES, STRUCTURES, task_membership
 from hetseg_bids.training.augmentation import StackTransform
 from hetseg_bids.training.paired import PairedSource
-from hetseg_bids.training.samples import Stack, resample_stack
+from hetseg_bids.training.samples import resample_stack
 from hetseg_bids.training.volumes import LabelledVolume
 
 VALIDATION_NAME = "validation.tsv"
@@ -56,14 +56,13 @@ def read_validation_scans(folder: Path, patch: tuple[int, int]) -> list[Validati
     source = PairedSource(folder)
     scans = []
     for pair, volume in zip(source.pairs, source.volumes(), strict=True):
-        stacks = _even_stacks(volume, patch)
-        images = torch.stack([s.image for s in stacks])[:, None]
         name = pair.t1w.name.split("_T1w")[0]
-        scans.append(ValidationScan(name, images, torch.stack([s.labels for s in stacks])))
+        scans.append(ValidationScan(name, *even_stacks(volume, patch)))
     return scans
 
 
-def _even_stacks(volume: LabelledVolume, patch: tuple[int, int]) -> list[Stack]:
+def even_stacks(volume: LabelledVolume, patch: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Images and labels of evenly spaced stacks, 16 a plane: see `ValidationScan`."""
     stacks = []
     for plane in PLANES.values():
         axis = plane.axes[0]
@@ -72,7 +71,8 @@ def _even_stacks(volume: LabelledVolume, patch: tuple[int, int]) -> list[Stack]:
             centre = (np.array(volume.labels.shape) - 1) / 2
             centre[axis] = round(place)
             stacks.append(resample_stack(volume, plane, centre, _AS_IT_IS, patch))
-    return stacks
+    images = torch.stack([s.image for s in stacks])[:, None]
+    return images, torch.stack([s.labels for s in stacks])
 
 
 @torch.no_grad()
