@@ -1,10 +1,16 @@
+from pathlib import Path
+
+import matplotlib.image
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import centred_affine, phantom_labels, run_cli
+from conftest import centred_affine, phantom_labels, phantom_t1w, run_cli
+from scipy.stats import wilcoxon
 
 from hetseg_bids.evaluation.metrics import compare, dice, hausdorff95
+from hetseg_bids.evaluation.statistics import holm, wilcoxon_table
+from hetseg_bids.structures import STRUCTURES
 
 
 def cube(shift: int) -> np.ndarray:
@@ -32,26 +38,144 @@ def test_volume_error_is_signed():
     assert agreement.volume_error == pytest.approx(-0.5)
 
 
+def phantom_brain(seed: int = 0) -> np.ndarray:
+    """The phantom's structures, each voxel of some of them wrong at random."""
+    labels = phantom_labels()[::2, ::2, ::2]
+    labels = np.where((labels == 211) | (labels == 24), 0, labels).astype(np.uint8)
+    wrong = np.random.default_rng(seed).random(labels.shape) < 0.02 * seed
+    return np.where(wrong, 0, labels).astype(np.uint8)
+
+
+def save(labels: np.ndarray, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(labels, centred_affine(labels.shape[:3], 2)), path)
+
+
 def test_command_scores_a_folder(tmp_path):
-    labels = phantom_labels()
-    labels[labels == 211] = 0
-    affine = centred_affine(labels.shape)
-    references, results = tmp_path / "refs", tmp_path / "out" / "sub-01" / "anat"
-    references.mkdir()
-    results.mkdir(parents=True)
-    nib.save(nib.Nifti1Image(labels, affine), references / "sub-01_dseg.nii.gz")
-    moved = labels.copy()
-    moved[moved == 51] = 41
-    nib.save(nib.Nifti1Image(moved, affine), results / "sub-01_seg-hetseg_dseg.nii.gz")
+    labels = phantom_brain()
+    save(labels, tmp_path / "refs" / "sub-01_dseg.nii.gz")
+    moved = np.where(labels == 51, np.uint8(41), labels)
+    save(moved, tmp_path / "out" / "sub-01" / "anat" / "sub-01_seg-hetseg_dseg.nii.gz")
     done = run_cli(
-        "hetseg-evaluate", references, tmp_path / "out", "--out", tmp_path / "scores.tsv"
+        "hetseg-evaluate", tmp_path / "refs", tmp_path / "out", "--out", tmp_path / "scores.tsv"
     )
     assert done.code == 0, done.err
-    scores = pd.read_csv(tmp_path / "scores.tsv", sep="\t").set_index("name")["dice"]
+    table = pd.read_csv(tmp_path / "scores.tsv", sep="\t")
+    assert set(table["system"]) == {"out"}
+    scores = table.set_index("name")["dice"]
     assert scores["left_putamen"] == 1
     assert scores["right_putamen"] == 0
     assert "left_accumbens" not in scores  # the reference has none
     assert "right_putamen 0.000" in done.out
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory) -> Path:
+    """The report on two systems: one with two runs and flip maps, one that is worse."""
+    root = tmp_path_factory.mktemp("report")
+    words = []
+    for number, (system, run) in enumerate((("good", 0), ("good", 1), ("bad", 0))):
+        folder = root / f"{system}-{run}"
+        words.append(f"{system}={folder}")
+        for subject in range(6):
+            stem = f"sub-{subject:02d}"
+            labels = phantom_brain(1 + 3 * (system == "bad") + (subject + number) % 2)
+            save(labels, folder / stem / "anat" / f"{stem}_seg-hetseg_dseg.nii.gz")
+            if system == "good" and subject < 2:
+                flip = np.zeros((*labels.shape, 28), np.float32)
+                flip[labels == 51, 3] = 0.4
+                save(
+                    flip,
+                    folder / stem / "anat" / f"{stem}_seg-hetseg_desc-labelflip_probseg.nii.gz",
+                )
+    for subject in range(6):
+        save(phantom_brain(), root / "refs" / f"sub-{subject:02d}_dseg.nii.gz")
+    t1w = phantom_t1w(phantom_brain())
+    save(t1w, root / "refs" / "sub-01_T1w.nii.gz")
+    for run, level in enumerate((0.5, 0.6)):
+        rows = [(n, "sub-00", s.name, level + n / 1e4) for n in (500, 1000) for s in STRUCTURES]
+        table = pd.DataFrame(rows, columns=["samples", "participant", "name", "dice"])
+        (root / f"run-{run}").mkdir()
+        table.to_csv(root / f"run-{run}" / "validation.tsv", sep="\t", index=False)
+    curves = [f"good={root}/run-0", f"good={root}/run-1", f"bad={root}/run-0"]
+    arguments = [root / "refs", *words, "--report", root / "report", "--curves", *curves]
+    done = run_cli("hetseg-evaluate", *arguments)
+    assert done.code == 0, done.err
+    return root / "report"
+
+
+def test_report_has_table_1_with_the_better_system_in_bold(report):
+    scores = pd.read_csv(report / "scores.tsv", sep="\t")
+    assert len(scores) == 3 * 6 * scores["name"].nunique()
+    table = pd.read_csv(report / "table1.tsv", sep="\t").set_index("structure")
+    by_hand = scores[scores["name"].isin(("left_putamen", "right_putamen"))]
+    mean = by_hand.groupby("system")["dice"].mean()
+    assert table.loc["Putamen", "good_mean"] == pytest.approx(mean["good"], abs=1e-4)
+    assert table.index[-1] == "All structures"
+    text = (report / "table1.md").read_text()
+    assert f"**{table.loc['Putamen', 'good_mean']:.3f}**" in text
+    assert f"| {table.loc['Putamen', 'bad_mean']:.3f} ±" in text
+
+
+def test_report_tests_participants_and_not_runs(report):
+    tests = pd.read_csv(report / "wilcoxon.tsv", sep="\t").set_index("measure")
+    overall = tests.loc["mean_dice"]
+    assert (overall["first"], overall["second"], overall["n"]) == ("good", "bad", 6)
+    assert overall["p"] == pytest.approx(2 / 2**6, abs=1e-4)  # all six agree: the least p there is
+    assert tests.loc["structures_pooled"]["n"] > 6
+    assert (tests["p_holm"] >= tests["p"] - 1e-9).all()
+
+
+def test_report_has_curves_and_overlays(report):
+    curves = pd.read_csv(report / "curves.tsv", sep="\t")
+    assert set(curves.columns) == {"system", "run", "samples", "name", "dice"}
+    assert len(curves) == 3 * 2 * len(STRUCTURES)
+    drawing = (report / "learning_curves.svg").read_text()
+    assert "<svg" in drawing
+    assert (report / "learning_curves.png").stat().st_size > 10_000
+    overlays = list((report / "overlays").iterdir())
+    assert [o.name for o in overlays] == ["sub-01_good.png"]  # only where the T1w is
+    picture = matplotlib.image.imread(overlays[0])
+    assert picture[..., :3].max() > 0.9
+    assert np.ptp(picture[..., 0] - picture[..., 2]) > 0.3  # coloured layers
+
+
+def test_holm_is_the_textbook_example():
+    p = np.array([0.01, 0.04, 0.03, 0.005, np.nan])
+    np.testing.assert_allclose(holm(p), [0.03, 0.06, 0.06, 0.02, np.nan])
+
+
+def test_wilcoxon_is_scipys_and_equal_systems_have_no_p():
+    rng = np.random.default_rng(0)
+    rows = [
+        (system, 0, f"sub-{i}", "brainstem", 0.8 + shift * rng.random())
+        for system, shift in (("a", 0.0), ("b", 0.1), ("c", 0.0))
+        for i in range(8)
+    ]
+    scores = pd.DataFrame(rows, columns=["system", "run", "participant", "name", "dice"])
+    table = wilcoxon_table(scores).set_index(["measure", "first", "second"])
+    wide = scores.pivot(index="participant", columns="system", values="dice")
+    expected = wilcoxon(wide["a"] - wide["b"]).pvalue
+    assert table.loc[("mean_dice", "a", "b"), "p"] == pytest.approx(expected)
+    assert table.loc[("mean_dice", "a", "b"), "p_holm"] == pytest.approx(2 * expected)
+    assert np.isnan(table.loc[("mean_dice", "a", "c"), "p"])
+    assert np.isnan(table.loc[("brainstem", "a", "c"), "p_holm"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["x=nowhere"], "no segmentation"),
+        (["=x"], "NAME=DIR"),
+        (["x=.", "--curves", "x=."], "--report"),
+    ],
+)
+def test_command_refuses_in_one_line(tmp_path, arguments, message):
+    save(phantom_brain(), tmp_path / "sub-01_dseg.nii.gz")
+    done = run_cli("hetseg-evaluate", tmp_path, *arguments)
+    assert done.code == 2
+    assert message in done.err
+    assert "Traceback" not in done.err
 
 
 def test_command_names_what_is_missing(tmp_path):

@@ -3,8 +3,9 @@
     python benchmarks/paper/noise.py LABEL_MAPS WORK
 
 Writes WORK/noise/LEVEL/train (9 scans, corrupted labels), WORK/noise/LEVEL/kinds (0 right,
-1 boundary moved, 2 sporadic error) and WORK/noise/validation (6 scans, clean labels).  The
-scans are the same at every level; only the labels differ.
+1 boundary moved, 2 sporadic error), WORK/noise/clean (what the labels were) and
+WORK/noise/validation (6 scans, clean labels).  The scans are the same at every level; only
+the labels differ.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from hetseg_bids.training.volumes import LabelledVolume
 CLEAN = LabelNoiseConfig(jitter=(0.0, 0.0), sporadic_rate=0.0, missing_rate=0.0)
 LEVELS = {
     "low": LabelNoiseConfig(
-        jitter=(0.3, 0.3), sporadic_rate=4, sporadic_radius=(3, 7), missing_rate=0, swap_rate=0.2
+        jitter=(0.5, 0.5), sporadic_rate=4, sporadic_radius=(3, 7), missing_rate=0, swap_rate=0.2
     ),
     "medium": LabelNoiseConfig(
         jitter=(0.7, 0.7), sporadic_rate=12, sporadic_radius=(3, 7), missing_rate=0, swap_rate=0.5
@@ -49,6 +50,7 @@ def main() -> None:
     maps = sorted(args.maps.glob("*.nii*"))
     # nobody's anatomy is in both parts
     for i, volume in enumerate(clean_scans(maps[:N_TRAIN], N_TRAIN)):
+        save_image(root / "clean" / f"sub-{i:02d}_dseg.nii.gz", volume.labels, volume)
         for number, (level, config) in enumerate(LEVELS.items()):
             rng = np.random.default_rng((_SEED, number, i))
             moved = displace(rng, volume.labels, config)
