@@ -76,6 +76,11 @@ class OutputPaths:
         return self._segmentation("morph.tsv")
 
     @property
+    def run_log(self) -> Path:
+        """Facts about the run that made the results: the only file that no two runs share."""
+        return self.report.parent / "logs" / f"{self.report.stem}_run.json"
+
+    @property
     def record(self) -> Path:
         """Sidecar of the dseg: written last, so its presence means a complete scan."""
         return self._segmentation("dseg.json")

@@ -36,6 +36,13 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def device_name(device: torch.device) -> str:
+    """The device for people: the GPU's name, or the CPU with its threads."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"{device}, {torch.get_num_threads()} threads"
+
+
 def set_threads(threads: int | None) -> None:
     """Limit the CPU threads of this process; None leaves torch's choice."""
     if threads:

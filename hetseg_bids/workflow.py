@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import logging
+import platform
+import time
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -15,8 +18,10 @@ import numpy as np
 from hetseg_bids import __version__, derivatives
 from hetseg_bids.config import RunConfig, Settings
 from hetseg_bids.derivatives import OutputPaths, Provenance, output_paths
+from hetseg_bids.devices import device_name
 from hetseg_bids.discovery import Scan
 from hetseg_bids.errors import HetsegError, InputError
+from hetseg_bids.files import write_json
 from hetseg_bids.inference import predict
 from hetseg_bids.models import Model, file_sha256
 from hetseg_bids.morphometry import measure
@@ -109,19 +114,37 @@ def _process(scan: Scan, config: RunConfig, model: Model, stages: ScanStages) ->
     if config.reports_only:
         if not complete:
             raise InputError(f"{scan.path}: no complete results to report; run without that option")
-        return Outcome(scan, "done", str(write_report(paths, scan.path)))
+        return Outcome(scan, "done", str(_report(paths, scan)))
     if complete:
         if not paths.report.exists():
-            write_report(paths, scan.path)
+            _report(paths, scan)
         return Outcome(scan, "skipped", str(paths.report))
+    started, clock = datetime.datetime.now(tz=datetime.UTC), time.monotonic()
     stages.stage("brain extraction")
     prepared = prepare(scan.path, config.settings.brain_extraction, mask_path)
     stages.stage("segmentation")
     result = _segment(prepared, model, config.settings, stages)
     stages.stage("writing")
     _write(paths, scan, mask_path, config, model, prepared, result)
+    facts = {
+        "Command line": config.command,
+        "Started": started.isoformat(timespec="seconds"),
+        "Run time without the report": f"{time.monotonic() - clock:.1f} s",
+        "Device": device_name(next(model.network.parameters()).device),
+        "Host": platform.node(),
+    }
+    write_json(paths.run_log, facts)
     stages.stage("report")
-    return Outcome(scan, "done", str(write_report(paths, scan.path)))
+    return Outcome(scan, "done", str(_report(paths, scan)))
+
+
+def _report(paths: OutputPaths, scan: Scan) -> Path:
+    """Write the page, with the run's facts where they are known."""
+    try:
+        facts = json.loads(paths.run_log.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        facts = {}
+    return write_report(paths, scan.path, {str(k): str(v) for k, v in facts.items()})
 
 
 def _segment(

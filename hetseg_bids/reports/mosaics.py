@@ -1,18 +1,28 @@
-"""Pictures of a scan: slices with structure outlines or with the flip map."""
+"""Pictures of a scan: slices with structure outlines, the flip map or the brain mask."""
 
 from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hetseg_bids.planes import PLANES, Plane, display_slice
-from hetseg_bids.structures import color_table
+from hetseg_bids.structures import STRUCTURES, color_table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _COLUMNS = 7
+_LEAST_FLIP = 0.03
+_ZOOM_REACH = 28  # mm around the middle of a structure
+_INCH = 2.2  # of a panel
+_CONTOUR = np.array((255, 176, 0, 255), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -25,7 +35,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class View:
-    """What is drawn, on one RAS grid and cropped to the brain.
+    """What is drawn, on one RAS grid of 1 mm.
 
     Attributes
     ----------
@@ -33,11 +43,27 @@ class View:
     dseg : (X, Y, Z) uint8 array
     flip : (X, Y, Z) float array or None
         Largest q over the structures.
+    mask : (X, Y, Z) bool array
+        Brain.
+    affine : (4, 4) float array
+        Voxel to mm.
     """
 
     image: npt.NDArray[np.float32]
     dseg: npt.NDArray[np.uint8]
     flip: npt.NDArray[np.float32] | None
+    mask: npt.NDArray[np.bool_]
+    affine: npt.NDArray[np.float64]
+
+    def cropped(self, box: tuple[slice, ...]) -> View:
+        """The part inside a box."""
+        affine = self.affine.copy()
+        affine[:3, 3] += self.affine[:3, :3] @ [part.start for part in box]
+        flip = None if self.flip is None else self.flip[box]
+        return View(self.image[box], self.dseg[box], flip, self.mask[box], affine)
+
+
+Layer = Callable[[Plane, int], tuple[npt.NDArray[Any], dict[str, Any]]]
 
 
 def draw_mosaics(view: View) -> list[Picture]:
@@ -45,42 +71,126 @@ def draw_mosaics(view: View) -> list[Picture]:
     pictures = []
     for plane in PLANES.values():
         title = f"{plane.name.capitalize()}: outlines of the structures"
-        pictures.append(Picture(title, _mosaic(view, plane, flip=False)))
+        pictures.append(Picture(title, _mosaic(view, plane, _outlines(view))))
     if view.flip is not None:
         for plane in PLANES.values():
             title = f"{plane.name.capitalize()}: probability that the label is wrong (0-0.5)"
-            pictures.append(Picture(title, _mosaic(view, plane, flip=True)))
+            pictures.append(Picture(title, _mosaic(view, plane, _flip(view))))
     return pictures
 
 
-def _mosaic(view: View, plane: Plane, *, flip: bool) -> str:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+def draw_zooms(view: View, names: Sequence[str]) -> list[Picture]:
+    """Outlines and flip map around the middle of some structures, in three planes."""
+    titles = {s.name: (s.label, s.title) for s in STRUCTURES}
+    pictures = []
+    for name in names:
+        label, title = titles[name]
+        places = np.argwhere(view.dseg == label)
+        if not len(places):
+            continue
+        near = np.abs(places - places.mean(axis=0)).sum(axis=1)
+        middle = places[near.argmin()]  # a voxel of the structure, also where it is curved
+        low = np.maximum(middle - _ZOOM_REACH, 0)
+        box = tuple(
+            slice(int(a), int(b) + 1) for a, b in zip(low, middle + _ZOOM_REACH, strict=True)
+        )
+        pictures.append(Picture(title, _zoom(view.cropped(box), middle - low)))
+    return pictures
 
+
+def draw_mask(view: View) -> list[Picture]:
+    """The contour of the brain mask on the whole image, in three planes."""
+    return [
+        Picture(f"{plane.name.capitalize()}: brain mask", _mosaic(view, plane, _mask(view)))
+        for plane in PLANES.values()
+    ]
+
+
+def _mosaic(view: View, plane: Plane, layer: Layer) -> str:
     depth = view.image.shape[plane.axes[0]]
     places = np.linspace(0.15 * depth, 0.85 * depth, _COLUMNS).astype(int)
     rows, columns = display_slice(view.image, plane, 0).shape
-    height = 2.2 * rows / columns
-    figure = Figure(figsize=(2.2 * _COLUMNS, height), facecolor="black", dpi=80)
-    FigureCanvasAgg(figure)
-    low, high = np.percentile(view.image, (2, 99.5))
+    figure = _figure(_INCH * _COLUMNS, _INCH * rows / columns)
+    limits = _window(view)
     for i, place in enumerate(places):
         axes = figure.add_axes((i / _COLUMNS, 0, 1 / _COLUMNS, 1))
-        axes.axis("off")
-        axes.imshow(display_slice(view.image, plane, place), cmap="gray", vmin=low, vmax=high)
-        if flip and view.flip is not None:
-            q = display_slice(view.flip, plane, place)
-            axes.imshow(np.ma.masked_less(q, 0.03), cmap="inferno", vmin=0, vmax=0.5, alpha=0.85)
-        else:
-            axes.imshow(_outlines(display_slice(view.dseg, plane, place)))
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", facecolor="black", metadata={"Software": None})
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+        _panel(axes, view, plane, int(place), limits, layer)
+    return _encode(figure)
 
 
-def _outlines(labels: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
+def _zoom(view: View, middle: npt.NDArray[np.int64]) -> str:
+    layers = [_outlines(view)] if view.flip is None else [_outlines(view), _flip(view)]
+    count = len(PLANES) * len(layers)
+    figure = _figure(_INCH * count, _INCH)
+    limits = _window(view)
+    for i, (plane, layer) in enumerate((p, x) for p in PLANES.values() for x in layers):
+        axes = figure.add_axes((i / count, 0, 1 / count, 1))
+        _panel(axes, view, plane, int(middle[plane.axes[0]]), limits, layer)
+    return _encode(figure)
+
+
+def _panel(
+    axes: Axes, view: View, plane: Plane, place: int, limits: tuple[float, float], layer: Layer
+) -> None:
+    axes.axis("off")
+    picture = display_slice(view.image, plane, place)
+    axes.imshow(picture, cmap="gray", vmin=limits[0], vmax=limits[1])
+    overlay, style = layer(plane, place)
+    axes.imshow(overlay, interpolation="nearest", **style)
+
+
+def _window(view: View) -> tuple[float, float]:
+    inside = view.image[view.mask] if view.mask.any() else view.image
+    low, high = np.percentile(inside, (1, 99.5))
+    return float(min(low, view.image.min())), float(high)
+
+
+def _outlines(view: View) -> Layer:
+    def layer(plane: Plane, place: int) -> tuple[npt.NDArray[Any], dict[str, Any]]:
+        labels = display_slice(view.dseg, plane, place)
+        return color_table()[np.where(_edges(labels), labels, 0)], {}
+
+    return layer
+
+
+def _flip(view: View) -> Layer:
+    def layer(plane: Plane, place: int) -> tuple[npt.NDArray[Any], dict[str, Any]]:
+        if view.flip is None:
+            raise ValueError("the view has no flip map")
+        q = display_slice(view.flip, plane, place)
+        style = {"cmap": "inferno", "vmin": 0, "vmax": 0.5, "alpha": 0.85}
+        return np.ma.masked_less(q, _LEAST_FLIP), style
+
+    return layer
+
+
+def _mask(view: View) -> Layer:
+    def layer(plane: Plane, place: int) -> tuple[npt.NDArray[Any], dict[str, Any]]:
+        inside = display_slice(view.mask, plane, place)
+        return (_edges(inside) & inside.astype(bool))[..., None] * _CONTOUR, {}
+
+    return layer
+
+
+def _edges(labels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     edge = np.zeros(labels.shape, bool)
     for axis in (0, 1):
         for shift in (1, -1):
             edge |= labels != np.roll(labels, shift, axis=axis)
-    return color_table()[np.where(edge, labels, 0)]
+    return edge
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), facecolor="black", dpi=80)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _encode(figure: Figure) -> str:
+    buffer = io.BytesIO()
+    quality = {"quality": 88, "subsampling": 0}  # outlines are one pixel wide
+    figure.savefig(buffer, format="jpeg", facecolor="black", pil_kwargs=quality)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

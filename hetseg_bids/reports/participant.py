@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +11,23 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from jinja2 import Environment, PackageLoader
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from hetseg_bids.derivatives import OutputPaths
 from hetseg_bids.files import write_text
 from hetseg_bids.images import Grid, grid_of, open_image, read_labels, read_voxels
 from hetseg_bids.preprocessing.conform import nearest, resample, working_grid
-from hetseg_bids.reports.mosaics import View, draw_mosaics
+from hetseg_bids.qc import asymmetry, judge
+from hetseg_bids.reports.methods import methods_text
+from hetseg_bids.reports.mosaics import View, draw_mask, draw_mosaics, draw_zooms
+from hetseg_bids.reports.viewer import viewer_data
 from hetseg_bids.structures import STRUCTURES
 
-_LEAST_CERTAIN = 3
+_LEAST_CERTAIN = 4
+_MARGIN = 5  # voxels around the brain
 
 
-def write_report(paths: OutputPaths, source: Path) -> Path:
+def write_report(paths: OutputPaths, source: Path, run: dict[str, str] | None = None) -> Path:
     """Write a scan's page from its T1w and derivatives.
 
     Parameters
@@ -30,6 +35,8 @@ def write_report(paths: OutputPaths, source: Path) -> Path:
     paths : OutputPaths
     source : Path
         The T1w image.
+    run : dict of str, optional
+        Facts about the run that made the results, for the page's end.
 
     Returns
     -------
@@ -37,51 +44,108 @@ def write_report(paths: OutputPaths, source: Path) -> Path:
     """
     record = json.loads(paths.record.read_text(encoding="utf-8"))
     table = pd.read_csv(paths.morph, sep="\t", na_values="n/a", keep_default_na=False)
-    environment = Environment(
-        loader=PackageLoader("hetseg_bids.reports"), autoescape=True, trim_blocks=True
-    )
-    html = environment.get_template("participant.html.jinja").render(
-        title=paths.stem,
-        summary=_summary(table),
-        warnings=record["HetsegWarnings"],
-        pictures=draw_mosaics(_load_view(paths, source)),
-        rows=[_row(i, table.iloc[i]) for i in range(len(STRUCTURES))],
-        provenance=_provenance(record),
+    head = _load_view(paths, source)
+    brain = head.cropped(_brain_box(head.mask | (head.dseg > 0)))
+    worst = _least_certain(table)
+    html = (
+        _environment()
+        .get_template("participant.html.jinja")
+        .render(
+            title=paths.stem,
+            verdict=judge(table, record["HetsegWarnings"]),
+            summary=_summary(table, worst),
+            pictures=draw_mosaics(brain),
+            zooms=draw_zooms(brain, worst),
+            mask_pictures=draw_mask(head),
+            viewer=viewer_data(brain),
+            rows=_rows(table),
+            methods=methods_text(record),
+            source_sha256=record["HetsegSourceSHA256"],
+            model_sha256=record["HetsegModelSHA256"],
+            provenance=_provenance(record),
+            run=run or {},
+        )
     )
     write_text(paths.report, html)
     return paths.report
 
 
-def _summary(table: pd.DataFrame) -> str:
-    dice = table["expected_dice"].astype(float)
+def _environment() -> Environment:
+    loader = PackageLoader("hetseg_bids.reports")
+    return Environment(loader=loader, autoescape=True, trim_blocks=True, undefined=StrictUndefined)
+
+
+def _least_certain(table: pd.DataFrame) -> list[str]:
+    """Structures that are there; the verdict names those that aren't."""
+    found = table[table["volume_mm3"].astype(float) > 0]
+    dice = found.assign(expected_dice=found["expected_dice"].astype(float))
+    return list(dice.nsmallest(_LEAST_CERTAIN, "expected_dice")["name"])
+
+
+def _summary(table: pd.DataFrame, worst: list[str]) -> str:
+    dice = table.set_index("name")["expected_dice"].astype(float)
     if dice.isna().all():
         return "This model gives no flip map; look at the outlines."
-    worst = table.assign(expected_dice=dice).nsmallest(_LEAST_CERTAIN, "expected_dice")
-    names = ", ".join(
-        f"{row['name'].replace('_', ' ')} ({row.expected_dice:.2f})" for _, row in worst.iterrows()
-    )
+    names = ", ".join(f"{name.replace('_', ' ')} ({dice[name]:.2f})" for name in worst)
     return f"Mean expected Dice {dice.mean():.2f}; least certain: {names}."
 
 
-def _row(i: int, row: pd.Series) -> dict[str, str]:
-    def number(name: str, digits: int) -> str:
-        value = float(row[name])
-        return "n/a" if np.isnan(value) else f"{value:,.{digits}f}"
+@dataclass(frozen=True)
+class Cell:
+    """A number for people, the same for sorting, and its bar's length in percent."""
 
-    low, high = number("volume_ci95_low_mm3", 0), number("volume_ci95_high_mm3", 0)
-    return {
-        "title": STRUCTURES[i].title,
-        "color": "rgb({}, {}, {})".format(*STRUCTURES[i].color),
-        "volume": number("volume_mm3", 0),
-        "interval": "n/a" if low == "n/a" else f"{low} to {high}",
-        "flip": number("mean_flip_probability", 3),
-        "dice": number("expected_dice", 2),
-    }
+    text: str
+    value: float | None
+    bar: float = 0.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One structure of the table."""
+
+    title: str
+    color: str
+    volume: Cell
+    interval: Cell
+    asymmetry: Cell
+    flip: Cell
+    dice: Cell
+
+
+def _rows(table: pd.DataFrame) -> list[Row]:
+    uneven = asymmetry(table)
+    rows = []
+    for i, structure in enumerate(STRUCTURES):
+        facts = table.iloc[i]
+        low, high = (float(facts[f"volume_ci95_{end}_mm3"]) for end in ("low", "high"))
+        between = _cell(high - low, 0)
+        side = uneven[structure.name]
+        rows.append(
+            Row(
+                title=structure.title,
+                color="rgb({}, {}, {})".format(*structure.color),
+                volume=_cell(float(facts["volume_mm3"]), 0),
+                interval=Cell(f"{low:,.0f} to {high:,.0f}", between.value)
+                if between.value is not None
+                else between,
+                asymmetry=_cell(side, 2, full=1, sign="+"),
+                flip=_cell(float(facts["mean_flip_probability"]), 3, full=0.5),
+                dice=_cell(float(facts["expected_dice"]), 2, full=1),
+            )
+        )
+    return rows
+
+
+def _cell(value: float, digits: int, full: float | None = None, sign: str = "") -> Cell:
+    if np.isnan(value):
+        return Cell("n/a", None)
+    bar = 0.0 if full is None else min(100.0, 100 * abs(value) / full)
+    return Cell(f"{value:{sign},.{digits}f}", value, round(bar, 1))
 
 
 def _provenance(record: dict[str, Any]) -> list[tuple[str, str]]:
     settings = ", ".join(f"{k} = {v}" for k, v in record["HetsegSettings"].items())
-    return [
+    facts = [
         ("T1w", ", ".join(record["Sources"])),
         ("SHA-256 of the T1w", record["HetsegSourceSHA256"]),
         ("hetseg", record["HetsegVersion"]),
@@ -89,6 +153,9 @@ def _provenance(record: dict[str, Any]) -> list[tuple[str, str]]:
         ("Brain extraction", record["HetsegBrainExtraction"]),
         ("Settings", settings),
     ]
+    if record["HetsegMaskSHA256"]:
+        facts.append(("SHA-256 of the brain mask", record["HetsegMaskSHA256"]))
+    return facts
 
 
 def _load_view(paths: OutputPaths, source: Path) -> View:
@@ -96,8 +163,6 @@ def _load_view(paths: OutputPaths, source: Path) -> View:
     working = working_grid(native)
     t1w = open_image(source)
     voxels = np.nan_to_num(read_voxels(source, t1w)).reshape(t1w.shape[:3])
-    image = _to(working, grid_of(t1w), voxels)
-    dseg = nearest(labels.astype(np.uint8), native, working)
     flip = None
     if paths.flip.exists():
         q = open_image(paths.flip).dataobj
@@ -105,17 +170,23 @@ def _load_view(paths: OutputPaths, source: Path) -> View:
         for i in range(q.shape[3]):
             np.maximum(largest, np.asarray(q[..., i], dtype=np.float32), out=largest)
         flip = _to(working, native, largest)
-    box = _brain_box(dseg)
-    return View(image[box], dseg[box], None if flip is None else flip[box])
+    mask, mask_grid = read_labels(paths.mask)
+    return View(
+        image=_to(working, grid_of(t1w), voxels),
+        dseg=nearest(labels.astype(np.uint8), native, working),
+        flip=flip,
+        mask=nearest(mask.astype(np.uint8), mask_grid, working) > 0,
+        affine=working.affine,
+    )
 
 
 def _to(target: Grid, source: Grid, data: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return resample(torch.from_numpy(data)[None], source, target)[0].numpy()
 
 
-def _brain_box(labels: npt.NDArray[np.uint8]) -> tuple[slice, ...]:
-    if not labels.any():
-        return tuple(slice(0, n) for n in labels.shape)
-    places = np.argwhere(labels)
-    low, high = places.min(axis=0) - 5, places.max(axis=0) + 6
+def _brain_box(inside: npt.NDArray[np.bool_]) -> tuple[slice, ...]:
+    if not inside.any():
+        return tuple(slice(0, n) for n in inside.shape)
+    places = np.argwhere(inside)
+    low, high = places.min(axis=0) - _MARGIN, places.max(axis=0) + _MARGIN + 1
     return tuple(slice(max(0, int(a)), int(b)) for a, b in zip(low, high, strict=True))

@@ -1,0 +1,133 @@
+"""Does a result need a look: a verdict from its own numbers, without ground truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from hetseg_bids.structures import STRUCTURES
+
+Level = Literal["pass", "look", "fail"]
+_MM3_PER_ML = 1000.0
+
+
+@dataclass(frozen=True)
+class QcLimits:
+    """Limits of the verdict; not calibrated on rated scans yet.
+
+    Attributes
+    ----------
+    fail_dice, look_dice : float
+        Mean expected Dice below which a scan fails or wants a look.
+    structure_dice : float
+        Expected Dice of a single structure that wants a look.
+    brain_ml : tuple of 2 float
+        Total volume of all structures outside which a scan fails: no living brain is
+        smaller or larger.
+    asymmetry : float
+        Largest |L - R| / mean of the two sides that needs no look.
+    """
+
+    fail_dice: float = 0.5
+    look_dice: float = 0.75
+    structure_dice: float = 0.5
+    brain_ml: tuple[float, float] = (500.0, 2200.0)
+    asymmetry: float = 0.5
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the numbers say.
+
+    Attributes
+    ----------
+    level : {"pass", "look", "fail"}
+    reasons : tuple of str
+        Why it isn't a pass, gravest first.
+    """
+
+    level: Level
+    reasons: tuple[str, ...]
+
+
+def asymmetry(table: pd.DataFrame) -> pd.Series:
+    """(L - R) / mean of both sides, by structure name; NaN for midline structures.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As `morphometry.measure` makes it: ``name`` and ``volume_mm3``.
+    """
+    volumes = table.set_index("name")["volume_mm3"].astype(float)
+    values = {}
+    for structure in STRUCTURES:
+        name = structure.name
+        values[name] = float("nan")
+        if structure.hemisphere:
+            bare = name.removeprefix("left_").removeprefix("right_")
+            left, right = volumes[f"left_{bare}"], volumes[f"right_{bare}"]
+            if left + right > 0:
+                values[name] = 2 * (left - right) / (left + right)
+    return pd.Series(values, name="asymmetry")
+
+
+def judge(
+    table: pd.DataFrame, warnings: Sequence[str] = (), limits: QcLimits | None = None
+) -> Verdict:
+    """The verdict on one scan.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As `morphometry.measure` makes it.
+    warnings : sequence of str
+        Of the run; any wants a look.
+    limits : QcLimits, optional
+    """
+    limits = limits or QcLimits()
+    failing = _failures(table, limits)
+    looking = [*_doubts(table, limits), *(f"warning: {text}" for text in warnings)]
+    level: Level = "fail" if failing else "look" if looking else "pass"
+    return Verdict(level, (*failing, *looking))
+
+
+def _failures(table: pd.DataFrame, limits: QcLimits) -> list[str]:
+    reasons = []
+    volume = table["volume_mm3"].astype(float)
+    missing = table.loc[volume == 0, "name"]
+    if len(missing):
+        reasons.append(f"not found: {_names(missing)}")
+    brain = volume.sum() / _MM3_PER_ML
+    low, high = limits.brain_ml
+    if not low <= brain <= high:
+        reasons.append(f"all structures together have {brain:.0f} ml, outside {low:.0f}-{high:.0f}")
+    mean = table["expected_dice"].astype(float).mean()
+    if mean < limits.fail_dice:
+        reasons.append(f"mean expected Dice {mean:.2f} is below {limits.fail_dice}")
+    return reasons
+
+
+def _doubts(table: pd.DataFrame, limits: QcLimits) -> list[str]:
+    reasons = []
+    dice = table["expected_dice"].astype(float)
+    if dice.isna().all():
+        reasons.append("this model has no flip map, so nothing is known about its errors")
+    elif limits.fail_dice <= dice.mean() < limits.look_dice:
+        reasons.append(f"mean expected Dice {dice.mean():.2f} is below {limits.look_dice}")
+    unsure = table.loc[dice < limits.structure_dice, "name"]
+    if len(unsure):
+        reasons.append(f"expected Dice below {limits.structure_dice}: {_names(unsure)}")
+    uneven = asymmetry(table).abs()
+    uneven = uneven[(uneven > limits.asymmetry) & (uneven < 2)]  # 2: one side is missing
+    if len(uneven):
+        bare = dict.fromkeys(n.removeprefix("left_").removeprefix("right_") for n in uneven.index)
+        reasons.append(f"sides differ by more than {limits.asymmetry:.0%}: {_names(bare)}")
+    return reasons
+
+
+def _names(names: pd.Series | dict[str, None] | np.ndarray) -> str:
+    return ", ".join(str(name).replace("_", " ") for name in names)

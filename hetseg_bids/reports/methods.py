@@ -1,0 +1,58 @@
+"""The paragraph and the references for a paper's methods section."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from hetseg_bids.structures import N_STRUCTURES
+
+REFERENCES: dict[str, str] = {
+    "McKinley": "McKinley R, Rebsamen M, Meier R, Reyes M, Rummel C, Wiest R. Few-shot brain "
+    "segmentation from weakly labeled data with deep heteroscedastic multi-task networks. "
+    "arXiv:1904.02436 (2019).",
+    "Fisch": "Fisch L, Zumdick S, Barkhau C, et al. deepbet: Fast brain extraction of "
+    "T1-weighted MRI using convolutional neural networks. Computers in Biology and Medicine "
+    "179:108845 (2024).",
+    "Billot": "Billot B, Greve DN, Puonti O, et al. SynthSeg: Segmentation of brain MRI scans of "
+    "any contrast and resolution without retraining. Medical Image Analysis 86:102789 (2023).",
+    "Gorgolewski": "Gorgolewski KJ, Auer T, Calhoun VD, et al. The brain imaging data structure, "
+    "a format for organizing and describing outputs of neuroimaging experiments. Scientific "
+    "Data 3:160044 (2016).",
+}
+
+
+@dataclass(frozen=True)
+class Methods:
+    """Text to paste and the references it cites."""
+
+    text: str
+    references: tuple[str, ...]
+
+
+def methods_text(record: dict[str, Any]) -> Methods:
+    """How a scan was segmented, in words.
+
+    Parameters
+    ----------
+    record : dict
+        The sidecar of the dseg image.
+    """
+    strip = {
+        "deepbet": "The brain was extracted with deepbet (Fisch et al., 2024). ",
+        "mask": "The brain mask that came with the dataset was used. ",
+        "skip": "The image was skull-stripped already. ",
+    }[record["HetsegBrainExtraction"]]
+    views = " and ".join(record["HetsegSettings"]["views"])
+    text = (
+        f"T1-weighted images organised as BIDS (Gorgolewski et al., 2016) were segmented into "
+        f"{N_STRUCTURES} structures with hetseg {record['HetsegVersion']}, model "
+        f"{record['HetsegModel']} (SHA-256 {record['HetsegModelSHA256'][:12]}), a 2.5-D network "
+        f"after McKinley et al. (2019) applied to {views} slices of the image at 1 mm. {strip}"
+        "For each voxel and structure it forecasts the probability that its label disagrees with "
+        "a reference; expected Dice and the intervals of the volumes follow from it. The shipped "
+        "weights were trained on synthetic T1w images made from the label maps of SynthSeg "
+        "(Billot et al., 2023)."
+    )
+    cited = [r for name, r in REFERENCES.items() if f"{name} et al." in text]
+    return Methods(text, tuple(cited))

@@ -1,0 +1,90 @@
+"""The volumes and the code of the page's interactive viewer (NiiVue)."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+
+from hetseg_bids.reports.mosaics import View
+from hetseg_bids.structures import STRUCTURES
+
+_LEVELS = 255
+_Q_MAX = 0.5
+_FLIP_STEPS = 32
+_LIBRARY = "niivue.umd.js.gz"
+
+
+@dataclass(frozen=True)
+class ViewerData:
+    """What the page embeds, all base64.
+
+    Attributes
+    ----------
+    library : str
+        Gzipped JavaScript of NiiVue.
+    t1w, dseg : str
+        NIfTI images of uint8; dseg counts the structures from 1.
+    flip : str or None
+        NIfTI image of uint8, 255 for q = 0.5.
+    colors : dict
+        NiiVue's label table.
+    """
+
+    library: str
+    t1w: str
+    dseg: str
+    flip: str | None
+    colors: dict[str, list[Any]]
+
+
+def viewer_data(view: View) -> ViewerData:
+    """Pack a view for the page."""
+    low, high = np.percentile(view.image, (1, 99.8))
+    t1w = (view.image - low) * (_LEVELS / max(high - low, 1e-6))
+    counted = np.zeros(256, np.uint8)
+    for number, structure in enumerate(STRUCTURES, start=1):
+        counted[structure.label] = number
+    flip = None if view.flip is None else _nifti(_coarse_flip(view.flip), view.affine)
+    library = resources.files("hetseg_bids.reports").joinpath("vendor", _LIBRARY).read_bytes()
+    return ViewerData(
+        library=_text(library),
+        t1w=_nifti(t1w, view.affine),
+        dseg=_nifti(counted[view.dseg], view.affine),
+        flip=flip,
+        colors=_label_table(),
+    )
+
+
+def _coarse_flip(flip: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Q in 32 steps, 0-255 for 0-0.5: finer ones can't be seen and fill the page."""
+    return np.rint(flip * (_FLIP_STEPS / _Q_MAX)) * np.float32(_LEVELS / _FLIP_STEPS)
+
+
+def _label_table() -> dict[str, list[Any]]:
+    colors = [(0, 0, 0), *(s.color for s in STRUCTURES)]
+    red, green, blue = (list(channel) for channel in zip(*colors, strict=True))
+    return {
+        "R": red,
+        "G": green,
+        "B": blue,
+        "A": [0] + [255] * len(STRUCTURES),
+        "I": list(range(len(colors))),
+        "labels": ["", *(s.title for s in STRUCTURES)],
+    }
+
+
+def _nifti(values: npt.NDArray[Any], affine: npt.NDArray[np.float64]) -> str:
+    data = np.rint(values).clip(0, _LEVELS).astype(np.uint8)
+    image = nib.Nifti1Image(data, affine)
+    return _text(gzip.compress(image.to_bytes(), 6, mtime=0))
+
+
+def _text(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")

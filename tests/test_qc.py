@@ -1,0 +1,62 @@
+"""The verdict and the asymmetry, from tables made by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hetseg_bids.qc import asymmetry, judge
+from hetseg_bids.structures import STRUCTURES
+
+
+def table(**volumes: float) -> pd.DataFrame:
+    """A good scan of 1.1 l, some volumes replaced."""
+    names = [s.name for s in STRUCTURES]
+    return pd.DataFrame(
+        {
+            "name": names,
+            "volume_mm3": [volumes.get(n, 40_000.0) for n in names],
+            "expected_dice": 0.9,
+        }
+    )
+
+
+def test_a_good_scan_passes_without_a_reason():
+    verdict = judge(table())
+    assert (verdict.level, verdict.reasons) == ("pass", ())
+
+
+def test_asymmetry_is_signed_and_relative_to_the_mean():
+    uneven = asymmetry(table(left_putamen=60_000.0))
+    assert uneven["left_putamen"] == uneven["right_putamen"] == pytest.approx(0.4)
+    assert uneven["left_thalamus"] == 0
+    assert np.isnan(uneven["brainstem"])
+
+
+@pytest.mark.parametrize(
+    ("volumes", "dice", "level", "reason"),
+    [
+        ({"left_amygdala": 0.0}, {}, "fail", "not found: left amygdala"),
+        ({"left_cerebral_cortex": 4e6}, {}, "fail", "ml, outside"),
+        ({}, dict.fromkeys(range(28), 0.4), "fail", "mean expected Dice 0.40"),
+        ({}, dict.fromkeys(range(28), 0.7), "look", "mean expected Dice 0.70"),
+        ({}, {0: 0.3}, "look", "expected Dice below 0.5: left cerebral white matter"),
+        ({"left_putamen": 90_000.0}, {}, "look", "sides differ by more than 50%: putamen"),
+        ({}, dict.fromkeys(range(28), np.nan), "look", "no flip map"),
+    ],
+)
+def test_each_limit_is_named(volumes, dice, level, reason):
+    scan = table(**volumes)
+    for row, value in dice.items():
+        scan.loc[row, "expected_dice"] = value
+    verdict = judge(scan)
+    assert verdict.level == level
+    assert any(reason in text for text in verdict.reasons), verdict.reasons
+
+
+def test_a_failure_comes_before_a_doubt_and_a_warning_wants_a_look():
+    verdict = judge(table(left_amygdala=0.0), ["no qform"])
+    assert verdict.level == "fail"
+    assert verdict.reasons[-1] == "warning: no qform"
+    assert judge(table(), ["no qform"]).level == "look"
