@@ -106,7 +106,7 @@ def write_dataset_description(out_dir: Path, bids_dir: Path) -> None:
     write_json(out_dir / "dataset_description.json", content)
     ignore = out_dir / ".bidsignore"
     if not ignore.exists():
-        write_text(ignore, "*.html\nlogs/\n*_morph.tsv\n*_morph.json\n")
+        write_text(ignore, "*.html\nlogs/\n*_morph.tsv\n*_morph.json\ngroup_*\n")
 
 
 def _container() -> dict[str, Any]:
@@ -197,6 +197,8 @@ class Provenance:
     settings : Settings
     extraction : str
         Brain extraction that was carried out.
+    mask_mm3 : float
+        Volume of the brain mask, the group level's stand-in for intracranial volume.
     warnings : tuple of str
     """
 
@@ -207,6 +209,7 @@ class Provenance:
     model_sha256: str
     settings: Settings
     extraction: str
+    mask_mm3: float
     warnings: tuple[str, ...]
 
     def sidecar(self, description: str, **more: Any) -> dict[str, Any]:
@@ -223,6 +226,7 @@ class Provenance:
             "HetsegMaskSHA256": self.mask_sha256,
             "HetsegSettings": asdict(self.settings),
             "HetsegBrainExtraction": self.extraction,
+            "HetsegBrainMaskVolume": round(self.mask_mm3, 1),
             "HetsegWarnings": list(self.warnings),
         }
 

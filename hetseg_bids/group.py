@@ -1,47 +1,208 @@
-"""Group level: the volumes of all finished scans in one table."""
+"""Group level: every finished scan in one table of volumes, one of quality, one page."""
 
 from __future__ import annotations
 
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from hetseg_bids.cohort import CohortMap, cohort_map, load_template
 from hetseg_bids.errors import InputError
 from hetseg_bids.files import atomic_path, write_json
 from hetseg_bids.morphometry import COLUMNS
+from hetseg_bids.outliers import Measure, find_outliers
+from hetseg_bids.qc import asymmetry, judge
+from hetseg_bids.reports.group import Cohort, write_group_page
+from hetseg_bids.structures import STRUCTURES
 
-_ENDING = "_morph.tsv"
+log = logging.getLogger(__name__)
+MAP_SCANS = 500  # more don't change the mean map to the eye, and each takes about a second
 _MARK = "_seg-hetseg"
+_RECORD = "_dseg.json"
+_MM3_PER_ML = 1000.0
+_KEYS = {
+    "participant_id": "Participant",
+    "session_id": "Session",
+    "scan": "Entities of the T1w image",
+}
+_QC_COLUMNS = _KEYS | {
+    "verdict": "pass, look or fail: see `reasons`",
+    "reasons": "Why the verdict isn't a pass",
+    "outlier_score": "Largest robust |z| over volumes (relative to the brain mask's), asymmetries "
+    "and expected Dice; n/a with fewer than 8 scans",
+    "outlier_of": "The measures with |z| above 3.5, worst first, three at most",
+    "mean_expected_dice": "Mean over the structures",
+    "brain_mask_ml": "Volume of the brain mask, ml",
+    "structures_ml": "Volume of all structures together, ml",
+    "model": "Model and the start of its weights' SHA-256",
+}
 
 
-def write_group_table(out_dir: Path) -> Path:
-    """Write OUT/group_morph.tsv and its data dictionary, a row a scan and structure.
+@dataclass(frozen=True)
+class FinishedScan:
+    """What the group level reads of a scan.
+
+    Attributes
+    ----------
+    keys : dict
+        participant_id, session_id, scan.
+    table : DataFrame
+        As `morphometry.measure` makes it.
+    record : dict
+        Sidecar of the dseg.
+    dseg, flip, page : Path
+    """
+
+    keys: dict[str, str]
+    table: pd.DataFrame
+    record: dict[str, Any]
+    dseg: Path
+    flip: Path
+    page: Path
+
+
+def run_group(bids_dir: Path, out_dir: Path) -> Path:
+    """Write group_morph.tsv, group_qc.tsv (with data dictionaries) and group.html.
+
+    Works on whatever is finished and may be run again at any time.  Returns the page's path.
 
     Raises
     ------
     InputError
         If there are no finished scans.
     """
-    tables = sorted(out_dir.glob(f"sub-*/**/*{_MARK}*{_ENDING}"))
-    if not tables:
+    scans = list(finished_scans(out_dir))
+    if not scans:
         raise InputError(f"{out_dir}: no finished scans; run the participant level first")
+    morph = pd.concat([scan.table.assign(**scan.keys) for scan in scans])
+    morph = morph[[*_KEYS, *COLUMNS]]
+    _write(morph.round(5), out_dir / "group_morph.tsv", _KEYS | COLUMNS)
+    measures = cohort_measures(scans)
+    quality = quality_table(scans, measures)
+    _write(quality.round(4), out_dir / "group_qc.tsv", _QC_COLUMNS)
+    cohort = Cohort(
+        quality=quality,
+        pages=[scan.page.relative_to(out_dir).as_posix() for scan in scans],
+        volume_ml=_wide(scans, "volume_mm3") / _MM3_PER_ML,
+        expected_dice=_wide(scans, "expected_dice"),
+        asymmetry=np.stack([asymmetry(scan.table).to_numpy() for scan in scans]),
+        participants=_participants(bids_dir, quality["participant_id"]),
+        missing=_missing(bids_dir, quality["participant_id"]),
+        crashes=sorted(path.name for path in (out_dir / "logs").glob("crash-*.txt")),
+    )
+    return write_group_page(out_dir, cohort, _map(scans))
+
+
+def finished_scans(out_dir: Path) -> Iterator[FinishedScan]:
+    """Complete scans, sorted by path; what can't be read is left out with a warning."""
+    for path in sorted(out_dir.glob(f"sub-*/**/*{_MARK}*{_RECORD}")):
+        start = path.name.removesuffix(_RECORD)
+        stem = start.replace(_MARK, "")
+        entities = dict(part.split("-", 1) for part in stem.split("_") if "-" in part)
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            morph = path.with_name(f"{start}_morph.tsv")
+            table = pd.read_csv(morph, sep="\t", na_values="n/a", keep_default_na=False)
+            if list(table["name"]) != [s.name for s in STRUCTURES]:
+                raise ValueError("not a table of the 28 structures")
+            table[list(COLUMNS)]
+        except (OSError, ValueError, KeyError) as error:
+            log.warning("%s: left out of the group level (%s)", path, error)
+            continue
+        yield FinishedScan(
+            keys={
+                "participant_id": f"sub-{entities.get('sub', '')}",
+                "session_id": f"ses-{entities['ses']}" if "ses" in entities else "n/a",
+                "scan": stem,
+            },
+            table=table,
+            record=record,
+            dseg=path.with_name(f"{start}_dseg.nii.gz"),
+            flip=path.with_name(f"{start}_desc-labelflip_probseg.nii.gz"),
+            page=out_dir / f"{stem}.html",
+        )
+
+
+def cohort_measures(scans: list[FinishedScan]) -> list[Measure]:
+    """What scans are compared by: adjusted volumes, asymmetries and expected Dice.
+
+    Volumes are taken relative to the brain mask's, on a log scale: head size is the largest
+    and least interesting difference between people.
+    """
+    volumes, dice = _wide(scans, "volume_mm3"), _wide(scans, "expected_dice")
+    masks = np.array([float(s.record.get("HetsegBrainMaskVolume", np.nan)) for s in scans])
+    uneven = np.stack([asymmetry(scan.table).to_numpy() for scan in scans])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = np.log(volumes / masks[:, None])
+    measures = []
+    for i, structure in enumerate(STRUCTURES):
+        measures.append(Measure(f"{structure.title} volume", relative[:, i]))
+        measures.append(Measure(f"{structure.title} expected Dice", dice[:, i], low_only=True))
+        if structure.hemisphere == "L":
+            measures.append(Measure(f"{structure.both_sides} asymmetry", uneven[:, i]))
+    return measures
+
+
+def quality_table(scans: list[FinishedScan], measures: list[Measure]) -> pd.DataFrame:
+    """A row a scan; columns as in the data dictionary of group_qc.tsv."""
     rows = []
-    for path in tables:
-        table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
-        stem = path.name.removesuffix(_ENDING).replace(_MARK, "")
-        parts = dict(part.split("-", 1) for part in stem.split("_") if "-" in part)
-        table.insert(0, "participant_id", f"sub-{parts['sub']}")
-        table.insert(1, "session_id", f"ses-{parts['ses']}" if "ses" in parts else "n/a")
-        table.insert(2, "scan", stem)
-        rows.append(table)
-    target = out_dir / "group_morph.tsv"
-    with atomic_path(target) as temporary:
-        pd.concat(rows).to_csv(temporary, sep="\t", index=False)
-    keys = {
-        "participant_id": "Participant",
-        "session_id": "Session",
-        "scan": "Entities of the T1w image",
-    }
-    columns = {name: {"Description": text} for name, text in (keys | COLUMNS).items()}
-    write_json(target.with_suffix(".json"), columns)
-    return target
+    for scan, outlier in zip(scans, find_outliers(measures), strict=True):
+        record = scan.record
+        verdict = judge(scan.table, record.get("HetsegWarnings", ()))
+        mask = record.get("HetsegBrainMaskVolume")
+        model = f"{record.get('HetsegModel')} {str(record.get('HetsegModelSHA256'))[:12]}"
+        facts = {
+            "verdict": verdict.level,
+            "reasons": "; ".join(verdict.reasons) or "n/a",
+            "outlier_score": outlier.score,
+            "outlier_of": "; ".join(outlier.why) or "n/a",
+            "mean_expected_dice": scan.table["expected_dice"].astype(float).mean(),
+            "brain_mask_ml": float("nan") if mask is None else mask / _MM3_PER_ML,
+            "structures_ml": scan.table["volume_mm3"].astype(float).sum() / _MM3_PER_ML,
+            "model": model,
+        }
+        rows.append(scan.keys | facts)
+    return pd.DataFrame(rows)[list(_QC_COLUMNS)]
+
+
+def _wide(scans: list[FinishedScan], column: str) -> np.ndarray:
+    return np.stack([scan.table[column].astype(float).to_numpy() for scan in scans])
+
+
+def _map(scans: list[FinishedScan]) -> CohortMap | None:
+    """The mean flip map, of evenly spaced scans where there are very many."""
+    usable = [(s.dseg, s.flip) for s in scans if s.dseg.exists() and s.flip.exists()]
+    step = -(-len(usable) // MAP_SCANS) if usable else 1
+    return cohort_map(usable[::step], load_template()) if usable else None
+
+
+def _participants(bids_dir: Path, order: pd.Series) -> pd.DataFrame:
+    """participants.tsv in the order of the scans; empty if there is none."""
+    try:
+        table = pd.read_csv(
+            bids_dir / "participants.tsv", sep="\t", dtype=str, keep_default_na=False
+        )
+        table = table.drop_duplicates("participant_id").set_index("participant_id")
+    except (OSError, ValueError, KeyError):
+        return pd.DataFrame(index=order)
+    return table.reindex(order).fillna("n/a")
+
+
+def _missing(bids_dir: Path, finished: pd.Series) -> list[str]:
+    if not bids_dir.is_dir():
+        return []
+    there = {path.name for path in bids_dir.glob("sub-*") if path.is_dir()}
+    return sorted(there - set(finished))
+
+
+def _write(table: pd.DataFrame, path: Path, columns: dict[str, str]) -> None:
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, sep="\t", index=False, na_rep="n/a")
+    dictionary = {name: {"Description": text} for name, text in columns.items()}
+    write_json(path.with_suffix(".json"), dictionary)

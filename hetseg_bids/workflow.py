@@ -178,6 +178,7 @@ def _write(
         model_sha256=model.plan.weights_sha256,
         settings=config.settings,
         extraction=prepared.extraction,
+        mask_mm3=float(mask.sum()) * result.grid.voxel_volume,
         warnings=prepared.warnings,
     )
     derivatives.write_images(paths, result, mask.numpy().astype(np.uint8))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -11,6 +12,19 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+
+from hetseg_bids.config import Settings
+from hetseg_bids.derivatives import (
+    OutputPaths,
+    Provenance,
+    write_images,
+    write_sidecars,
+    write_tables,
+)
+from hetseg_bids.images import Grid
+from hetseg_bids.morphometry import measure
+from hetseg_bids.segmentation import Segmentation
+from hetseg_bids.structures import N_STRUCTURES, STRUCTURES
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -119,6 +133,58 @@ def t1w_path(root: Path, subject: str, extra: str = "") -> Path:
     path = root / f"sub-{subject}" / "anat" / f"sub-{subject}{extra}_T1w.nii.gz"
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def small_brain() -> np.ndarray:
+    """The phantom at 2 mm, without skin and CSF."""
+    labels = phantom_labels()[::2, ::2, ::2]
+    return np.where((labels == 211) | (labels == 24), 0, labels).astype(np.uint8)
+
+
+def write_results(
+    out: Path, stem: str, dseg: np.ndarray, *, hostile: str = "", flip: bool = True
+) -> tuple[OutputPaths, Path]:
+    """Derivatives of a 2 mm scan as a run writes them; returns their paths and the T1w."""
+    affine = centred_affine(dseg.shape, 2)
+    source = out / "sources" / f"{stem}_T1w.nii.gz"
+    source.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(phantom_t1w(dseg), affine), source)
+    q = np.zeros((N_STRUCTURES, *dseg.shape), np.float32)
+    for i, structure in enumerate(STRUCTURES):
+        q[i][dseg == structure.label] = 0.4 if structure.name == "left_putamen" else 0.1
+    whole = tuple(slice(0, n) for n in dseg.shape)
+    grid = Grid(dseg.shape, affine)
+    result = Segmentation(grid, whole, dseg, q if flip else None, None)
+    paths = OutputPaths(out / stem.split("_")[0] / "anat", stem, "", out / f"{stem}.html")
+    provenance = Provenance(
+        source=f"bids::{stem}/{hostile}",
+        source_sha256="0" * 64 + hostile,
+        mask_sha256=hostile or None,
+        model=f"label-flip{hostile}",
+        model_sha256="1" * 64,
+        settings=Settings(model=hostile or "label-flip"),
+        extraction="deepbet",
+        mask_mm3=float((dseg > 0).sum()) * grid.voxel_volume,
+        warnings=(f"something {hostile}",) if hostile else (),
+    )
+    write_images(paths, result, (dseg > 0).astype(np.uint8))
+    write_tables(paths, measure(result))
+    write_sidecars(paths, provenance, flip=flip)
+    return paths, source
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.skip("chromium isn't installed (Debian: apt-get install chromium)")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        options = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+        browser = playwright.chromium.launch(executable_path=path, args=options)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

@@ -4,79 +4,24 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-from html.parser import HTMLParser
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
 import pytest
-from conftest import centred_affine, phantom_labels, phantom_t1w
+from browsing import HOSTILE, Opened, Tags
+from conftest import small_brain, write_results
 
-from hetseg_bids.config import Settings
-from hetseg_bids.derivatives import (
-    OutputPaths,
-    Provenance,
-    write_images,
-    write_sidecars,
-    write_tables,
-)
-from hetseg_bids.images import Grid
-from hetseg_bids.morphometry import measure
 from hetseg_bids.reports.participant import write_report
-from hetseg_bids.segmentation import Segmentation
-from hetseg_bids.structures import N_STRUCTURES, STRUCTURES
-
-HOSTILE = "\"'><script>window.hacked=1</script><img src=x onerror='window.hacked=1'>"
-CHROMIUM = shutil.which("chromium")
 
 
 def make_page(out: Path, hostile: str = "", *, flip: bool = True) -> Path:
     """Derivatives of a phantom scan as a run writes them, and their page."""
-    labels = phantom_labels()
-    affine = centred_affine(labels.shape)
-    source = out / "sub-01_T1w.nii.gz"
-    source.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(phantom_t1w(labels), affine), source)
-    brain = (labels > 0) & (labels != 211) & (labels != 24)
-    dseg = np.where(brain, labels, 0).astype(np.uint8)
-    q = np.zeros((N_STRUCTURES, *labels.shape), np.float32)
-    for i, structure in enumerate(STRUCTURES):
-        q[i][dseg == structure.label] = 0.4 if structure.name == "left_putamen" else 0.1
-    whole = tuple(slice(0, n) for n in labels.shape)
-    result = Segmentation(Grid(labels.shape, affine), whole, dseg, q if flip else None, None)
-    paths = OutputPaths(out / "sub-01" / "anat", "sub-01", "", out / "sub-01.html")
-    provenance = Provenance(
-        source=f"bids::sub-01/{hostile}",
-        source_sha256="0" * 64 + hostile,
-        mask_sha256=hostile or None,
-        model=f"label-flip{hostile}",
-        model_sha256="1" * 64,
-        settings=Settings(model=hostile or "label-flip"),
-        extraction="deepbet",
-        warnings=(f"something {hostile}",) if hostile else (),
-    )
-    write_images(paths, result, brain.astype(np.uint8))
-    write_tables(paths, measure(result))
-    write_sidecars(paths, provenance, flip=flip)
+    paths, source = write_results(out, "sub-01", small_brain(), hostile=hostile, flip=flip)
     return write_report(paths, source, {"Command line": f"hetseg {hostile}"})
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory) -> Path:
     return make_page(tmp_path_factory.mktemp("page"))
-
-
-class Tags(HTMLParser):
-    """Every start tag with its attributes."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
 
 
 def test_the_page_says_what_a_rater_needs(page):
@@ -109,35 +54,6 @@ def test_nothing_from_files_becomes_markup(tmp_path, page):
     assert scripts[0] == scripts[1]
     assert not any(name.startswith("on") for _, a in hostile for name in a)
     assert {t for t, _ in hostile} <= {t for t, _ in plain} | {"dt", "dd", "li", "ul"}
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    if CHROMIUM is None:
-        pytest.skip("chromium isn't installed (Debian: apt-get install chromium)")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        options = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
-        yield browser
-        browser.close()
-
-
-class Opened:
-    """A page in the browser that notes complaints and requests."""
-
-    def __init__(self, chromium, path: Path) -> None:
-        self.page = chromium.new_page(viewport={"width": 1280, "height": 900})
-        self.complaints: list[str] = []
-        self.requests: list[str] = []
-        self.page.on(
-            "console",
-            lambda m: self.complaints.append(m.text) if m.type in ("error", "warning") else None,
-        )
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.goto(path.as_uri())
 
 
 @pytest.mark.browser

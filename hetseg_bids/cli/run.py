@@ -61,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "analysis_level",
         choices=("participant", "group"),
-        help="participant: segment; group: gather the volumes of all finished scans",
+        help="participant: segment; group: volumes, quality and a page of all finished scans",
     )
     _add_selection(parser.add_argument_group("which images"))
     _add_settings(parser.add_argument_group("how they are segmented"))
@@ -216,9 +216,9 @@ def execute(config: RunConfig, level: str) -> int:
         If nothing can be done with the input or the options.
     """
     if level == "group":
-        from hetseg_bids.group import write_group_table
+        from hetseg_bids.group import run_group
 
-        print(write_group_table(config.out_dir))
+        print(run_group(config.bids_dir, config.out_dir))
         return 0
     from hetseg_bids.app import run_participants  # torch is slow to import
 

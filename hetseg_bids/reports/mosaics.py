@@ -73,10 +73,18 @@ def draw_mosaics(view: View) -> list[Picture]:
         title = f"{plane.name.capitalize()}: outlines of the structures"
         pictures.append(Picture(title, _mosaic(view, plane, _outlines(view))))
     if view.flip is not None:
-        for plane in PLANES.values():
-            title = f"{plane.name.capitalize()}: probability that the label is wrong (0-0.5)"
-            pictures.append(Picture(title, _mosaic(view, plane, _flip(view))))
+        for picture in draw_flip(view):
+            title = f"{picture.title}: probability that the label is wrong (0-0.5)"
+            pictures.append(Picture(title, picture.uri))
     return pictures
+
+
+def draw_flip(view: View) -> list[Picture]:
+    """The flip map in three planes, each titled by its plane."""
+    return [
+        Picture(plane.name.capitalize(), _mosaic(view, plane, _flip(view)))
+        for plane in PLANES.values()
+    ]
 
 
 def draw_zooms(view: View, names: Sequence[str]) -> list[Picture]:

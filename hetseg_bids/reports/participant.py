@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from hetseg_bids.derivatives import OutputPaths
 from hetseg_bids.files import write_text
@@ -20,6 +19,7 @@ from hetseg_bids.preprocessing.conform import nearest, resample, working_grid
 from hetseg_bids.qc import asymmetry, judge
 from hetseg_bids.reports.methods import methods_text
 from hetseg_bids.reports.mosaics import View, draw_mask, draw_mosaics, draw_zooms
+from hetseg_bids.reports.templating import environment
 from hetseg_bids.reports.viewer import viewer_data
 from hetseg_bids.structures import STRUCTURES
 
@@ -48,7 +48,7 @@ def write_report(paths: OutputPaths, source: Path, run: dict[str, str] | None = 
     brain = head.cropped(_brain_box(head.mask | (head.dseg > 0)))
     worst = _least_certain(table)
     html = (
-        _environment()
+        environment()
         .get_template("participant.html.jinja")
         .render(
             title=paths.stem,
@@ -68,11 +68,6 @@ def write_report(paths: OutputPaths, source: Path, run: dict[str, str] | None = 
     )
     write_text(paths.report, html)
     return paths.report
-
-
-def _environment() -> Environment:
-    loader = PackageLoader("hetseg_bids.reports")
-    return Environment(loader=loader, autoescape=True, trim_blocks=True, undefined=StrictUndefined)
 
 
 def _least_certain(table: pd.DataFrame) -> list[str]:

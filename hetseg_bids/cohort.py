@@ -1,0 +1,173 @@
+"""The cohort's flip map in template space.
+
+Scans are aligned by the affine that best takes the centroids of their own structures to
+those of MNI152: enough for a map of where labels are uncertain, and free of registration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from scipy import ndimage
+
+from hetseg_bids.images import Grid, grid_of, open_image, read_labels
+from hetseg_bids.preprocessing.conform import resample
+from hetseg_bids.structures import STRUCTURES
+
+CENTROIDS = Path(str(resources.files("hetseg_bids"))) / "data" / "mni152_centroids.tsv"
+_LEAST_CENTROIDS = 8  # 12 numbers of an affine, with some to spare
+_TEMPLATE_ZOOM = 2  # mm
+
+
+@dataclass(frozen=True)
+class Template:
+    """What the maps are drawn on.
+
+    Attributes
+    ----------
+    name : str
+        TemplateFlow's name of the space.
+    image : (X, Y, Z) float32 array
+        Skull-stripped T1w, RAS, 2 mm.
+    grid : Grid
+    """
+
+    name: str
+    image: npt.NDArray[np.float32]
+    grid: Grid
+
+
+@dataclass(frozen=True)
+class CohortMap:
+    """Flip probability over scans, largest over the structures of each.
+
+    Attributes
+    ----------
+    template : Template
+    mean, sd : (X, Y, Z) float32 array
+    count : int
+        Scans that went in.
+    """
+
+    template: Template
+    mean: npt.NDArray[np.float32]
+    sd: npt.NDArray[np.float32]
+    count: int
+
+
+def load_template() -> Template:
+    """MNI152NLin2009cAsym where TemplateFlow's cache has it, else nilearn's MNI152."""
+    path = _cached_templateflow()
+    if path is not None:
+        image = nib.as_closest_canonical(open_image(path))
+        return Template(
+            "MNI152NLin2009cAsym", np.asarray(image.dataobj, np.float32), grid_of(image)
+        )
+    from nilearn.datasets import load_mni152_template
+
+    image = nib.as_closest_canonical(load_mni152_template(resolution=_TEMPLATE_ZOOM))
+    return Template("MNI152NLin2009aSym", np.asarray(image.dataobj, np.float32), grid_of(image))
+
+
+def _cached_templateflow() -> Path | None:
+    # asking TemplateFlow's API would download, which a cluster node can't and a group
+    # level shouldn't
+    from templateflow.conf import TF_HOME
+
+    name = "tpl-MNI152NLin2009cAsym_res-02_desc-brain_T1w.nii.gz"
+    path = Path(TF_HOME) / "tpl-MNI152NLin2009cAsym" / name
+    return path if path.is_file() and path.stat().st_size else None
+
+
+def cohort_map(scans: Iterable[tuple[Path, Path]], template: Template) -> CohortMap | None:
+    """Mean and standard deviation of the flip maps on the template.
+
+    Parameters
+    ----------
+    scans : iterable of (dseg, flip map)
+    template : Template
+
+    Returns
+    -------
+    cohort : CohortMap or None
+        None if no scan has enough structures to be aligned.
+    """
+    mean = np.zeros(template.grid.shape, np.float64)
+    squares = np.zeros(template.grid.shape, np.float64)
+    count = 0
+    for dseg, flip in scans:
+        aligned = _aligned_flip(dseg, flip, template.grid)
+        if aligned is None:
+            continue
+        count += 1
+        step = aligned - mean  # Welford's recurrence
+        mean += step / count
+        squares += step * (aligned - mean)
+    if not count:
+        return None
+    sd = np.sqrt(squares / max(1, count - 1))
+    return CohortMap(template, mean.astype(np.float32), sd.astype(np.float32), count)
+
+
+def _aligned_flip(dseg: Path, flip: Path, target: Grid) -> npt.NDArray[np.float32] | None:
+    labels, grid = read_labels(dseg)
+    affine = template_affine(centroids(labels, grid))
+    if affine is None:
+        return None
+    q = open_image(flip).dataobj
+    largest = np.zeros(grid.shape, np.float32)
+    for i in range(q.shape[3]):
+        np.maximum(largest, np.asarray(q[..., i], np.float32), out=largest)
+    moved = Grid(grid.shape, affine @ grid.affine)
+    return resample(torch.from_numpy(largest)[None], moved, target)[0].numpy()
+
+
+def centroids(labels: npt.NDArray[np.integer], grid: Grid) -> dict[str, npt.NDArray[np.float64]]:
+    """Centre of gravity of each structure that is there, mm in scanner space.
+
+    Parameters
+    ----------
+    labels : (X, Y, Z) int array
+        `Structure.label` values.
+    grid : Grid
+    """
+    present = [s for s in STRUCTURES if (labels == s.label).any()]
+    places = ndimage.center_of_mass(labels > 0, labels, [s.label for s in present])
+    return {
+        s.name: nib.affines.apply_affine(grid.affine, place)
+        for s, place in zip(present, places, strict=True)
+    }
+
+
+def template_affine(found: dict[str, npt.NDArray[np.float64]]) -> npt.NDArray[np.float64] | None:
+    """The affine that takes centroids to the template's, in the least-squares sense.
+
+    Parameters
+    ----------
+    found : dict of str to (3,) float array
+        See `centroids`.
+
+    Returns
+    -------
+    affine : (4, 4) float array or None
+        Scanner mm to template mm; None with too few structures.
+    """
+    table = pd.read_csv(CENTROIDS, sep="\t").set_index("name")
+    names = [name for name in table.index if name in found]
+    if len(names) < _LEAST_CENTROIDS:
+        return None
+    here = np.array([[*found[name], 1.0] for name in names])
+    solution, _, rank, _ = np.linalg.lstsq(here, table.loc[names].to_numpy(), rcond=None)
+    if rank < here.shape[1]:
+        return None
+    affine = np.eye(4)
+    affine[:3] = solution.T
+    return affine

@@ -1,0 +1,88 @@
+"""Which scans of a cohort stand out: robust z-scores of volume, asymmetry and expected Dice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+LIMIT = 3.5  # Iglewicz & Hoaglin 1993
+_LEAST_SCANS = 8
+_MAD_TO_SD = 1.4826  # of a normal distribution
+_WORST = 3
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number a scan.
+
+    Attributes
+    ----------
+    title : str
+        For people, e.g. ``Left putamen volume``.
+    values : (scans,) float array
+        NaN where a scan has none.
+    low_only : bool
+        Whether only small values are suspicious.
+    """
+
+    title: str
+    values: npt.NDArray[np.float64]
+    low_only: bool = False
+
+
+@dataclass(frozen=True)
+class Outlier:
+    """How far a scan stands out.
+
+    Attributes
+    ----------
+    score : float
+        Its largest robust |z|; NaN if the cohort is too small to tell.
+    why : tuple of str
+        The measures beyond `LIMIT`, worst first, three at most.
+    """
+
+    score: float
+    why: tuple[str, ...]
+
+
+def robust_z(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(x - median) / (1.4826 MAD), NaN where it can't be told.
+
+    Parameters
+    ----------
+    values : (n,) float array
+
+    Returns
+    -------
+    z : (n,) float array
+        All NaN with fewer than 8 numbers or a MAD of zero.
+    """
+    known = values[np.isfinite(values)]
+    if len(known) < _LEAST_SCANS:
+        return np.full(len(values), np.nan)
+    middle = np.median(known)
+    spread = _MAD_TO_SD * np.median(np.abs(known - middle))
+    if not spread > 0:
+        return np.full(len(values), np.nan)
+    return np.where(np.isfinite(values), (values - middle) / spread, np.nan)
+
+
+def find_outliers(measures: list[Measure]) -> list[Outlier]:
+    """Score every scan on all measures."""
+    z = np.stack([robust_z(m.values) for m in measures])
+    for row, measure in zip(z, measures, strict=True):
+        if measure.low_only:
+            row[row > 0] = 0
+    return [_outlier(z[:, scan], measures) for scan in range(z.shape[1])]
+
+
+def _outlier(z: npt.NDArray[np.float64], measures: list[Measure]) -> Outlier:
+    size = np.abs(z)
+    if np.isnan(size).all():
+        return Outlier(float("nan"), ())
+    order = np.argsort(-np.nan_to_num(size, nan=-1.0))[:_WORST]
+    why = tuple(f"{measures[i].title} (z = {z[i]:+.1f})" for i in order if size[i] > LIMIT)
+    return Outlier(float(np.nanmax(size)), why)

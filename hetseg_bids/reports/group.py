@@ -1,0 +1,141 @@
+"""The page of a cohort: who to look at first, distributions, the mean flip map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from hetseg_bids.cohort import CohortMap
+from hetseg_bids.files import write_text
+from hetseg_bids.outliers import LIMIT
+from hetseg_bids.reports.mosaics import Picture, View, draw_flip
+from hetseg_bids.reports.templating import environment
+from hetseg_bids.structures import STRUCTURES
+
+_GRAVITY = {"fail": 0, "look": 1, "pass": 2}
+_FILTER_VALUES = 40  # a column of text with more different values is no filter
+_FEW_VALUES = 8  # numbers with no more different values are codes: chosen one by one
+_MOSTLY = 0.5  # share of numbers in a column of numbers
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """All that the page shows, scans in one order.
+
+    Attributes
+    ----------
+    quality : DataFrame
+        group_qc.tsv.
+    pages : list of str
+        Participant pages, relative to the group page.
+    volume_ml, expected_dice, asymmetry : (scans, 28) float array
+    participants : DataFrame
+        participants.tsv, a row a scan.
+    missing : list of str
+        Participants of the dataset without a finished scan.
+    crashes : list of str
+        Names of crash files.
+    """
+
+    quality: pd.DataFrame
+    pages: list[str]
+    volume_ml: npt.NDArray[np.float64]
+    expected_dice: npt.NDArray[np.float64]
+    asymmetry: npt.NDArray[np.float64]
+    participants: pd.DataFrame
+    missing: list[str]
+    crashes: list[str]
+
+
+def write_group_page(out_dir: Path, cohort: Cohort, cohort_map: CohortMap | None) -> Path:
+    """Write OUT/group.html; returns its path."""
+    levels = cohort.quality["verdict"].value_counts()
+    html = (
+        environment()
+        .get_template("group.html.jinja")
+        .render(
+            count=len(cohort.quality),
+            levels=[(level, int(levels.get(level, 0))) for level in _GRAVITY],
+            limit=LIMIT,
+            missing=cohort.missing,
+            crashes=cohort.crashes,
+            map_count=0 if cohort_map is None else cohort_map.count,
+            space="" if cohort_map is None else cohort_map.template.name,
+            pictures=[] if cohort_map is None else _pictures(cohort_map),
+            data=page_data(cohort),
+        )
+    )
+    page = out_dir / "group.html"
+    write_text(page, html)
+    return page
+
+
+def page_data(cohort: Cohort) -> dict[str, Any]:
+    """The numbers behind the page's tables and plots, for JSON; scans in order of concern."""
+    quality = cohort.quality
+    gravity = quality["verdict"].map(_GRAVITY).to_numpy()
+    score = np.nan_to_num(quality["outlier_score"].astype(float).to_numpy(), nan=0.0)
+    order = np.lexsort((quality["scan"], -score, gravity))
+    columns, ranges = _filters(cohort.participants.iloc[order])
+    return {
+        "structures": [s.title for s in STRUCTURES],
+        "scan": list(quality["scan"].to_numpy()[order]),
+        "page": [cohort.pages[i] for i in order],
+        "verdict": list(quality["verdict"].to_numpy()[order]),
+        "why": [_why(row) for row in quality.iloc[order].itertuples()],
+        "score": _numbers(quality["outlier_score"].to_numpy(dtype=float)[order], 1),
+        "dice": _numbers(quality["mean_expected_dice"].to_numpy(dtype=float)[order], 3),
+        "columns": columns,
+        "ranges": ranges,
+        "measures": {
+            "Volume, ml": _matrix(cohort.volume_ml[order], 3),
+            "Asymmetry (L - R) / mean": _matrix(cohort.asymmetry[order], 3),
+            "Expected Dice": _matrix(cohort.expected_dice[order], 3),
+        },
+    }
+
+
+def _filters(
+    participants: pd.DataFrame,
+) -> tuple[dict[str, list[str]], dict[str, list[float | None]]]:
+    """Columns to choose a value of, and columns of numbers to choose a range of."""
+    columns: dict[str, list[str]] = {}
+    ranges: dict[str, list[float | None]] = {}
+    for name in participants.columns:
+        texts = participants[name].astype(str)
+        numbers = pd.to_numeric(texts.where(~texts.isin(("n/a", ""))), errors="coerce")
+        different = texts.nunique()
+        if different > _FEW_VALUES and numbers.notna().mean() > _MOSTLY:
+            ranges[str(name)] = _numbers(numbers.to_numpy(dtype=float), 6)
+        elif 1 < different <= _FILTER_VALUES:
+            columns[str(name)] = list(texts)
+    return columns, ranges
+
+
+def _why(row: Any) -> str:
+    return "; ".join(text for text in (row.reasons, row.outlier_of) if text != "n/a")
+
+
+def _numbers(values: npt.NDArray[np.float64], digits: int) -> list[float | None]:
+    return [None if np.isnan(v) else round(float(v), digits) for v in values]
+
+
+def _matrix(values: npt.NDArray[np.float64], digits: int) -> list[list[float | None]]:
+    """A list a structure, so that a plot reads one."""
+    return [_numbers(column, digits) for column in values.T]
+
+
+def _pictures(cohort: CohortMap) -> list[Picture]:
+    titles = {"Mean flip probability": cohort.mean, "Its standard deviation": cohort.sd}
+    image, mask = cohort.template.image, cohort.template.image > 0
+    pictures = []
+    for title, values in titles.items():
+        labels = np.zeros(image.shape, np.uint8)
+        view = View(image, labels, values, mask, cohort.template.grid.affine)
+        pictures += [Picture(f"{title}, {p.title.lower()}", p.uri) for p in draw_flip(view)]
+    return pictures

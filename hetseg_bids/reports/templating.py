@@ -1,0 +1,13 @@
+"""How pages are filled: everything is escaped, a name that isn't given is an error."""
+
+from __future__ import annotations
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+
+def environment() -> Environment:
+    """Templates of this package."""
+    loader = PackageLoader("hetseg_bids.reports")
+    made = Environment(loader=loader, autoescape=True, trim_blocks=True, undefined=StrictUndefined)
+    made.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":")}
+    return made
