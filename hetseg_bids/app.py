@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 
 from tqdm import tqdm
 
 from hetseg_bids.config import RunConfig
 from hetseg_bids.derivatives import write_dataset_description
-from hetseg_bids.devices import resolve_device, set_threads
+from hetseg_bids.devices import resolve_device
 from hetseg_bids.discovery import find_scans
 from hetseg_bids.errors import InputError
+from hetseg_bids.execution import run_scans
 from hetseg_bids.models import load_model
-from hetseg_bids.workflow import Outcome, ScanStages, run_scans
+from hetseg_bids.workflow import Outcome, ScanStages
 
 
 def run_participants(config: RunConfig) -> int:
@@ -29,16 +31,18 @@ def run_participants(config: RunConfig) -> int:
         for scan in scans:
             print(scan.path)
         return 0
-    device = resolve_device(config.device)
-    set_threads(config.threads)
-    model = load_model(config.settings.model, device)
+    if config.execution.work_dir is not None:
+        tempfile.tempdir = str(config.execution.work_dir.resolve())
+    load_model(config.settings.model, resolve_device(config.device))  # before OUT is touched
     _prepare_output(config)
     display = _Display(len(scans))
-    outcomes = run_scans(scans, config, model, display, display.finished)
+    failed = 0
+    for outcome in run_scans(scans, config, display):
+        display.finished(outcome)
+        failed += outcome.status == "failed"
     display.close()
-    failed = [o for o in outcomes if o.status == "failed"]
     if failed:
-        print(f"{len(failed)} of {len(scans)} scans failed", file=sys.stderr)
+        print(f"{failed} of {len(scans)} scans failed", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -58,6 +58,34 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class Execution:
+    """Where scans are processed; none of it changes a result.
+
+    Attributes
+    ----------
+    executor : {"local", "dask"}
+        This process, or dask workers.
+    nprocs : int or None
+        Workers (SLURM: jobs); None lets the machine decide.
+    mem_gb : float or None
+        Memory that all workers together may use.
+    scheduler : str or None
+        Address of a dask scheduler that runs already.
+    cluster : {"local", "slurm"}
+        What to start otherwise.
+    work_dir : Path or None
+        For temporary files; None is the system's.
+    """
+
+    executor: str = "local"
+    nprocs: int | None = None
+    mem_gb: float | None = None
+    scheduler: str | None = None
+    cluster: str = "local"
+    work_dir: Path | None = None
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """One call of ``hetseg BIDS OUT participant``.
 
@@ -66,6 +94,7 @@ class RunConfig:
     bids_dir, out_dir : Path
     selection : Selection
     settings : Settings
+    execution : Execution
     device : str
     threads : int or None
         Threads of one process; None lets torch decide.
@@ -80,6 +109,7 @@ class RunConfig:
     out_dir: Path
     selection: Selection = field(default_factory=Selection)
     settings: Settings = field(default_factory=Settings)
+    execution: Execution = field(default_factory=Execution)
     device: str = "auto"
     threads: int | None = None
     overwrite: bool = False

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
+import secrets
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,22 +70,12 @@ def find_scans(bids_dir: Path, selection: Selection) -> list[Scan]:
         If the folder isn't a BIDS dataset, or holds no such image.
     """
     _check_dataset(bids_dir, described=selection.validate)
-    from bids import BIDSLayout  # slow to import
-    from bids.layout import BIDSLayoutIndexer
-
-    layout = BIDSLayout(
-        bids_dir.resolve(),
-        validate=False,
-        database_path=selection.database,
-        indexer=BIDSLayoutIndexer(
-            validate=False, index_metadata=False, ignore=[_ignored(selection), re.compile(r"/\.")]
-        ),
-    )
+    layout = _open_layout(bids_dir, selection)
     filters = _filters(selection)
     found = layout.get(suffix="T1w", extension=list(_SUFFIXES), return_type="object", **filters)
     scans = sorted((_scan_of(f) for f in found), key=lambda scan: str(scan.path))
     if not scans:
-        raise InputError(_nothing_found(bids_dir, selection, layout.get_subjects()))
+        raise InputError(_nothing_found(bids_dir, selection))
     _check_participants(selection, {scan.subject for scan in scans}, bids_dir)
     return _without_duplicates(scans)
 
@@ -106,13 +99,42 @@ def _check_dataset(bids_dir: Path, *, described: bool) -> None:
         raise InputError(f"{description}: not a JSON object; see the BIDS specification")
 
 
-def _ignored(selection: Selection) -> re.Pattern[str]:
-    # leaving other participants out of the index keeps single-subject jobs fast
+def _open_layout(bids_dir: Path, selection: Selection) -> Any:
+    """Pybids' index of the T1w images, from the database where there is one.
+
+    A database that isn't there yet is made under another name and renamed, so that jobs of an
+    array neither wait for each other nor see half of it.  A call for some participants reads a
+    database but never makes one: it would lack the others.
+    """
+    from bids import BIDSLayout  # slow to import
+
+    root, database = bids_dir.resolve(), selection.database
+    if database is not None and database.is_dir() and any(database.iterdir()):
+        return BIDSLayout(root, validate=False, database_path=database)
+    if database is None or selection.participants:
+        return BIDSLayout(root, validate=False, indexer=_indexer(selection.participants))
+    temporary = database.with_name(f".tmp-{secrets.token_hex(6)}-{database.name}")
+    try:
+        BIDSLayout(root, validate=False, database_path=temporary, indexer=_indexer(()))
+        with contextlib.suppress(OSError):  # another job was faster: its database is as good
+            temporary.rename(database)
+        return BIDSLayout(root, validate=False, database_path=database)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _indexer(participants: tuple[str, ...]) -> Any:
+    """Index T1w images only; leaving other participants out keeps single-subject jobs fast."""
+    from bids.layout import BIDSLayoutIndexer
+
     skip = r"^/(code|derivatives|sourcedata|stimuli|work)(/|$)"
-    if selection.participants:
-        names = "|".join(re.escape(p) for p in selection.participants)
+    if participants:
+        names = "|".join(re.escape(p) for p in participants)
         skip += rf"|^/sub-(?!(?:{names})(?:/|$))"
-    return re.compile(skip)
+    patterns = (skip, r"/\.", r"\.json$", r"(?<!_T1w)(?<!_T1w\.nii)\.[^/.]+$")
+    return BIDSLayoutIndexer(
+        validate=False, index_metadata=False, ignore=[re.compile(p) for p in patterns]
+    )
 
 
 def _filters(selection: Selection) -> dict[str, Any]:
@@ -148,15 +170,17 @@ def _scan_of(file: Any) -> Scan:
     path = Path(file.path)
     extension = next(s for s in _SUFFIXES if path.name.endswith(s))
     stem = path.name.removesuffix(extension).removesuffix("_T1w")
-    entities = file.get_entities()
-    return Scan(path, str(entities["subject"]), entities.get("session"), stem)
+    # from the name: pybids' get_entities() takes a database query a file
+    entities = dict(part.split("-", 1) for part in stem.split("_") if "-" in part)
+    return Scan(path, entities["sub"], entities.get("ses"), stem)
 
 
-def _nothing_found(bids_dir: Path, selection: Selection, subjects: list[str]) -> str:
+def _nothing_found(bids_dir: Path, selection: Selection) -> str:
     if selection.participants or selection.sessions or selection.runs or selection.filter_file:
         return f"{bids_dir}: no T1w image matches the participant, session, run or filter options"
+    subjects = sum(path.is_dir() for path in bids_dir.glob("sub-*"))
     if subjects:
-        return f"{bids_dir}: {len(subjects)} participants but no sub-*/[ses-*/]anat/*_T1w.nii[.gz]"
+        return f"{bids_dir}: {subjects} participants but no sub-*/[ses-*/]anat/*_T1w.nii[.gz]"
     return f"{bids_dir}: no participants (sub-*) found; check the path"
 
 

@@ -1,4 +1,4 @@
-"""One scan from file to report, and a run over many; a failure stays with its scan."""
+"""One scan from file to report; a failure stays with its scan."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import logging
 import platform
 import time
 import traceback
-from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -63,32 +62,12 @@ class ScanStages:
         """Some more slices of the total were predicted."""
 
 
-def run_scans(
-    scans: Iterable[Scan],
-    config: RunConfig,
-    model: Model,
-    stages: ScanStages | None = None,
-    finished: Callable[[Outcome], None] | None = None,
-) -> list[Outcome]:
-    """Process scans one after another.
-
-    A scan that fails leaves a crash file and doesn't stop the others, unless
-    ``config.stop_on_first_crash``.
-    """
-    outcomes = []
-    for scan in scans:
-        outcome = _guarded(scan, config, model, stages or ScanStages())
-        outcomes.append(outcome)
-        if finished is not None:
-            finished(outcome)
-        if outcome.status == "failed" and config.stop_on_first_crash:
-            break
-    return outcomes
-
-
-def _guarded(scan: Scan, config: RunConfig, model: Model, stages: ScanStages) -> Outcome:
+def process(
+    scan: Scan, config: RunConfig, model: Model, stages: ScanStages | None = None
+) -> Outcome:
+    """One scan from file to report; whatever goes wrong becomes an outcome and a crash file."""
     try:
-        return _process(scan, config, model, stages)
+        return _process(scan, config, model, stages or ScanStages())
     except Exception as error:  # one scan's trouble must never cost another its result
         known = isinstance(error, HetsegError)
         line = str(error) if known else f"{scan.path}: {type(error).__name__}: {error}"
@@ -96,6 +75,12 @@ def _guarded(scan: Scan, config: RunConfig, model: Model, stages: ScanStages) ->
         crash = _try_write_crash(config, scan, traceback.format_exc())
         log.debug("%s", line, exc_info=True)
         return Outcome(scan, "failed", line, crash)
+
+
+def report_loss(scan: Scan, config: RunConfig, why: str) -> Outcome:
+    """The outcome of a scan whose worker never answered."""
+    line = " ".join(f"{scan.path}: {why}".split())
+    return Outcome(scan, "failed", line, _try_write_crash(config, scan, line))
 
 
 def _try_write_crash(config: RunConfig, scan: Scan, trace: str) -> Path | None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hetseg_bids import __version__
-from hetseg_bids.config import RunConfig, Selection, Settings
+from hetseg_bids.config import Execution, RunConfig, Selection, Settings
 from hetseg_bids.errors import InputError
 from hetseg_bids.planes import PLANES
 from hetseg_bids.preprocessing.brain_extraction import BRAIN_EXTRACTION_CHOICES
@@ -36,6 +36,12 @@ def _session(text: str) -> str:
 
 def _run(text: str) -> str:
     return _label("run-", text)
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number of at least 1")
+    return int(text)
 
 
 def _views(text: str) -> tuple[str, ...]:
@@ -141,9 +147,51 @@ def _add_settings(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_execution(group: argparse._ArgumentGroup) -> None:
+    defaults = Execution()
     group.add_argument("--device", default="auto", help="auto, cpu, cuda[:i] or mps")
     group.add_argument(
-        "--omp-nthreads", type=int, metavar="N", help="CPU threads (default: all cores)"
+        "--omp-nthreads",
+        type=_positive,
+        metavar="N",
+        help="CPU threads of each process (default: all cores, shared by the workers)",
+    )
+    group.add_argument(
+        "--executor",
+        choices=("local", "dask"),
+        default=defaults.executor,
+        help="local: this process, one scan after another; dask: workers, see --nprocs "
+        "(default: %(default)s)",
+    )
+    group.add_argument(
+        "--nprocs",
+        type=_positive,
+        metavar="N",
+        help="dask workers, or SLURM jobs; more than one implies --executor dask (default with "
+        "dask: one a GPU, else as many as processors and --mem-gb allow)",
+    )
+    group.add_argument(
+        "--mem-gb",
+        "--mem_gb",
+        type=float,
+        metavar="GB",
+        help="memory of all workers together; each needs about 3",
+    )
+    group.add_argument(
+        "--dask-scheduler", metavar="ADDRESS", help="use a dask scheduler that runs already"
+    )
+    group.add_argument(
+        "--dask-cluster",
+        choices=("local", "slurm"),
+        default=defaults.cluster,
+        help="what to start for --executor dask; slurm takes partition, account and time from "
+        "dask's jobqueue.yaml (default: %(default)s)",
+    )
+    group.add_argument(
+        "-w",
+        "--work-dir",
+        type=Path,
+        metavar="DIR",
+        help="for temporary files (default: the system's)",
     )
     group.add_argument(
         "--overwrite", action="store_true", help="redo scans whose results are complete"
@@ -197,6 +245,7 @@ def _config(args: argparse.Namespace, command: str) -> RunConfig:
         out_dir=args.output_dir,
         selection=selection,
         settings=settings,
+        execution=_execution(args),
         device=args.device,
         threads=args.omp_nthreads,
         overwrite=args.overwrite,
@@ -204,6 +253,21 @@ def _config(args: argparse.Namespace, command: str) -> RunConfig:
         dry_run=args.dry_run,
         reports_only=args.reports_only,
         command=command,
+    )
+
+
+def _execution(args: argparse.Namespace) -> Execution:
+    wants_dask = bool(args.dask_scheduler) or args.dask_cluster != Execution.cluster
+    several = (args.nprocs or 1) > 1
+    if args.work_dir is not None and not args.work_dir.is_dir():
+        raise InputError(f"--work-dir {args.work_dir}: no such folder; make it first")
+    return Execution(
+        executor="dask" if wants_dask or several else args.executor,
+        nprocs=args.nprocs,
+        mem_gb=args.mem_gb,
+        scheduler=args.dask_scheduler,
+        cluster=args.dask_cluster,
+        work_dir=args.work_dir,
     )
 
 

@@ -1,0 +1,218 @@
+"""Where scans are processed: in this process one by one, or by dask workers."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+
+from hetseg_bids.config import Execution, RunConfig
+from hetseg_bids.devices import resolve_device, set_threads
+from hetseg_bids.discovery import Scan
+from hetseg_bids.errors import InputError
+from hetseg_bids.models import Model, load_model
+from hetseg_bids.workflow import Outcome, ScanStages, process, report_loss
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+log = logging.getLogger(__name__)
+GB_PER_SCAN = 3.0  # peak of one process, a whole head at 1 mm
+_BACKLOG = 4  # tasks a worker thread may have waiting: more only cost memory
+_LEAST_BACKLOG = 32
+_DEATHS = 2  # workers that one scan may take down before it is given up
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def run_scans(
+    scans: Sequence[Scan], config: RunConfig, stages: ScanStages | None = None
+) -> Iterator[Outcome]:
+    """Process scans, yielding what became of each as it ends.
+
+    Scans that fail don't stop the others, unless ``config.stop_on_first_crash``.
+
+    Raises
+    ------
+    InputError
+        If the model, the device or the cluster can't be used.
+    """
+    model = load_model(config.settings.model, resolve_device(config.device))  # fail early
+    if config.execution.executor == "dask":
+        outcomes = _with_dask(scans, config)
+    else:
+        set_threads(config.threads)
+        outcomes = (process(scan, config, model, stages or ScanStages()) for scan in scans)
+    for outcome in outcomes:
+        yield outcome
+        if outcome.status == "failed" and config.stop_on_first_crash:
+            break
+
+
+def _with_dask(scans: Sequence[Scan], config: RunConfig) -> Iterator[Outcome]:
+    with _client(config) as client:
+        for scan, result in map_bounded(client, _process_in_worker, scans, config):
+            if isinstance(result, BaseException):
+                yield report_loss(scan, config, _why_lost(result))
+            else:
+                yield result
+
+
+def map_bounded(
+    client: Client, function: Callable[..., R], items: Sequence[T], *arguments: Any
+) -> Iterator[tuple[T, R | BaseException]]:
+    """Run ``function(item, *arguments)`` on workers, yielding each item with its result.
+
+    Only a few tasks a worker are in flight, so that memory doesn't grow with the number of
+    items.  A task whose workers die is tried again elsewhere; what it raised in the end is
+    yielded in place of a result.
+    """
+    from distributed import as_completed
+
+    waiting = iter(items)
+    running: dict[Any, T] = {}
+    done = as_completed()
+
+    def submit() -> None:
+        room = max(_LEAST_BACKLOG, _BACKLOG * sum(client.nthreads().values()))
+        for item in waiting:
+            future = client.submit(function, item, *arguments, pure=False)
+            running[future] = item
+            done.add(future)
+            if len(running) >= room:
+                break
+
+    submit()
+    while running:
+        future = next(done)
+        item = running.pop(future)
+        error = future.exception()
+        result = future.result() if error is None else error
+        future.release()
+        submit()
+        yield item, result
+
+
+def _process_in_worker(scan: Scan, config: RunConfig) -> Outcome:
+    set_threads(config.threads)
+    return process(scan, config, _model_of_worker(config.settings.model, config.device))
+
+
+@lru_cache(maxsize=1)
+def _model_of_worker(name: str, device: str) -> Model:
+    return load_model(name, resolve_device(device))
+
+
+def _why_lost(error: BaseException) -> str:
+    from distributed.scheduler import KilledWorker
+
+    if isinstance(error, KilledWorker):
+        return (
+            f"{_DEATHS + 1} workers died with it, probably out of memory; give fewer --nprocs "
+            "or more --mem-gb"
+        )
+    return f"{type(error).__name__}: {error}"
+
+
+@contextlib.contextmanager
+def _client(config: RunConfig) -> Iterator[Client]:
+    try:
+        import dask
+        from distributed import Client
+    except ImportError:
+        raise InputError("--executor dask needs dask: pip install 'hetseg[dask]'") from None
+    execution = config.execution
+    settings = {
+        "distributed.scheduler.allowed-failures": _DEATHS,
+        "distributed.worker.daemon": False,  # data loaders and libraries may start processes
+        "distributed.comm.timeouts.connect": "20s",
+    }
+    with (
+        tempfile.TemporaryDirectory(prefix="hetseg-", dir=execution.work_dir) as scratch,
+        dask.config.set({**settings, "temporary-directory": scratch}),
+        _cluster(execution, config, scratch) as address,
+    ):
+        try:
+            client = Client(address)
+        except (OSError, TimeoutError) as error:
+            raise InputError(f"--dask-scheduler {address}: no answer ({error})") from None
+        with client:
+            yield client
+
+
+@contextlib.contextmanager
+def _cluster(execution: Execution, config: RunConfig, scratch: str) -> Iterator[Any]:
+    if execution.scheduler is not None:
+        yield execution.scheduler
+    elif execution.cluster == "slurm":
+        with _slurm_cluster(execution, config, scratch) as cluster:
+            yield cluster
+    else:
+        with _local_cluster(execution, config, scratch) as cluster:
+            yield cluster
+
+
+def _local_cluster(execution: Execution, config: RunConfig, scratch: str) -> Any:
+    """One worker process a GPU, or as many as processors and memory allow."""
+    from distributed import Nanny, Scheduler, SpecCluster
+
+    device = resolve_device(config.device)
+    gpus = torch.cuda.device_count() if device.type == "cuda" and device.index is None else 0
+    count = worker_count(execution, gpus)
+    threads = config.threads or max(1, (os.cpu_count() or 1) // count)
+    limit = None if execution.mem_gb is None else int(execution.mem_gb * 1e9 / count)
+    workers = {}
+    for number in range(count):
+        environment = {"OMP_NUM_THREADS": str(threads)}
+        if gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = str(number)
+        options = {
+            "nthreads": 1,
+            "memory_limit": limit or 0,
+            "env": environment,
+            "local_directory": scratch,
+            "dashboard_address": None,
+        }
+        workers[number] = {"cls": Nanny, "options": options}
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False}}
+    return SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.ERROR)
+
+
+def worker_count(execution: Execution, gpus: int) -> int:
+    """Workers of a local cluster: asked for, one a GPU, or what memory holds."""
+    wanted = execution.nprocs or gpus or os.cpu_count() or 1
+    if gpus:
+        wanted = min(wanted, gpus)
+    if execution.mem_gb is not None:
+        wanted = min(wanted, int(execution.mem_gb // GB_PER_SCAN))
+    return max(1, wanted)
+
+
+def _slurm_cluster(execution: Execution, config: RunConfig, scratch: str) -> Any:
+    """Workers as SLURM jobs; partition, account and time come from dask's jobqueue.yaml."""
+    try:
+        from dask_jobqueue import SLURMCluster
+    except ImportError:
+        raise InputError(
+            "--dask-cluster slurm needs dask-jobqueue: pip install 'hetseg[dask]'"
+        ) from None
+    jobs = execution.nprocs or 1
+    memory = (execution.mem_gb or GB_PER_SCAN * jobs) / jobs
+    cluster = SLURMCluster(
+        cores=1,
+        processes=1,
+        job_cpu=config.threads or 1,
+        memory=f"{memory:.1f}GB",
+        local_directory=scratch if execution.work_dir else None,
+        log_directory=str(Path(config.out_dir) / "logs" / "slurm"),
+        scheduler_options={"dashboard": False},
+    )
+    cluster.scale(jobs=jobs)
+    return cluster

@@ -1,0 +1,125 @@
+"""Many scans: dask workers, their deaths, ten thousand tasks, a real SLURM."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import nibabel as nib
+import psutil
+import pytest
+from conftest import run_cli, t1w_path, write_dataset
+from distributed import Client, LocalCluster
+from distributed.scheduler import KilledWorker
+
+from hetseg_bids.config import Execution
+from hetseg_bids.execution import map_bounded, worker_count
+
+FAST = ("--views", "axial")
+
+
+def derivatives(out: Path) -> dict[str, bytes]:
+    """Every file that must not depend on where it was made."""
+    kept = [p for p in out.rglob("*") if p.is_file() and p.suffix != ".html"]
+    return {str(p.relative_to(out)): p.read_bytes() for p in kept if p.parent.name != "logs"}
+
+
+@pytest.mark.slow
+def test_workers_give_the_same_bytes_and_a_bad_scan_stays_alone(tmp_path, phantom):
+    bids = write_dataset(tmp_path / "bids")
+    for subject in ("01", "02"):
+        nib.save(phantom, t1w_path(bids, subject))
+    t1w_path(bids, "bad").write_text("not an image")
+    work = tmp_path / "work"
+    work.mkdir()
+    here = run_cli("hetseg", bids, tmp_path / "a", "participant", *FAST, "--omp-nthreads", 1)
+    workers = ("--nprocs", 2, "--omp-nthreads", 1, "--work-dir", work)
+    there = run_cli("hetseg", bids, tmp_path / "b", "participant", *FAST, *workers)
+    assert here.code == there.code == 1, there.err
+    assert "not a readable NIfTI" in there.err
+    assert "Traceback" not in there.err
+    assert derivatives(tmp_path / "a") == derivatives(tmp_path / "b")
+    assert not list(work.iterdir())
+    again = run_cli("hetseg", bids, tmp_path / "b", "participant", *FAST, *workers)
+    assert again.out.count("complete already") == 2
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    cluster = LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+    )
+    with cluster, Client(cluster) as made:
+        yield made
+
+
+def test_a_scan_that_kills_its_workers_costs_only_itself(client):
+    def deadly(item: int) -> int:
+        if item == 3:
+            os._exit(9)
+        return 10 * item
+
+    results = dict(map_bounded(client, deadly, range(8)))
+    assert isinstance(results.pop(3), KilledWorker)
+    assert results == {i: 10 * i for i in range(8) if i != 3}
+
+
+def test_what_a_task_raises_comes_back(client):
+    def fails(item: int, divisor: int) -> float:
+        return item / divisor
+
+    assert dict(map_bounded(client, fails, [4], 2)) == {4: 2.0}
+    ((item, error),) = map_bounded(client, fails, [4], 0)
+    assert item == 4
+    assert isinstance(error, ZeroDivisionError)
+
+
+@pytest.mark.slow
+def test_ten_thousand_subjects_cost_little_time_and_no_memory(client, tmp_path):
+    def tiny(item: int, folder: str) -> str:
+        path = Path(folder) / f"{item % 100}"
+        path.write_bytes(b"x" * 1000)
+        return str(path)
+
+    process = psutil.Process()
+    sizes = []
+    began = time.monotonic()
+    for count, _ in enumerate(map_bounded(client, tiny, range(10_000), str(tmp_path))):
+        if count in (2_000, 9_999):
+            sizes.append(process.memory_info().rss)
+    per_subject = (time.monotonic() - began) / 10_000
+    assert per_subject < 0.05
+    assert sizes[1] - sizes[0] < 60e6
+
+
+@pytest.mark.parametrize(
+    ("execution", "gpus", "expected"),
+    [
+        (Execution(nprocs=5), 0, 5),
+        (Execution(nprocs=5, mem_gb=7), 0, 2),
+        (Execution(mem_gb=1), 0, 1),
+        (Execution(), 4, 4),
+        (Execution(nprocs=8), 2, 2),
+    ],
+)
+def test_workers_are_as_many_as_gpus_or_memory_allow(execution, gpus, expected):
+    assert worker_count(execution, gpus) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--dask-scheduler", "tcp://127.0.0.1:9"], "no answer"),
+        (["--work-dir", "nowhere"], "no such folder"),
+        (["--nprocs", "0"], "at least 1"),
+    ],
+)
+def test_what_cannot_run_is_said_in_one_line(tmp_path, phantom, arguments, message):
+    bids = write_dataset(tmp_path / "bids")
+    nib.save(phantom, t1w_path(bids, "01"))
+    done = run_cli("hetseg", bids, tmp_path / "out", "participant", *arguments)
+    assert done.code == 2
+    assert message in done.err
+    assert "Traceback" not in done.err
