@@ -231,6 +231,7 @@ def test_ten_thousand_scans_open_filter_and_scroll(chromium, tmp_path):
             return slowest;
         }"""
     )
+    opened.keep_picture("group-10000")
     assert slowest < 500  # ms; a machine without a GPU paints in software
     assert opened.complaints == []
     assert len(opened.requests) == 1 + sum(u.startswith("data:") for u in opened.requests)
@@ -250,5 +251,6 @@ def test_a_small_cohort_links_its_pages_and_runs_nothing(chromium, cohort, schem
     )
     assert sorted(links) == [f"./sub-{n:02d}.html" for n in range(N)]
     assert tab.locator("#map img").count() == 6
+    opened.keep_picture(f"group-{scheme}")
     assert opened.complaints == []
     assert len(STRUCTURES) == tab.locator("#plots canvas").count()

@@ -101,12 +101,40 @@ def test_viewer_sorting_and_rating_work_from_disk(chromium, page, tmp_path):
     tab.locator("#viewer").screenshot(path=picture)
     from matplotlib.image import imread
 
+    opened.keep_picture("participant")
     pixels = imread(picture)[..., :3]
     assert (pixels.max(axis=2) > 0.2).mean() > 0.05
     assert pixels.shape[0] > 300
     assert opened.complaints == []
     assert [url for url in opened.requests if not url.startswith(("file:", "data:", "blob:"))] == []
     assert len([url for url in opened.requests if url.startswith("file:")]) == 1
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_the_page_prints_and_works_by_keyboard(chromium, page, tmp_path):
+    opened = Opened(chromium, page, color_scheme="dark")
+    tab = opened.page
+    reached = []
+    for _ in range(30):  # the sections' links, the viewer, its sliders, the headers of the table
+        tab.keyboard.press("Tab")
+        reached.append(tab.evaluate("document.activeElement.id || document.activeElement.tagName"))
+    assert {"viewer-start", "viewer", "opacity-dseg", "BUTTON"} <= set(reached)
+    tab.locator("th button").first.focus()
+    tab.keyboard.press("Enter")
+    assert tab.locator("th[aria-sort=ascending]").count() == 1
+    opened.keep_picture("participant-dark")
+    tab.emulate_media(media="print")
+    assert not tab.is_visible("#viewer")
+    assert not tab.is_visible("#rating")
+    assert tab.is_visible("#structures table")
+    wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    tab.set_viewport_size({"width": 700, "height": 1000})  # A4 less its margins, at 96 dpi
+    assert tab.evaluate(wide) <= 0
+    printed = tmp_path / "page.pdf"
+    tab.pdf(path=printed, format="A4")
+    assert printed.read_bytes().startswith(b"%PDF")
+    assert 2 <= printed.read_bytes().count(b"/Type /Page\n") <= 8
 
 
 @pytest.mark.browser

@@ -117,7 +117,9 @@ class Trainer:
         self._losses = (PlainLoss(), _system_loss(config))
         self._objective: Callable[..., Tensor] = self._compute_objective
         if options.compile:
-            self._objective = torch.compile(self._compute_objective)
+            # torch's own generator: inductor's is slow on CPUs, and draws other noise
+            generator: dict[str, Any] = {"fallback_random": True}
+            self._objective = torch.compile(self._compute_objective, options=generator)
 
     @property
     def checkpoint_path(self) -> Path:
