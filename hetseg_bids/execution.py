@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 log = logging.getLogger(__name__)
-GB_PER_SCAN = 3.0  # peak of one process, a whole head at 1 mm
+GB_PER_SCAN = 4.0  # room for one process and a whole head at 1 mm
 _BACKLOG = 4  # tasks a worker thread may have waiting: more only cost memory
 _LEAST_BACKLOG = 32
 _DEATHS = 2  # workers that one scan may take down before it is given up
@@ -134,6 +134,7 @@ def _client(config: RunConfig) -> Iterator[Client]:
         "distributed.worker.daemon": False,  # data loaders and libraries may start processes
         "distributed.comm.timeouts.connect": "20s",
     }
+    logging.getLogger("distributed").setLevel(logging.ERROR)
     with (
         tempfile.TemporaryDirectory(prefix="hetseg-", dir=execution.work_dir) as scratch,
         dask.config.set({**settings, "temporary-directory": scratch}),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +16,7 @@ import pytest
 from conftest import run_cli, t1w_path, write_dataset
 from distributed import Client, LocalCluster
 from distributed.scheduler import KilledWorker
+from slurm import running_slurm
 
 from hetseg_bids.config import Execution
 from hetseg_bids.execution import map_bounded, worker_count
@@ -98,7 +102,7 @@ def test_ten_thousand_subjects_cost_little_time_and_no_memory(client, tmp_path):
     ("execution", "gpus", "expected"),
     [
         (Execution(nprocs=5), 0, 5),
-        (Execution(nprocs=5, mem_gb=7), 0, 2),
+        (Execution(nprocs=5, mem_gb=9), 0, 2),
         (Execution(mem_gb=1), 0, 1),
         (Execution(), 4, 4),
         (Execution(nprocs=8), 2, 2),
@@ -123,3 +127,51 @@ def test_what_cannot_run_is_said_in_one_line(tmp_path, phantom, arguments, messa
     assert done.code == 2
     assert message in done.err
     assert "Traceback" not in done.err
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory) -> Iterator[dict[str, str]]:
+    with running_slurm(tmp_path_factory.mktemp("slurm")) as environment:
+        yield environment
+
+
+def two_scans(root: Path, phantom: nib.Nifti1Image) -> Path:
+    bids = write_dataset(root / "bids")
+    for subject in ("01", "02"):
+        nib.save(phantom, t1w_path(bids, subject))
+    return bids
+
+
+@pytest.mark.slow
+def test_workers_may_be_slurm_jobs(slurm, tmp_path, phantom, monkeypatch):
+    for name, value in slurm.items():
+        monkeypatch.setenv(name, value)
+    bids, out = two_scans(tmp_path, phantom), tmp_path / "out"
+    arguments = ("--dask-cluster", "slurm", "--nprocs", 2, "--omp-nthreads", 1, *FAST)
+    done = run_cli("hetseg", bids, out, "participant", *arguments)
+    assert done.code == 0, done.err
+    assert {p.name for p in out.glob("sub-*.html")} == {"sub-01.html", "sub-02.html"}
+    assert list((out / "logs" / "slurm").glob("dask-worker-*"))
+    facts = json.loads((out / "logs" / "sub-01_run.json").read_text())
+    assert "--dask-cluster slurm" in facts["Command line"]
+
+
+@pytest.mark.slow
+def test_a_job_array_of_single_subjects(slurm, tmp_path, phantom):
+    bids, out = two_scans(tmp_path, phantom), tmp_path / "out"
+    script = tmp_path / "array.sh"
+    command = f"{sys.executable} -m hetseg_bids.cli.run {bids} {out} participant {' '.join(FAST)}"
+    script.write_text(
+        "#!/bin/bash\n#SBATCH --array=1-2\n#SBATCH --cpus-per-task=1\n#SBATCH --mem=3000\n"
+        f"{command} --omp-nthreads 1 --participant-label $(printf %02d $SLURM_ARRAY_TASK_ID)\n"
+    )
+    done = subprocess.run(
+        ["sbatch", "--wait", str(script)],
+        env=slurm,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert {p.name for p in out.glob("sub-*.html")} == {"sub-01.html", "sub-02.html"}

@@ -174,7 +174,7 @@ def _add_execution(group: argparse._ArgumentGroup) -> None:
         "--mem_gb",
         type=float,
         metavar="GB",
-        help="memory of all workers together; each needs about 3",
+        help="memory of all workers together; each gets 4 or more",
     )
     group.add_argument(
         "--dask-scheduler", metavar="ADDRESS", help="use a dask scheduler that runs already"
