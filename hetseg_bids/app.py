@@ -6,6 +6,7 @@ import os
 import sys
 import tempfile
 
+import torch
 from tqdm import tqdm
 
 from hetseg_bids.config import RunConfig
@@ -15,6 +16,7 @@ from hetseg_bids.discovery import find_scans
 from hetseg_bids.errors import InputError
 from hetseg_bids.execution import run_scans
 from hetseg_bids.models import load_model
+from hetseg_bids.validation import bids_complaint
 from hetseg_bids.workflow import Outcome, ScanStages
 
 
@@ -31,9 +33,11 @@ def run_participants(config: RunConfig) -> int:
         for scan in scans:
             print(scan.path)
         return 0
+    _validate(config)
     if config.execution.work_dir is not None:
         tempfile.tempdir = str(config.execution.work_dir.resolve())
-    load_model(config.settings.model, resolve_device(config.device))  # before OUT is touched
+    resolve_device(config.device)  # say what can't be used before OUT is touched
+    load_model(config.settings.model, torch.device("cpu"))
     _prepare_output(config)
     display = _Display(len(scans))
     failed = 0
@@ -44,6 +48,19 @@ def run_participants(config: RunConfig) -> int:
     if failed:
         print(f"{failed} of {len(scans)} scans failed", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _validate(config: RunConfig) -> None:
+    """Pass on what the BIDS validator says; not in jobs for a few participants of many."""
+    selection = config.selection
+    if not selection.validate or selection.participants or config.reports_only:
+        return
+    complaint = bids_complaint(config.bids_dir)
+    if complaint:
+        print(
+            f"{config.bids_dir}: {complaint}; hetseg goes on (--skip-bids-validation spares this)",
+            file=sys.stderr,
+        )
 
 
 def _prepare_output(config: RunConfig) -> None:

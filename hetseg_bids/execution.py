@@ -44,16 +44,21 @@ def run_scans(
     InputError
         If the model, the device or the cluster can't be used.
     """
-    model = load_model(config.settings.model, resolve_device(config.device))  # fail early
-    if config.execution.executor == "dask":
-        outcomes = _with_dask(scans, config)
-    else:
-        set_threads(config.threads)
-        outcomes = (process(scan, config, model, stages or ScanStages()) for scan in scans)
+    local = config.execution.executor == "local"
+    outcomes = _in_this_process(scans, config, stages) if local else _with_dask(scans, config)
     for outcome in outcomes:
         yield outcome
         if outcome.status == "failed" and config.stop_on_first_crash:
             break
+
+
+def _in_this_process(
+    scans: Sequence[Scan], config: RunConfig, stages: ScanStages | None
+) -> Iterator[Outcome]:
+    set_threads(config.threads)
+    model = load_model(config.settings.model, resolve_device(config.device))
+    for scan in scans:
+        yield process(scan, config, model, stages)
 
 
 def _with_dask(scans: Sequence[Scan], config: RunConfig) -> Iterator[Outcome]:

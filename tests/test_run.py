@@ -24,6 +24,7 @@ from conftest import (
 )
 
 from hetseg_bids.structures import STRUCTURES
+from hetseg_bids.validation import bids_complaint
 
 FAST = ("--views", "axial")
 
@@ -145,6 +146,29 @@ def test_dry_run_lists_and_writes_nothing(finished, tmp_path):
     assert done.code == 0
     assert done.out.strip().endswith("sub-01_T1w.nii.gz")
     assert not (tmp_path / "out").exists()
+
+
+def test_outputs_are_valid_bids_derivatives(finished):
+    bids, out = finished
+    assert run_cli("hetseg", bids, out, "group").code == 0
+    assert bids_complaint(out) is None
+
+
+def test_the_validator_is_heard_but_not_fatal(tmp_path, phantom):
+    bids = write_dataset(tmp_path / "bids")
+    nib.save(phantom, t1w_path(bids, "01"))
+    (bids / "sub-01" / "anat" / "notes.txt").write_text("not BIDS")
+    heard = run_cli("hetseg", bids, tmp_path / "out", "participant", *FAST)
+    assert heard.code == 0, heard.err
+    assert "NOT_INCLUDED in /sub-01/anat/notes.txt" in heard.err
+    spared = run_cli(
+        "hetseg", bids, tmp_path / "out", "participant", *FAST, "--skip-bids-validation"
+    )
+    assert "NOT_INCLUDED" not in spared.err
+    one = run_cli(
+        "hetseg", bids, tmp_path / "out", "participant", *FAST, "--participant-label", "01"
+    )
+    assert "NOT_INCLUDED" not in one.err
 
 
 def test_reports_can_be_written_again(finished):

@@ -109,7 +109,9 @@ def _add_selection(group: argparse._ArgumentGroup) -> None:
         "--skip-bids-validation",
         "--skip_bids_validation",
         action="store_true",
-        help="accept a dataset without a readable dataset_description.json",
+        help="accept a dataset without a readable dataset_description.json, and don't ask the BIDS "
+        "validator (which is asked where bids-validator-deno is installed and no participants "
+        "are named; its errors are shown, not fatal)",
     )
 
 
