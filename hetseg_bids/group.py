@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 from collections.abc import Iterator
@@ -186,7 +187,11 @@ def _participants(bids_dir: Path, order: pd.Series) -> pd.DataFrame:
     """participants.tsv in the order of the scans; empty if there is none."""
     try:
         table = pd.read_csv(
-            bids_dir / "participants.tsv", sep="\t", dtype=str, keep_default_na=False
+            bids_dir / "participants.tsv",
+            sep="\t",
+            dtype=str,
+            keep_default_na=False,
+            quoting=csv.QUOTE_NONE,  # BIDS has no quotes in TSV files
         )
         table = table.drop_duplicates("participant_id").set_index("participant_id")
     except (OSError, ValueError, KeyError):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 HOSTILE = "\"'><script>window.hacked=1</script><img src=x onerror='window.hacked=1'>"
+HOSTILE_NAME = "x<img src=y onerror=window.hacked=1>\"'&amp;"  # of a file: no slash
 
 
 class Tags(HTMLParser):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from urllib.parse import unquote
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-from browsing import HOSTILE, Opened, Tags
+from browsing import HOSTILE, HOSTILE_NAME, Opened, Tags
 from conftest import run_cli, small_brain, write_dataset, write_results
 
 from hetseg_bids.cohort import CENTROIDS, cohort_map, load_template, template_affine
@@ -19,6 +20,8 @@ from hetseg_bids.reports.group import Cohort, page_data, write_group_page
 from hetseg_bids.structures import N_STRUCTURES, STRUCTURES
 
 N = 10
+SUBJECTS = [f"sub-{n:02d}" for n in range(N)]
+SUBJECTS[4] = f"sub-{HOSTILE_NAME}"
 
 
 def one_brain(number: int) -> np.ndarray:
@@ -40,11 +43,11 @@ def cohort(tmp_path_factory) -> tuple[Path, Path]:
         if number == N - 1:
             places = np.argwhere(labels == 12)
             labels[tuple(places[len(places) // 6 :].T)] = 2
-        write_results(out, f"sub-{number:02d}", labels)
-        (bids / f"sub-{number:02d}").mkdir()
+        write_results(out, SUBJECTS[number], labels)
+        (bids / SUBJECTS[number]).mkdir()
     (bids / "sub-lost").mkdir()
-    people = [f"sub-{n:02d}\t{20 + n}\t{'FM'[n % 2]}\t{HOSTILE}" for n in range(N)]
-    header = "participant_id\tage\tsex\tnote"
+    people = [f"{SUBJECTS[n]}\t{20 + n}\t{'FM'[n % 2]}\t{n % 3}{HOSTILE}" for n in range(N)]
+    header = f"participant_id\tage\tsex\tnote{HOSTILE}"
     (bids / "participants.tsv").write_text("\n".join([header, *people[:-1]]) + "\n")
     broken, _ = write_results(out, "sub-broken", small_brain())
     broken.morph.write_text("nonsense")
@@ -249,7 +252,12 @@ def test_a_small_cohort_links_its_pages_and_runs_nothing(chromium, cohort, schem
     links = tab.locator("#ranking a").evaluate_all(
         "links => links.map(l => l.getAttribute('href'))"
     )
-    assert sorted(links) == [f"./sub-{n:02d}.html" for n in range(N)]
+    assert sorted(unquote(link) for link in links) == sorted(f"./{s}.html" for s in SUBJECTS)
+    column = tab.locator("#column-filters select").last
+    assert HOSTILE in column.get_attribute("data-column")
+    column.select_option(f"=1{HOSTILE}")
+    assert tab.inner_text("#shown") == f"3 of {N} scans"
+    assert tab.evaluate("window.hacked") is None
     assert tab.locator("#map img").count() == 6
     opened.keep_picture(f"group-{scheme}")
     assert opened.complaints == []

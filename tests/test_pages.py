@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from browsing import HOSTILE, Opened, Tags
+from browsing import HOSTILE, HOSTILE_NAME, Opened, Tags
 from conftest import small_brain, write_results
 
 from hetseg_bids.reports.participant import write_report
@@ -15,7 +15,8 @@ from hetseg_bids.reports.participant import write_report
 
 def make_page(out: Path, hostile: str = "", *, flip: bool = True) -> Path:
     """Derivatives of a phantom scan as a run writes them, and their page."""
-    paths, source = write_results(out, "sub-01", small_brain(), hostile=hostile, flip=flip)
+    stem = f"sub-{HOSTILE_NAME}" if hostile else "sub-01"
+    paths, source = write_results(out, stem, small_brain(), hostile=hostile, flip=flip)
     return write_report(paths, source, {"Command line": f"hetseg {hostile}"})
 
 
