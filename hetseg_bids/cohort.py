@@ -6,6 +6,7 @@ those of MNI152: enough for a map of where labels are uncertain, and free of reg
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
@@ -18,10 +19,12 @@ import pandas as pd
 import torch
 from scipy import ndimage
 
-from hetseg_bids.images import Grid, grid_of, open_image, read_labels
+from hetseg_bids.errors import InputError
+from hetseg_bids.images import Grid, grid_of, open_image, read_labels, read_largest
 from hetseg_bids.preprocessing.conform import resample
 from hetseg_bids.structures import STRUCTURES
 
+log = logging.getLogger(__name__)
 CENTROIDS = Path(str(resources.files("hetseg_bids"))) / "data" / "mni152_centroids.tsv"
 _LEAST_CENTROIDS = 8  # 12 numbers of an affine, with some to spare
 _TEMPLATE_ZOOM = 2  # mm
@@ -104,7 +107,11 @@ def cohort_map(scans: Iterable[tuple[Path, Path]], template: Template) -> Cohort
     squares = np.zeros(template.grid.shape, np.float64)
     count = 0
     for dseg, flip in scans:
-        aligned = _aligned_flip(dseg, flip, template.grid)
+        try:
+            aligned = _aligned_flip(dseg, flip, template.grid)
+        except InputError as error:
+            log.warning("left out of the cohort's map: %s", error)
+            continue
         if aligned is None:
             continue
         count += 1
@@ -122,12 +129,8 @@ def _aligned_flip(dseg: Path, flip: Path, target: Grid) -> npt.NDArray[np.float3
     affine = template_affine(centroids(labels, grid))
     if affine is None:
         return None
-    q = open_image(flip).dataobj
-    largest = np.zeros(grid.shape, np.float32)
-    for i in range(q.shape[3]):
-        np.maximum(largest, np.asarray(q[..., i], np.float32), out=largest)
     moved = Grid(grid.shape, affine @ grid.affine)
-    return resample(torch.from_numpy(largest)[None], moved, target)[0].numpy()
+    return resample(torch.from_numpy(read_largest(flip))[None], moved, target)[0].numpy()
 
 
 def centroids(labels: npt.NDArray[np.integer], grid: Grid) -> dict[str, npt.NDArray[np.float64]]:

@@ -75,6 +75,29 @@ def read_voxels(path: Path, image: nib.Nifti1Image) -> npt.NDArray[np.float32]:
         ) from None
 
 
+def read_largest(path: Path) -> npt.NDArray[np.float32]:
+    """Largest value over the volumes of a 4-D image, read one at a time: (X, Y, Z).
+
+    Raises
+    ------
+    InputError
+        If it can't be read or isn't 4-D.
+    """
+    image = open_image(path)
+    if len(image.shape) != 4:
+        raise InputError(f"{path}: shape {image.shape}, a 4-D image expected")
+    largest = np.full(image.shape[:3], -np.inf, np.float32)
+    try:
+        for i in range(image.shape[3]):
+            volume = np.asarray(image.dataobj[..., i], dtype=np.float32)
+            np.maximum(largest, volume, out=largest)
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise InputError(
+            f"{path}: truncated or corrupt ({one_line(error)}); make it again"
+        ) from None
+    return largest
+
+
 def read_labels(path: Path) -> tuple[npt.NDArray[np.int32], Grid]:
     """Read a 3-D label image.
 

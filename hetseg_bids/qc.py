@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import pandas as pd
 
 from hetseg_bids.structures import STRUCTURES
@@ -65,13 +64,11 @@ def asymmetry(table: pd.DataFrame) -> pd.Series:
     volumes = table.set_index("name")["volume_mm3"].astype(float)
     values = {}
     for structure in STRUCTURES:
-        name = structure.name
-        values[name] = float("nan")
+        values[structure.name] = float("nan")
         if structure.hemisphere:
-            bare = name.removeprefix("left_").removeprefix("right_")
-            left, right = volumes[f"left_{bare}"], volumes[f"right_{bare}"]
+            left, right = (volumes[f"{side}_{structure.bare_name}"] for side in ("left", "right"))
             if left + right > 0:
-                values[name] = 2 * (left - right) / (left + right)
+                values[structure.name] = 2 * (left - right) / (left + right)
     return pd.Series(values, name="asymmetry")
 
 
@@ -124,10 +121,10 @@ def _doubts(table: pd.DataFrame, limits: QcLimits) -> list[str]:
     uneven = asymmetry(table).abs()
     uneven = uneven[(uneven > limits.asymmetry) & (uneven < 2)]  # 2: one side is missing
     if len(uneven):
-        bare = dict.fromkeys(n.removeprefix("left_").removeprefix("right_") for n in uneven.index)
-        reasons.append(f"sides differ by more than {limits.asymmetry:.0%}: {_names(bare)}")
+        pairs = dict.fromkeys(s.bare_name for s in STRUCTURES if s.name in uneven.index)
+        reasons.append(f"sides differ by more than {limits.asymmetry:.0%}: {_names(pairs)}")
     return reasons
 
 
-def _names(names: pd.Series | dict[str, None] | np.ndarray) -> str:
-    return ", ".join(str(name).replace("_", " ") for name in names)
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(name.replace("_", " ") for name in names)

@@ -46,9 +46,14 @@ class Structure:
         return _for_people(self.name)
 
     @property
+    def bare_name(self) -> str:
+        """Machine name without the side, e.g. ``thalamus``."""
+        return self.name.removeprefix("left_").removeprefix("right_")
+
+    @property
     def both_sides(self) -> str:
         """Name for people of the structure and its partner, e.g. ``Thalamus``."""
-        return _for_people(self.name.removeprefix("left_").removeprefix("right_"))
+        return _for_people(self.bare_name)
 
 
 def _for_people(name: str) -> str:

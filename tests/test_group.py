@@ -144,7 +144,10 @@ def test_the_map_puts_a_moved_head_where_the_template_is(tmp_path):
     nib.save(nib.Nifti1Image(labels, affine), tmp_path / "dseg.nii.gz")
     nib.save(nib.Nifti1Image(flip, affine), tmp_path / "flip.nii.gz")
     template = load_template()
-    made = cohort_map([(tmp_path / "dseg.nii.gz", tmp_path / "flip.nii.gz")] * 3, template)
+    (tmp_path / "bad.nii.gz").write_text("not an image")
+    scans = [(tmp_path / "dseg.nii.gz", tmp_path / "flip.nii.gz")] * 3
+    scans.append((tmp_path / "dseg.nii.gz", tmp_path / "bad.nii.gz"))
+    made = cohort_map(scans, template)
     assert made.count == 3
     assert float(made.sd.max()) < 1e-5
     weight = made.mean / made.mean.sum()

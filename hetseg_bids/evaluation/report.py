@@ -23,7 +23,7 @@ from hetseg_bids.evaluation.figures import (
 from hetseg_bids.evaluation.statistics import wilcoxon_table
 from hetseg_bids.evaluation.tables import table1, table1_markdown
 from hetseg_bids.files import write_text
-from hetseg_bids.images import open_image, read_labels
+from hetseg_bids.images import open_image, read_labels, read_largest
 from hetseg_bids.structures import collapse_to_structures
 
 _SEGMENTATION = "_dseg.nii.gz"
@@ -109,7 +109,6 @@ def _overlay(match: Match, title: str) -> Overlay | None:
     picture = open_image(t1w)
     if picture.shape[:3] != grid.shape:
         raise InputError(f"{t1w}: not on the grid of {match.reference.name}")
-    largest = np.asarray(open_image(flip).dataobj, dtype=np.float32).max(axis=-1)
     image = np.asarray(picture.dataobj, dtype=np.float32).reshape(grid.shape)
     box = ndimage.find_objects(((labels > 0) | (truth > 0)).astype(np.uint8))[0]
 
@@ -122,5 +121,5 @@ def _overlay(match: Match, title: str) -> Overlay | None:
         canonical(image),
         canonical(labels.astype(np.uint8)),
         canonical(truth),
-        canonical(largest),
+        canonical(read_largest(flip)),
     )

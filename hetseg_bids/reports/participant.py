@@ -14,7 +14,7 @@ import torch
 
 from hetseg_bids.derivatives import OutputPaths
 from hetseg_bids.files import write_text
-from hetseg_bids.images import Grid, grid_of, open_image, read_labels, read_voxels
+from hetseg_bids.images import Grid, grid_of, open_image, read_labels, read_largest, read_voxels
 from hetseg_bids.preprocessing.conform import nearest, resample, working_grid
 from hetseg_bids.qc import asymmetry, judge
 from hetseg_bids.reports.methods import methods_text
@@ -158,13 +158,7 @@ def _load_view(paths: OutputPaths, source: Path) -> View:
     working = working_grid(native)
     t1w = open_image(source)
     voxels = np.nan_to_num(read_voxels(source, t1w)).reshape(t1w.shape[:3])
-    flip = None
-    if paths.flip.exists():
-        q = open_image(paths.flip).dataobj
-        largest = np.zeros(native.shape, np.float32)
-        for i in range(q.shape[3]):
-            np.maximum(largest, np.asarray(q[..., i], dtype=np.float32), out=largest)
-        flip = _to(working, native, largest)
+    flip = _to(working, native, read_largest(paths.flip)) if paths.flip.exists() else None
     mask, mask_grid = read_labels(paths.mask)
     return View(
         image=_to(working, grid_of(t1w), voxels),
