@@ -12,7 +12,8 @@ from conftest import reorient, run_cli, t1w_path, write_dataset
 
 from hetseg_bids.structures import STRUCTURES
 
-pytestmark = [pytest.mark.slow, pytest.mark.shared_data]
+# four whole heads in one fixture: minutes each on an old processor
+pytestmark = [pytest.mark.slow, pytest.mark.shared_data, pytest.mark.timeout(2700)]
 
 LABELLED = ("voxelmorph", "swmribbon")
 UNLABELLED = ("brainchop", "example")
