@@ -13,7 +13,6 @@ import torch
 from conftest import (
     centred_affine,
     phantom_labels,
-    phantom_t1w,
     run_cli,
     stripped_phantom,
 )
@@ -22,7 +21,7 @@ from hetseg_bids.errors import InputError
 from hetseg_bids.models import load_model
 from hetseg_bids.network import HetsegNet, NetworkConfig
 from hetseg_bids.planes import PLANES
-from hetseg_bids.preprocessing.normalisation import BACKGROUND, standardise
+from hetseg_bids.preprocessing.normalisation import BACKGROUND
 from hetseg_bids.structures import N_TASKS, STRUCTURES, mirror_labels
 from hetseg_bids.training.augmentation import AugmentationConfig, StackTransform, sample_transform
 from hetseg_bids.training.initialisation import start_from
@@ -441,30 +440,41 @@ class OneScan:
         return self.volume
 
 
+def tiny_scan() -> LabelledVolume:
+    """Blocks of six structures; the sides differ in shape, or sagittal slices had no side."""
+    image = torch.full((48, 48, 48), BACKGROUND)
+    labels = torch.zeros(image.shape, dtype=torch.uint8)
+    boxes = {
+        2: ((4, 24), (4, 44), (4, 44), 0.6),
+        41: ((24, 44), (12, 36), (4, 44), 1.4),
+        12: ((8, 18), (14, 30), (14, 30), -0.2),
+        51: ((30, 40), (14, 30), (14, 30), -1.0),
+        16: ((20, 28), (30, 42), (6, 18), 2.2),
+        14: ((20, 28), (8, 24), (26, 40), -1.8),
+    }
+    for label, (x, y, z, brightness) in boxes.items():
+        box = (slice(*x), slice(*y), slice(*z))
+        image[box], labels[box] = brightness, label
+    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
+    return LabelledVolume(image + 0.05 * noise * (labels > 0), labels)
+
+
 @pytest.mark.slow
 def test_a_short_run_overfits_one_scan(tmp_path):
-    labels = phantom_labels()[::2, ::2, ::2]
-    labels = np.where((labels == 211) | (labels == 24), 0, labels)
-    image = torch.from_numpy(phantom_t1w(labels))
-    volume = LabelledVolume(
-        standardise(image, torch.from_numpy(labels > 0)), torch.from_numpy(labels)
-    )
-    patch = (96, 80)
-    sampling = SamplingConfig(
-        patch, 2, 32, augmentation=AugmentationConfig(reflection_rate=0, rotation_deg=4, offset=2)
-    )
+    still = AugmentationConfig(reflection_rate=0, rotation_deg=0, offset=0, scale=0, shift=0)
     config = TrainingConfig(
-        network=NetworkConfig(n_outputs_of("label-flip"), (8, 8, 16), (16, 24, 32), (1, 2, 4), 16),
-        sampling=sampling,
-        samples=1600,
+        network=NetworkConfig(n_outputs_of("label-flip"), (4, 4, 8), (8, 16, 24), (1, 2), 8),
+        sampling=SamplingConfig((48, 48), 2, 32, augmentation=still),
+        samples=2400,
         batch=2,
-        schedule=Schedule(peak=4e-3, warmup=40),
+        schedule=Schedule(peak=5e-3, warmup=40),
         ema_decay=0.98,
     )
+    volume = tiny_scan()
     _, trainer = losses_of(config, OneScan(volume), tmp_path)
-    scan = ValidationScan("sub-01", *even_stacks(volume, patch))
+    scan = ValidationScan("sub-01", *even_stacks(volume, config.sampling.patch))
     scores = np.array(structure_dice(trainer.network, trainer.average, scan, amp=True))
-    assert np.isfinite(scores).sum() >= 13
+    assert np.isfinite(scores).sum() >= 6
     assert np.nanmean(scores) > 0.9
 
 
