@@ -171,8 +171,13 @@ def _scan_of(file: Any) -> Scan:
     extension = next(s for s in _SUFFIXES if path.name.endswith(s))
     stem = path.name.removesuffix(extension).removesuffix("_T1w")
     # from the name: pybids' get_entities() takes a database query a file
-    entities = dict(part.split("-", 1) for part in stem.split("_") if "-" in part)
+    entities = entities_of(stem)
     return Scan(path, entities["sub"], entities.get("ses"), stem)
+
+
+def entities_of(stem: str) -> dict[str, str]:
+    """BIDS entities in a file name: ``sub-01_ses-2`` gives ``{"sub": "01", "ses": "2"}``."""
+    return dict(part.split("-", 1) for part in stem.split("_") if "-" in part)
 
 
 def _nothing_found(bids_dir: Path, selection: Selection) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from hetseg_bids.cohort import CohortMap, cohort_map, load_template
+from hetseg_bids.discovery import entities_of
 from hetseg_bids.errors import InputError
 from hetseg_bids.files import atomic_path, write_json
 from hetseg_bids.morphometry import COLUMNS
@@ -84,15 +85,17 @@ def run_group(bids_dir: Path, out_dir: Path) -> Path:
     morph = pd.concat([scan.table.assign(**scan.keys) for scan in scans])
     morph = morph[[*_KEYS, *COLUMNS]]
     _write(morph.round(5), out_dir / "group_morph.tsv", _KEYS | COLUMNS)
-    measures = cohort_measures(scans)
-    quality = quality_table(scans, measures)
+    volumes, dice = _wide(scans, "volume_mm3"), _wide(scans, "expected_dice")
+    uneven = np.stack([asymmetry(scan.table).to_numpy() for scan in scans])
+    masks = np.array([float(s.record.get("HetsegBrainMaskVolume", np.nan)) for s in scans])
+    quality = quality_table(scans, cohort_measures(volumes, masks, dice, uneven))
     _write(quality.round(4), out_dir / "group_qc.tsv", _QC_COLUMNS)
     cohort = Cohort(
         quality=quality,
         pages=[scan.page.relative_to(out_dir).as_posix() for scan in scans],
-        volume_ml=_wide(scans, "volume_mm3") / _MM3_PER_ML,
-        expected_dice=_wide(scans, "expected_dice"),
-        asymmetry=np.stack([asymmetry(scan.table).to_numpy() for scan in scans]),
+        volume_ml=volumes / _MM3_PER_ML,
+        expected_dice=dice,
+        asymmetry=uneven,
         participants=_participants(bids_dir, quality["participant_id"]),
         missing=_missing(bids_dir, quality["participant_id"]),
         crashes=sorted(path.name for path in (out_dir / "logs").glob("crash-*.txt")),
@@ -105,7 +108,7 @@ def finished_scans(out_dir: Path) -> Iterator[FinishedScan]:
     for path in sorted(out_dir.glob(f"sub-*/**/*{_MARK}*{_RECORD}")):
         start = path.name.removesuffix(_RECORD)
         stem = start.replace(_MARK, "")
-        entities = dict(part.split("-", 1) for part in stem.split("_") if "-" in part)
+        entities = entities_of(stem)
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             morph = path.with_name(f"{start}_morph.tsv")
@@ -130,15 +133,21 @@ def finished_scans(out_dir: Path) -> Iterator[FinishedScan]:
         )
 
 
-def cohort_measures(scans: list[FinishedScan]) -> list[Measure]:
+def cohort_measures(
+    volumes: np.ndarray, masks: np.ndarray, dice: np.ndarray, uneven: np.ndarray
+) -> list[Measure]:
     """What scans are compared by: adjusted volumes, asymmetries and expected Dice.
 
     Volumes are taken relative to the brain mask's, on a log scale: head size is the largest
     and least interesting difference between people.
+
+    Parameters
+    ----------
+    volumes, dice, uneven : (scans, 28) float array
+        Volume (mm3), expected Dice and asymmetry of each structure.
+    masks : (scans,) float array
+        Volume of the brain mask, mm3.
     """
-    volumes, dice = _wide(scans, "volume_mm3"), _wide(scans, "expected_dice")
-    masks = np.array([float(s.record.get("HetsegBrainMaskVolume", np.nan)) for s in scans])
-    uneven = np.stack([asymmetry(scan.table).to_numpy() for scan in scans])
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = np.log(volumes / masks[:, None])
     measures = []

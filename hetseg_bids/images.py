@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +61,15 @@ def open_image(path: Path) -> nib.Nifti1Image:
     return image
 
 
+@contextmanager
+def _readable(path: Path, remedy: str) -> Iterator[None]:
+    """Turn what nibabel raises on bad voxels into one line."""
+    try:
+        yield
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise InputError(f"{path}: truncated or corrupt ({one_line(error)}); {remedy}") from None
+
+
 def read_voxels(path: Path, image: nib.Nifti1Image) -> npt.NDArray[np.float32]:
     """Scaled voxels of an open image as float32.
 
@@ -67,12 +78,8 @@ def read_voxels(path: Path, image: nib.Nifti1Image) -> npt.NDArray[np.float32]:
     InputError
         If the file is truncated or corrupt.
     """
-    try:
+    with _readable(path, "copy the file again"):
         return np.asarray(image.dataobj, dtype=np.float32)
-    except (OSError, EOFError, zlib.error, ValueError) as error:
-        raise InputError(
-            f"{path}: truncated or corrupt ({one_line(error)}); copy the file again"
-        ) from None
 
 
 def read_largest(path: Path) -> npt.NDArray[np.float32]:
@@ -87,14 +94,10 @@ def read_largest(path: Path) -> npt.NDArray[np.float32]:
     if len(image.shape) != 4:
         raise InputError(f"{path}: shape {image.shape}, a 4-D image expected")
     largest = np.full(image.shape[:3], -np.inf, np.float32)
-    try:
+    with _readable(path, "make it again"):
         for i in range(image.shape[3]):
             volume = np.asarray(image.dataobj[..., i], dtype=np.float32)
             np.maximum(largest, volume, out=largest)
-    except (OSError, EOFError, zlib.error, ValueError) as error:
-        raise InputError(
-            f"{path}: truncated or corrupt ({one_line(error)}); make it again"
-        ) from None
     return largest
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hetseg_bids import __version__
+from hetseg_bids.cli.arguments import positive
 from hetseg_bids.cli.run import build_parser
 
 # folders and files that need not exist before the call, or that a name may stand for
@@ -73,7 +74,7 @@ def _type(action: argparse.Action) -> str:
         return "Flag"
     if action.type is Path and action.dest not in _NOT_FILES:
         return "File"
-    if action.type is float or getattr(action.type, "__name__", "") == "_positive":
+    if action.type is float or action.type is positive:
         return "Number"
     return "String"
 

@@ -17,7 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from noise import LEVELS
 from rejected import judge_masks
-from run import START, VARIANTS
+from run import START, VARIANTS, Run
 
 from hetseg_bids.cli import evaluate
 from hetseg_bids.evaluation.compare import write_table
@@ -50,8 +50,7 @@ def main() -> None:
 def finished(work: Path, experiment: str) -> dict[str, list[Path]]:
     """Result folders of each variant, a seed each; a seed counts when it segmented all."""
     found: dict[str, list[Path]] = {}
-    scans = work / ("noise" if experiment.startswith("noise") else "scans") / "validation"
-    expected = len(list(scans.glob("sub-*")))
+    expected = len(list(validation_scans(work, experiment).glob("sub-*")))
     for variant in VARIANTS:
         for folder in sorted((work / "results" / experiment / variant).glob("seed-*")):
             if len(list(folder.rglob("*_dseg.nii.gz"))) == expected:
@@ -61,7 +60,7 @@ def finished(work: Path, experiment: str) -> dict[str, list[Path]]:
 
 def score(work: Path, experiment: str, out: Path) -> None:
     """Table 1, tests and learning curves of one experiment."""
-    references = work / ("noise" if experiment.startswith("noise") else "scans") / "validation"
+    references = validation_scans(work, experiment)
     words, curves = [], []
     for variant, folders in finished(work, experiment).items():
         words += [f"{variant}={folder}" for folder in folders]
@@ -71,6 +70,11 @@ def score(work: Path, experiment: str, out: Path) -> None:
     code = evaluate.main([str(references), *words, "--report", str(out), "--curves", *curves])
     if code:
         raise SystemExit(code)
+
+
+def validation_scans(work: Path, experiment: str) -> Path:
+    """The same for every variant and seed."""
+    return Run(experiment, START, 0).data(work)[1]
 
 
 def run_of(work: Path, result: Path) -> Path:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hetseg_bids import __version__
+from hetseg_bids.cli.arguments import positive
 from hetseg_bids.config import Execution, RunConfig, Selection, Settings
 from hetseg_bids.errors import InputError
 from hetseg_bids.planes import PLANES
@@ -36,12 +37,6 @@ def _session(text: str) -> str:
 
 def _run(text: str) -> str:
     return _label("run-", text)
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number of at least 1")
-    return int(text)
 
 
 def _views(text: str) -> tuple[str, ...]:
@@ -153,7 +148,7 @@ def _add_execution(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--device", default="auto", help="auto, cpu, cuda[:i] or mps")
     group.add_argument(
         "--omp-nthreads",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="CPU threads of each process (default: all cores, shared by the workers)",
     )
@@ -166,7 +161,7 @@ def _add_execution(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--nprocs",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="dask workers, or SLURM jobs; more than one implies --executor dask (default with "
         "dask: one a GPU, else as many as processors and --mem-gb allow)",

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from hetseg_bids.cli.arguments import positive
 from hetseg_bids.config import SYSTEMS
 from hetseg_bids.errors import InputError
 
@@ -35,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--synthetic-scans",
-        type=_positive,
+        type=positive,
         default=None,
         metavar="N",
         help="with --label-maps: draw N synthetic scans once and train on those (default: every "
@@ -56,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--validate-every",
-        type=_positive,
+        type=positive,
         default=1000,
         metavar="N",
         help="samples from validation to validation (default: %(default)s)",
@@ -101,13 +102,6 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--name", default=None, help="name of the model (default: the system)")
     return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
-    return value
 
 
 def main(argv: Sequence[str] | None = None) -> int:

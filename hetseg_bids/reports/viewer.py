@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hetseg_bids.reports.mosaics import View
-from hetseg_bids.structures import STRUCTURES
+from hetseg_bids.structures import MAX_ASEG_ID, STRUCTURES
 
 _LEVELS = 255
 _Q_MAX = 0.5
@@ -48,7 +48,7 @@ def viewer_data(view: View) -> ViewerData:
     """Pack a view for the page."""
     low, high = np.percentile(view.image, (1, 99.8))
     t1w = (view.image - low) * (_LEVELS / max(high - low, 1e-6))
-    counted = np.zeros(256, np.uint8)
+    counted = np.zeros(MAX_ASEG_ID + 1, np.uint8)
     for number, structure in enumerate(STRUCTURES, start=1):
         counted[structure.label] = number
     flip = None if view.flip is None else _nifti(_coarse_flip(view.flip), view.affine)

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from hetseg_bids.structures import MAX_ASEG_ID
+
 FRAME = (160, 192, 160)  # mm: holds an adult brain, RAS
-_IDS = 256
 
 
 def frame_affine() -> npt.NDArray[np.float64]:
@@ -48,7 +49,7 @@ class LabelledVolume:
         labels = self.labels.numpy()
         tables = []
         for axis, size in enumerate(labels.shape):
-            table = np.zeros((size, _IDS), dtype=bool)
+            table = np.zeros((size, MAX_ASEG_ID + 1), dtype=bool)
             for row, part in zip(table, np.moveaxis(labels, axis, 0), strict=True):
                 row[part] = True
             tables.append(table)

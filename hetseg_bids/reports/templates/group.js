@@ -76,15 +76,15 @@
     }
     return sorted.get(key);
   };
+  const valuesOf = (canvas) => data.measures[byId("measure").value][Number(canvas.dataset.structure)];
   const layout = (canvas) => {
-    const [measure, structure] = [byId("measure").value, Number(canvas.dataset.structure)];
-    const values = data.measures[measure][structure];
-    const all = ascending(measure, structure);
+    const values = valuesOf(canvas);
+    const all = ascending(byId("measure").value, Number(canvas.dataset.structure));
     const [low, high] = [all[0] ?? 0, all.at(-1) ?? 1];
     const pad = (high - low || 1) * 0.03;
     const scale = (v) => ((v - low + pad) / (high - low + 2 * pad)) * canvas.width;
     const points = shown.filter((i) => values[i] !== null).map((i) => [i, scale(values[i]), (0.15 + 0.7 * jitter(i)) * canvas.height]);
-    return { values, all, scale, points };
+    return { all, scale, points };
   };
   // points go straight into the pixels: ten thousand drawing calls a plot would not scroll smoothly
   const dots = (pen, points, size) => {
@@ -155,7 +155,7 @@
     canvas.addEventListener("mousemove", (event) => {
       const i = nearest(canvas, event);
       canvas.style.cursor = i === null ? "default" : "pointer";
-      byId("point").textContent = i === null ? "" : `${title}: ${data.scan[i]}, ${layout(canvas).values[i]}`;
+      byId("point").textContent = i === null ? "" : `${title}: ${data.scan[i]}, ${valuesOf(canvas)[i]}`;
     });
     byId("plots").append(figure);
     return canvas;

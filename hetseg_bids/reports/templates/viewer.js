@@ -20,14 +20,14 @@
     };
     await add("viewer-t1w", { colormap: "gray", cal_min: 0, cal_max: 255 });
     const labels = await add("viewer-dseg", { opacity: 0.4 });
-    labels.setColormapLabel(JSON.parse(packed("viewer-colors")));
+    const colors = JSON.parse(packed("viewer-colors"));
+    labels.setColormapLabel(colors);
     const flip = await add("viewer-flip", { colormap: "inferno", cal_min: 15, cal_max: 255, opacity: 0 });
     viewer.setSliceType(SLICE_TYPE.MULTIPLANAR);
     viewer.setInterpolation(true);
     viewer.updateGLVolume();
     viewer.onLocationChange = ({ values }) => {
-      const titles = JSON.parse(packed("viewer-colors")).labels;
-      const label = titles[Math.round(values[1]?.value ?? 0)] || "background";
+      const label = colors.labels[Math.round(values[1]?.value ?? 0)] || "background";
       const q = flip ? `, flip probability ${((values[2].value / 255) * 0.5).toFixed(2)}` : "";
       place.textContent = `${values[0].mm.slice(0, 3).map((x) => x.toFixed(0)).join(", ")} mm: ${label}${q}`;
     };
