@@ -4,18 +4,33 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO_OUT ?= demo
+# processes of pytest, a test file each
+JOBS ?= auto
+ENGINE ?= docker
+IMAGE ?= hetseg
+TORCH ?= cpu
+CONTAINERS ?= containers
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' hetseg_bids/__init__.py)
 
-.PHONY: demo test test-fast lint type check install constraints clean
+.PHONY: demo test test-fast container-test image lint type check install constraints clean
 
 demo: $(STAMP)
 	$(BIN)/hetseg demo $(DEMO_OUT)
 	@echo "report: $(abspath $(DEMO_OUT))/derivatives/sub-mni152.html"
 
 test: check
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile
 
 test-fast: $(STAMP)
 	$(BIN)/pytest -m "not slow"
+
+# needs root and Debian's buildah, debootstrap and bubblewrap; no container engine, no registry
+container-test: $(STAMP)
+	$(BIN)/pytest tests/test_containers.py --containers $(CONTAINERS)
+
+image:
+	$(ENGINE) build -t $(IMAGE) -t $(IMAGE):$(VERSION) --build-arg TORCH=$(TORCH) \
+	  --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) .
 
 check: lint type
 
@@ -43,4 +58,4 @@ constraints: $(STAMP)
 	mv constraints.new constraints.txt
 
 clean:
-	rm -rf $(VENV) $(DEMO_OUT) .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(DEMO_OUT) $(CONTAINERS) .mypy_cache .pytest_cache .ruff_cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from pathlib import Path
 
 import torch
 from tqdm import tqdm
@@ -34,8 +35,7 @@ def run_participants(config: RunConfig) -> int:
             print(scan.path)
         return 0
     _validate(config)
-    if config.execution.work_dir is not None:
-        tempfile.tempdir = str(config.execution.work_dir.resolve())
+    _choose_temporary_folder(config.execution.work_dir)
     resolve_device(config.device)  # say what can't be used before OUT is touched
     load_model(config.settings.model, torch.device("cpu"))
     _prepare_output(config)
@@ -48,6 +48,18 @@ def run_participants(config: RunConfig) -> int:
     if failed:
         print(f"{failed} of {len(scans)} scans failed", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _choose_temporary_folder(work_dir: Path | None) -> None:
+    if work_dir is not None:
+        tempfile.tempdir = str(work_dir.resolve())
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        raise InputError(
+            "no writable folder for temporary files: give one with -w, set TMPDIR, or in a "
+            "read-only container mount one (docker run --tmpfs /tmp)"
+        ) from None
 
 
 def _validate(config: RunConfig) -> None:

@@ -110,8 +110,8 @@ def write_dataset_description(out_dir: Path, bids_dir: Path) -> None:
 
 
 def _container() -> dict[str, Any]:
-    tag = os.environ.get("HETSEG_CONTAINER")
-    return {"Container": {"Type": "docker", "Tag": tag}} if tag else {}
+    kind, _, tag = os.environ.get("HETSEG_CONTAINER", "").partition(":")
+    return {"Container": {"Type": kind, "Tag": tag}} if tag else {}
 
 
 def write_images(paths: OutputPaths, result: Segmentation, mask: npt.NDArray[np.uint8]) -> None:

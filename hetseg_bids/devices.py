@@ -49,14 +49,17 @@ def set_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def autocast(device: torch.device, *, wanted: bool = True) -> torch.autocast:
-    """bfloat16 autocast where the device computes in it, a context that does nothing elsewhere."""
-    return torch.autocast(
-        device.type, dtype=torch.bfloat16, enabled=wanted and _computes_bf16(device)
-    )
+def autocast(device: torch.device, *, enabled: bool | None = None) -> torch.autocast:
+    """bfloat16 autocast, by default where `computes_bf16`.
+
+    A compiled caller gives `enabled`: the question to the CPU can't be traced.
+    """
+    wanted = computes_bf16(device) if enabled is None else enabled
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted)
 
 
-def _computes_bf16(device: torch.device) -> bool:
+def computes_bf16(device: torch.device) -> bool:
+    """Whether the device computes in bfloat16, not only stores it."""
     if device.type == "cpu":
         # without these instructions bf16 is emulated and slower than float32
         return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

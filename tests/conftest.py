@@ -38,6 +38,12 @@ class Finished:
     err: str
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--containers", metavar="FOLDER", help="build and run the images; they are kept in FOLDER"
+    )
+
+
 def run_cli(command: str, *arguments: object) -> Finished:
     """Run an entry point in a process of its own, as a user does."""
     module = {

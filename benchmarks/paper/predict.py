@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from noise import LEVELS
-from reliability import forecast_of, reliability
+from reliability import forecast_of, noisy_rates, reliability
 
 from hetseg_bids.derivatives import OutputPaths, save_image, save_scaled
 from hetseg_bids.devices import set_threads
@@ -59,7 +59,10 @@ def one_scan(model: Model, pair: Pair, args: argparse.Namespace) -> pd.DataFrame
     if not args.noise:
         return None
     truth = conform_labels(pair.dseg, prepared.native, prepared.working)
-    table = reliability(logits.label > 0, forecast_of(logits), truth, logits.box, args.noise)
+    kept = args.scans.parent / args.noise / "rates" / f"{name}.npz"
+    noisy = noisy_rates(truth, args.noise, kept)[(slice(None), *logits.box)]
+    clean = truth[logits.box].numpy()
+    table = reliability(logits.label > 0, forecast_of(logits), clean, noisy)
     return table.assign(participant=name)
 
 

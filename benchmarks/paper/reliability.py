@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import torch
@@ -9,13 +11,14 @@ from noise import LEVELS
 from scipy import ndimage
 from torch import Tensor
 
+from hetseg_bids.files import atomic_path
 from hetseg_bids.inference import Logits
 from hetseg_bids.structures import STRUCTURES
 from hetseg_bids.training.label_noise import weaken
 from hetseg_bids.uncertainty import flip_map
 
 BINS = np.linspace(0, 0.5, 16)
-_DRAWS = 32
+_DRAWS = 8
 _BAND = 2  # voxels on both sides of the true boundary
 _SEED = 7
 
@@ -31,47 +34,71 @@ def forecast_of(logits: Logits) -> Tensor:
 
 
 def reliability(
-    says: Tensor, forecast: Tensor, truth: Tensor, box: tuple[slice, slice, slice], level: str
+    says: Tensor, forecast: Tensor, clean: np.ndarray, noisy: np.ndarray
 ) -> pd.DataFrame:
     """Counts, mean forecast and true rate in bins of the forecast.
 
     Parameters
     ----------
     says : (28, x, y, z) bool tensor
-        The system's labels, in `box`.
+        The system's labels.
     forecast : (28, x, y, z) float tensor
-    truth : (X, Y, Z) uint8 tensor
-        Clean aseg ids.
-    box : tuple of 3 slice
-    level : str
-        Key of `noise.LEVELS`.
+    clean : (x, y, z) uint8 array
+        True aseg ids.
+    noisy : (28, x, y, z) float array
+        See `noisy_rates`.
 
     Returns
     -------
     table : DataFrame
         A row a structure, region (brain or band) and bin: voxels, forecast and rate summed.
     """
-    noisy = noisy_rates(truth, level)[(slice(None), *box)]
-    clean = truth[box].numpy()
+    brain = clean > 0
     rows = []
     for i, structure in enumerate(STRUCTURES):
         mask = np.isin(clean, structure.members)
-        rate = np.where(says[i].numpy(), 1 - noisy[i], noisy[i])
-        grown = ndimage.binary_dilation(mask, iterations=_BAND)
-        band = grown & ~ndimage.binary_erosion(mask, iterations=_BAND)
-        for region, inside in (("brain", clean > 0), ("band", band)):
-            q, z = forecast[i].numpy()[inside], rate[inside]
-            index = np.clip(np.digitize(q, BINS) - 1, 0, len(BINS) - 2)
-            sums = [np.bincount(index, w, minlength=len(BINS) - 1) for w in (None, q, z)]
-            for number, (count, forecasts, rates) in enumerate(zip(*sums, strict=True)):
+        box, band = band_of(mask)
+        wrong = np.where(says[i].numpy(), 1 - noisy[i], noisy[i])
+        q = forecast[i].numpy()
+        for region, forecasts, rates in (
+            ("brain", q[brain], wrong[brain]),
+            ("band", q[box][band], wrong[box][band]),
+        ):
+            index = np.clip(np.digitize(forecasts, BINS) - 1, 0, len(BINS) - 2)
+            sums = [np.bincount(index, w, len(BINS) - 1) for w in (None, forecasts, rates)]
+            for number, (count, *totals) in enumerate(zip(*sums, strict=True)):
                 if count:
-                    rows.append((structure.name, region, number, int(count), forecasts, rates))
+                    rows.append((structure.name, region, number, int(count), *totals))
     columns = ["name", "region", "bin", "voxels", "forecast_sum", "rate_sum"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def noisy_rates(truth: Tensor, level: str) -> np.ndarray:
-    """How often corrupted labels show each structure at each voxel: (28, X, Y, Z), Monte Carlo."""
+def band_of(mask: np.ndarray) -> tuple[tuple[slice, ...], np.ndarray]:
+    """Voxels within `_BAND` of a structure's boundary: a box, and a mask inside the box."""
+    found = ndimage.find_objects(mask.astype(np.uint8))
+    if not found:
+        empty = (slice(0, 0),) * 3
+        return empty, mask[empty]
+    box = tuple(slice(max(0, part.start - _BAND), part.stop + _BAND) for part in found[0])
+    inside = mask[box]
+    grown = ndimage.binary_dilation(inside, iterations=_BAND)
+    return box, grown & ~ndimage.binary_erosion(inside, iterations=_BAND)
+
+
+def noisy_rates(truth: Tensor, level: str, kept: Path) -> np.ndarray:
+    """How often corrupted labels show each structure at each voxel: (28, X, Y, Z), Monte Carlo.
+
+    The same for every system: drawn once, then read from the .npz file `kept`.
+    """
+    if not kept.exists():
+        with atomic_path(kept) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, counts=draw_counts(truth, level))
+    with np.load(kept) as stored:
+        return stored["counts"].astype(np.float32) / _DRAWS
+
+
+def draw_counts(truth: Tensor, level: str) -> np.ndarray:
+    """Of `_DRAWS` corrupted copies, how many show each structure at each voxel."""
     rng = np.random.default_rng(_SEED)
     counts = np.zeros((len(STRUCTURES), *truth.shape), np.uint8)
     table = np.full(256, len(STRUCTURES), np.int64)
@@ -82,4 +109,4 @@ def noisy_rates(truth: Tensor, level: str) -> np.ndarray:
         index = table[weaken(rng, truth, LEVELS[level]).numpy().ravel()]
         shown = index < len(STRUCTURES)
         counts.reshape(len(STRUCTURES), -1)[index[shown], voxels[shown]] += 1
-    return counts.astype(np.float32) / _DRAWS
+    return counts

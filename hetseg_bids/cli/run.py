@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -206,6 +207,7 @@ def _add_execution(group: argparse._ArgumentGroup) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _ensure_home()
     if arguments[:1] == ["demo"]:
         from hetseg_bids.cli.demo import main as demo
 
@@ -219,6 +221,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"hetseg: {error}", file=sys.stderr)
         return _USAGE_ERROR
+
+
+def _ensure_home() -> None:
+    # a container's user may have neither HOME nor an entry in passwd; pybids asks for both
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = "/"
 
 
 def _config(args: argparse.Namespace, command: str) -> RunConfig:

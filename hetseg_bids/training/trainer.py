@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from hetseg_bids.devices import autocast
+from hetseg_bids.devices import autocast, computes_bf16
 from hetseg_bids.models import Model
 from hetseg_bids.network import HetsegNet, to_channels_last
 from hetseg_bids.structures import N_TASKS, task_membership
@@ -115,11 +115,14 @@ class Trainer:
         self._names = {p: name for name, p in self.network.named_parameters()}
         self._membership = torch.from_numpy(task_membership()).to(options.device)
         self._losses = (PlainLoss(), _system_loss(config))
+        self._half = options.amp and computes_bf16(options.device)
         self._objective: Callable[..., Tensor] = self._compute_objective
         if options.compile:
             # torch's own generator: inductor's is slow on CPUs, and draws other noise
             generator: dict[str, Any] = {"fallback_random": True}
-            self._objective = torch.compile(self._compute_objective, options=generator)
+            self._objective = torch.compile(
+                self._compute_objective, fullgraph=True, options=generator
+            )
 
     @property
     def checkpoint_path(self) -> Path:
@@ -270,7 +273,7 @@ class Trainer:
     ) -> Tensor:
         # (B, H, W, T) viewed as (B, T, H, W): the memory order of the logits
         targets = self._membership[labels.int()].permute(0, 3, 1, 2).float()
-        with autocast(self.options.device, wanted=self.options.amp):
+        with autocast(self.options.device, enabled=self._half):
             output = self.network(images.float())
         output = output.float()
         elementwise = self._losses[0 if warm else 1](output, targets)

@@ -100,7 +100,7 @@ def structure_dice(
     overlap = torch.zeros(N_STRUCTURES, device=device)
     size = torch.zeros(N_STRUCTURES, device=device)
     for images, labels in zip(scan.images.split(_BATCH), scan.labels.split(_BATCH), strict=True):
-        with autocast(device, wanted=amp):
+        with autocast(device, enabled=None if amp else False):
             output = functional_call(network, dict(weights), (images.to(device).float(),))
         says = output[:, :N_STRUCTURES] > 0
         truth = membership[labels.to(device).int()].permute(0, 3, 1, 2)
