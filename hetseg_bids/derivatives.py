@@ -81,6 +81,11 @@ class OutputPaths:
         return self.report.parent / "logs" / f"{self.report.stem}_run.json"
 
     @property
+    def lock(self) -> Path:
+        """Held, and there, only while a run is at work on the scan."""
+        return self.run_log.with_name(f".{self.report.stem}.lock")
+
+    @property
     def record(self) -> Path:
         """Sidecar of the dseg: written last, so its presence means a complete scan."""
         return self._segmentation("dseg.json")

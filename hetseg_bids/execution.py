@@ -17,6 +17,7 @@ from hetseg_bids.config import Execution, RunConfig
 from hetseg_bids.devices import resolve_device, set_threads
 from hetseg_bids.discovery import Scan
 from hetseg_bids.errors import InputError
+from hetseg_bids.images import one_line
 from hetseg_bids.models import Model, load_model
 from hetseg_bids.workflow import Outcome, ScanStages, process, report_loss
 
@@ -188,7 +189,11 @@ def _local_cluster(execution: Execution, config: RunConfig, scratch: str) -> Any
         }
         workers[number] = {"cls": Nanny, "options": options}
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False}}
-    return SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.ERROR)
+    try:
+        return SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL)
+    except RuntimeError as error:
+        cause = one_line(error.__cause__ or error)
+        raise InputError(f"no worker could be started ({cause}); try without --nprocs") from None
 
 
 def worker_count(execution: Execution, gpus: int) -> int:

@@ -15,6 +15,8 @@ from nibabel.filebasedimages import ImageFileError
 
 from hetseg_bids.errors import InputError
 
+_ANNEX = b"/annex/objects/"  # what git-annex leaves in place of a file's content
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -48,8 +50,7 @@ def open_image(path: Path) -> nib.Nifti1Image:
     InputError
         If it isn't one.
     """
-    if path.is_symlink() and not path.exists():
-        raise InputError(f"{path}: broken link; fetch the file (datalad get) or remove it")
+    _check_file(path)
     try:
         image = nib.load(path)
     except FileNotFoundError:
@@ -59,6 +60,21 @@ def open_image(path: Path) -> nib.Nifti1Image:
     if not isinstance(image, nib.Nifti1Image):  # Nifti2Image is one, too
         raise InputError(f"{path}: not a NIfTI image; convert it with dcm2niix")
     return image
+
+
+def _check_file(path: Path) -> None:
+    """Refuse what would be opened for ever, or with a misleading message."""
+    if path.is_symlink() and not path.exists():
+        raise InputError(f"{path}: broken link; fetch the file (datalad get) or remove it")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: not a file; put the image there or remove it")
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_ANNEX))
+    except OSError:
+        return  # nibabel's complaint will do
+    if start == _ANNEX:
+        raise InputError(f"{path}: git-annex pointer without content; fetch it (datalad get)")
 
 
 @contextmanager

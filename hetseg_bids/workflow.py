@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import json
 import logging
 import platform
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 
 from hetseg_bids import __version__, derivatives
 from hetseg_bids.config import RunConfig, Settings
@@ -22,6 +24,7 @@ from hetseg_bids.discovery import Scan
 from hetseg_bids.errors import HetsegError, InputError
 from hetseg_bids.files import write_json
 from hetseg_bids.inference import predict
+from hetseg_bids.locks import claimed
 from hetseg_bids.models import Model, file_sha256
 from hetseg_bids.morphometry import measure
 from hetseg_bids.preprocessing.conform import resample
@@ -30,6 +33,7 @@ from hetseg_bids.reports.participant import write_report
 from hetseg_bids.segmentation import Segmentation, segment
 
 log = logging.getLogger(__name__)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 Status = Literal["done", "skipped", "failed"]
 
 
@@ -69,12 +73,22 @@ def process(
     try:
         return _process(scan, config, model, stages or ScanStages())
     except Exception as error:  # one scan's trouble must never cost another its result
-        known = isinstance(error, HetsegError)
-        line = str(error) if known else f"{scan.path}: {type(error).__name__}: {error}"
-        line = " ".join(line.split())
+        line = " ".join(_in_words(error, scan).split())
         crash = _try_write_crash(config, scan, traceback.format_exc())
         log.debug("%s", line, exc_info=True)
         return Outcome(scan, "failed", line, crash)
+
+
+def _in_words(error: Exception, scan: Scan) -> str:
+    """What went wrong and, where hetseg knows it, the remedy."""
+    if isinstance(error, HetsegError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return f"{scan.path}: no room for its results ({error.strerror}); free some and run again"
+    memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    if memory or (isinstance(error, RuntimeError) and "allocate memory" in str(error)):
+        return f"{scan.path}: out of memory; allow more, or give fewer --nprocs or --device cpu"
+    return f"{scan.path}: {type(error).__name__}: {error}"
 
 
 def report_loss(scan: Scan, config: RunConfig, why: str) -> Outcome:
@@ -100,10 +114,24 @@ def _process(scan: Scan, config: RunConfig, model: Model, stages: ScanStages) ->
         if not complete:
             raise InputError(f"{scan.path}: no complete results to report; run without that option")
         return Outcome(scan, "done", str(_report(paths, scan)))
-    if complete:
-        if not paths.report.exists():
-            _report(paths, scan)
-        return Outcome(scan, "skipped", str(paths.report))
+    if not complete:
+        with claimed(paths.lock, str(scan.path)):
+            # whoever held it a moment ago may have finished it
+            if config.overwrite or not is_complete(paths, scan, mask_path, config.settings, model):
+                return _make(paths, scan, mask_path, config, model, stages)
+    if not paths.report.exists():
+        _report(paths, scan)
+    return Outcome(scan, "skipped", str(paths.report))
+
+
+def _make(
+    paths: OutputPaths,
+    scan: Scan,
+    mask_path: Path | None,
+    config: RunConfig,
+    model: Model,
+    stages: ScanStages,
+) -> Outcome:
     started, clock = datetime.datetime.now(tz=datetime.UTC), time.monotonic()
     stages.stage("brain extraction")
     prepared = prepare(scan.path, config.settings.brain_extraction, mask_path)

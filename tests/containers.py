@@ -157,8 +157,8 @@ class Sealed:
         binds = ["--ro-bind", self.root, "/", "--ro-bind", self.bids, "/bids"]
         binds += ["--bind", self.out, "/out"]
         mounts = ["--proc", "/proc", "--dev", "/dev"]
-        if self.temporary:
-            mounts += ["--perms", "1777", "--tmpfs", "/tmp"]  # noqa: S108
+        for folder in ("/dev/shm", *(["/tmp"] if self.temporary else [])):  # noqa: S108
+            mounts += ["--perms", "1777", "--tmpfs", folder]
         apart = ["--unshare-net", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--chdir", "/"]
         # a real user, not a mapped one: what root owns in the image must be readable
         apart += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--clearenv"]

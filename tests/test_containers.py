@@ -21,7 +21,7 @@ from containers import BASE, REPOSITORY, UID, Recipe, Sealed, Storage
 from hetseg_bids import __version__
 
 _LARGEST_GB = 2.0
-_OPTIONS = ("--skip-bids-validation", "--omp-nthreads", "2")
+_SHORT = ("--skip-bids-validation", "--views", "axial", "--brain-extraction", "skip")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
@@ -71,12 +71,8 @@ def singularity(storage: Storage, recipe: Recipe) -> Path:
 
 @pytest.fixture(scope="module")
 def bids(tmp_path_factory: pytest.TempPathFactory, mni152: nib.Nifti1Image) -> Path:
-    """The MNI152 head, and the same brain at 2 mm."""
     root = write_dataset(tmp_path_factory.mktemp("data") / "bids")
     nib.save(mni152, t1w_path(root, "mni152"))
-    affine = mni152.affine @ np.diag([2, 2, 2, 1])
-    coarse = nib.Nifti1Image(np.asarray(mni152.dataobj)[::2, ::2, ::2], affine)
-    nib.save(coarse, t1w_path(root, "coarse"))
     return _readable(root)
 
 
@@ -122,14 +118,14 @@ def test_image_runs_sealed_off(storage, image, docker, bids, out):
     environment = _environment(storage, image)
     del environment["HOME"]
     sealed = Sealed(docker, bids, out, environment)
-    done = sealed.run("hetseg", "/bids", "/out", "participant", "--omp-nthreads", "2")
+    words = ("hetseg", "/bids", "/out", "participant", "--brain-extraction", "deepbet")
+    done = sealed.run(*words)
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stderr.lower(), done.stderr
-    for subject in ("mni152", "coarse"):
-        dseg = out / f"sub-{subject}/anat/sub-{subject}_seg-hetseg_dseg.nii.gz"
-        assert (np.asarray(nib.load(dseg).dataobj) == 17).any(), "no left hippocampus"
-        assert dseg.stat().st_uid == int(UID)
-        assert (out / f"sub-{subject}.html").stat().st_size > 1e6
+    dseg = out / "sub-mni152/anat/sub-mni152_seg-hetseg_dseg.nii.gz"
+    assert (np.asarray(nib.load(dseg).dataobj) == 17).any(), "no left hippocampus"
+    assert dseg.stat().st_uid == int(UID)
+    assert (out / "sub-mni152.html").stat().st_size > 1e6
     assert f"hetseg:{__version__}" in (out / "dataset_description.json").read_text()
     done = sealed.run("hetseg", "/bids", "/out", "group")
     assert done.returncode == 0, done.stderr
@@ -139,18 +135,17 @@ def test_image_runs_sealed_off(storage, image, docker, bids, out):
 def test_image_with_workers_and_an_unwritable_home(storage, image, docker, bids, out):
     environment = {**_environment(storage, image), "HOME": "/nonexistent"}
     sealed = Sealed(docker, bids, out, environment)
-    options = ("--participant-label", "coarse", "--nprocs", "2", "--brain-extraction", "skip")
-    done = sealed.run("hetseg", "/bids", "/out", "participant", *options, *_OPTIONS)
+    done = sealed.run("hetseg", "/bids", "/out", "participant", "--nprocs", "2", *_SHORT)
     assert done.returncode == 0, done.stderr
-    assert (out / "sub-coarse.html").exists()
+    assert (out / "sub-mni152.html").exists()
 
 
 def test_image_as_another_user_in_a_writable_root(storage, image, bids, out):
     """As `docker run --user 1000` without --read-only; nothing but /out may be needed."""
     volumes = (f"--volume={bids}:/bids:ro", f"--volume={out}:/out", "--user", UID)
-    command = ["hetseg", "/bids", "/out", "participant", "--participant-label", "coarse", *_OPTIONS]
-    storage.run(storage.container(image), [*command, "--brain-extraction", "skip"], *volumes)
-    assert (out / "sub-coarse.html").exists()
+    command = ["hetseg", "/bids", "/out", "participant", *_SHORT]
+    storage.run(storage.container(image), command, *volumes)
+    assert (out / "sub-mni152.html").exists()
 
 
 def test_what_cannot_work_is_said_in_a_line(storage, image, docker, bids, tmp_path, out):
@@ -158,8 +153,8 @@ def test_what_cannot_work_is_said_in_a_line(storage, image, docker, bids, tmp_pa
     empty = _readable(write_dataset(tmp_path / "empty"))
     nothing = Sealed(docker, empty, out, environment)
     closed = Sealed(docker, bids, out, environment, temporary=False)
-    for sealed, words in ((nothing, "no T1w"), (closed, "--tmpfs /tmp")):
-        done = sealed.run("hetseg", "/bids", "/out", "participant", *_OPTIONS)
+    for sealed, words in ((nothing, "no participants"), (closed, "--tmpfs /tmp")):
+        done = sealed.run("hetseg", "/bids", "/out", "participant", *_SHORT)
         assert done.returncode == 2
         assert words in done.stderr
         assert done.stderr.count("\n") == 1, done.stderr
@@ -176,8 +171,7 @@ def test_singularity_recipe(docker, singularity, recipe, storage, image, bids, o
         assert done.returncode == 0, done.stdout + done.stderr
 
     run("test")
-    words = ("/bids", "/out", "participant", "--participant-label", "coarse", *_OPTIONS)
-    words += ("--brain-extraction", "skip")
+    words = ("/bids", "/out", "participant", *_SHORT)
     run("runscript", *words)
     other = _owned(tmp_path / "docker")
     done = Sealed(docker, bids, other, _environment(storage, image)).run("hetseg", *words)

@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from hetseg_bids.planes import PLANES
 from hetseg_bids.preprocessing.brain_extraction import BRAIN_EXTRACTION_CHOICES
 
 _USAGE_ERROR = 2
+_SIGNALLED = 128  # plus the number of the signal, as shells have it
 
 
 def _label(prefix: str, text: str) -> str:
@@ -216,11 +218,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(args.verbose, 2)]
     logging.basicConfig(level=level, format="%(message)s")
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    # unwinding removes temporary files and ends workers, as for an interrupt from the keyboard
+    signal.signal(signal.SIGTERM, _raise_terminated)
     try:
         return execute(_config(args, shlex.join(["hetseg", *arguments])), args.analysis_level)
     except InputError as error:
         print(f"hetseg: {error}", file=sys.stderr)
         return _USAGE_ERROR
+    except (KeyboardInterrupt, _Terminated) as stop:
+        number = signal.SIGTERM if isinstance(stop, _Terminated) else signal.SIGINT
+        print("hetseg: stopped; the same command goes on from here", file=sys.stderr)
+        return _SIGNALLED + number
+
+
+class _Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+def _raise_terminated(*_: object) -> None:
+    raise _Terminated
 
 
 def _ensure_home() -> None:

@@ -15,6 +15,7 @@ from hetseg_bids.images import open_image, read_voxels
 _MIN_EXTENT_MM = 60.0
 _MAX_EXTENT_MM = 600.0
 _ZOOM_RANGE_MM = (0.2, 7.0)
+_SAME_PLACE_MM = 1.0
 _MAX_VOXELS = 600_000_000
 
 
@@ -58,7 +59,7 @@ def read_t1w(path: Path) -> T1w:
     affine = _checked_affine(path, image)
     data = read_voxels(path, image)
     data = data.reshape(data.shape[:3])
-    warnings = []
+    warnings = _doubts_about_place(image)
     bad = ~np.isfinite(data)
     share = float(bad.mean())
     if share == 1:
@@ -70,7 +71,28 @@ def read_t1w(path: Path) -> T1w:
     if low == high:
         what = "zero" if low == 0 else f"{low:g}"
         raise InputError(f"{path}: every voxel is {what}; convert or transfer the scan again")
+    if _is_mask(data):
+        raise InputError(f"{path}: only two values, a mask or label image; give the T1w itself")
     return T1w(path, data, affine, tuple(warnings))
+
+
+def _is_mask(data: npt.NDArray[np.float32]) -> bool:
+    """Whether there are two values only; the rest is read only where the first part says so."""
+    return all(
+        len(np.unique(part)) <= 2
+        for part in (data.reshape(-1)[:: max(1, data.size // 10_000)], data)
+    )
+
+
+def _doubts_about_place(image: nib.Nifti1Image) -> list[str]:
+    """Warnings where the header doesn't say for sure which side is left."""
+    qform, q_code = image.get_qform(coded=True)
+    sform, s_code = image.get_sform(coded=True)
+    if not q_code and not s_code:
+        return ["neither qform nor sform: orientation and sides are a guess"]
+    if q_code and s_code and not np.allclose(qform, sform, atol=_SAME_PLACE_MM):
+        return ["qform and sform differ; the sform is used"]
+    return []
 
 
 def _check_shape(path: Path, image: nib.Nifti1Image) -> None:
