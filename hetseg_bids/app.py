@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import tempfile
@@ -11,11 +12,12 @@ import torch
 from tqdm import tqdm
 
 from hetseg_bids.config import RunConfig
-from hetseg_bids.derivatives import write_dataset_description
+from hetseg_bids.derivatives import check_inside, write_dataset_description
 from hetseg_bids.devices import resolve_device
 from hetseg_bids.discovery import find_scans
 from hetseg_bids.errors import InputError
 from hetseg_bids.execution import run_scans
+from hetseg_bids.locks import HeldError, claimed
 from hetseg_bids.models import load_model
 from hetseg_bids.validation import bids_complaint
 from hetseg_bids.workflow import Outcome, ScanStages
@@ -79,11 +81,14 @@ def _prepare_output(config: RunConfig) -> None:
     out = config.out_dir
     if out.resolve() == config.bids_dir.resolve():
         raise InputError(f"{out}: the output folder is the dataset itself; choose another")
+    check_inside(out / "logs", out)
     try:
         out.mkdir(parents=True, exist_ok=True)
         if not os.access(out, os.W_OK):
             raise PermissionError(13, "not writable")
-        write_dataset_description(out, config.bids_dir)
+        # who comes second lets the first do it; both would write the same
+        with contextlib.suppress(HeldError), claimed(out / "logs" / ".dataset.lock", str(out)):
+            write_dataset_description(out, config.bids_dir)
     except OSError as error:
         raise InputError(f"{out}: can't write there ({error.strerror or error})") from None
 

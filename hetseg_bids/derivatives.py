@@ -17,7 +17,8 @@ import pandas as pd
 from hetseg_bids import __version__
 from hetseg_bids.config import BIDS_VERSION, Settings
 from hetseg_bids.discovery import Scan
-from hetseg_bids.files import atomic_path, write_json, write_text
+from hetseg_bids.errors import InputError
+from hetseg_bids.files import atomic_path, remove_leftovers, write_json, write_text
 from hetseg_bids.morphometry import COLUMNS
 from hetseg_bids.segmentation import Segmentation
 from hetseg_bids.structures import STRUCTURES
@@ -90,12 +91,36 @@ class OutputPaths:
         """Sidecar of the dseg: written last, so its presence means a complete scan."""
         return self._segmentation("dseg.json")
 
+    @property
+    def labels(self) -> Path:
+        """What the numbers in the dseg mean."""
+        return self._segmentation("dseg.tsv")
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All of them, but for the lock."""
+        images = (self.dseg, self.flip, self.probseg, self.mask)
+        tables = (self.morph, self.morph.with_suffix(".json"), self.labels)
+        return (*images, *map(_sidecar, images), *tables, self.report, self.run_log)
+
 
 def output_paths(out_dir: Path, scan: Scan, settings: Settings) -> OutputPaths:
     """Where a scan's results go."""
     resolution = "_res-1mm" if settings.output_resolution == "1mm" else ""
     report = out_dir / f"{scan.stem}{resolution}.html"
     return OutputPaths(out_dir / scan.anat_folder, scan.stem, resolution, report)
+
+
+def check_inside(folder: Path, out_dir: Path) -> None:
+    """Follow no link that somebody put in the way of results.
+
+    Raises
+    ------
+    InputError
+        If the folder isn't below the output folder.
+    """
+    if not folder.resolve().is_relative_to(out_dir.resolve()):
+        raise InputError(f"{folder}: a link leads out of the output folder; remove it")
 
 
 def write_dataset_description(out_dir: Path, bids_dir: Path) -> None:
@@ -108,8 +133,9 @@ def write_dataset_description(out_dir: Path, bids_dir: Path) -> None:
         "GeneratedBy": [{"Name": "hetseg", "Version": __version__, **_container()}],
         "SourceDatasets": [{"URL": bids_dir.resolve().as_uri()}],
     }
-    write_json(out_dir / "dataset_description.json", content)
-    ignore = out_dir / ".bidsignore"
+    description, ignore = out_dir / "dataset_description.json", out_dir / ".bidsignore"
+    remove_leftovers((description, ignore))
+    write_json(description, content)
     if not ignore.exists():
         write_text(ignore, "*.html\nlogs/\n*_morph.tsv\n*_morph.json\ngroup_*\n")
 
@@ -183,7 +209,7 @@ def write_tables(paths: OutputPaths, table: pd.DataFrame) -> None:
             "color": ["#{:02x}{:02x}{:02x}".format(*s.color) for s in STRUCTURES],
         }
     )
-    with atomic_path(paths.dseg.with_name(paths.record.stem + ".tsv")) as temporary:
+    with atomic_path(paths.labels) as temporary:
         labels.to_csv(temporary, sep="\t", index=False)
 
 

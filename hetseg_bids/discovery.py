@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import re
 import secrets
@@ -14,8 +13,10 @@ from typing import Any
 
 from hetseg_bids.config import Selection
 from hetseg_bids.errors import InputError
+from hetseg_bids.files import read_json
 
 log = logging.getLogger(__name__)
+_NAME = re.compile(r"sub-(?P<sub>[a-zA-Z0-9]+)(_[a-zA-Z]+-[a-zA-Z0-9+]+)*_T1w\.nii(\.gz)?")
 _SUFFIXES = (".nii.gz", ".nii")
 # what a filter file may name: the entities of a T1w file
 _ENTITIES = frozenset(
@@ -73,7 +74,8 @@ def find_scans(bids_dir: Path, selection: Selection) -> list[Scan]:
     layout = _open_layout(bids_dir, selection)
     filters = _filters(selection)
     found = layout.get(suffix="T1w", extension=list(_SUFFIXES), return_type="object", **filters)
-    scans = sorted((_scan_of(f) for f in found), key=lambda scan: str(scan.path))
+    named = [path for path in (Path(file.path) for file in found) if _has_bids_name(path)]
+    scans = sorted((_scan_of(path) for path in named), key=lambda scan: str(scan.path))
     if not scans:
         raise InputError(_nothing_found(bids_dir, selection))
     _check_participants(selection, {scan.subject for scan in scans}, bids_dir)
@@ -92,11 +94,9 @@ def _check_dataset(bids_dir: Path, *, described: bool) -> None:
             "(--skip-bids-validation goes on without it)"
         )
     try:
-        content = json.loads(description.read_text(encoding="utf-8"))
+        read_json(description)
     except (OSError, ValueError) as error:
-        raise InputError(f"{description}: not readable as JSON ({error})") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{description}: not a JSON object; see the BIDS specification")
+        raise InputError(f"{description}: not readable as a JSON object ({error})") from None
 
 
 def _open_layout(bids_dir: Path, selection: Selection) -> Any:
@@ -152,8 +152,7 @@ def _filters(selection: Selection) -> dict[str, Any]:
 
 def _read_filter(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        filters = dict(content["t1w"])
+        filters = dict(read_json(path)["t1w"])
     except (OSError, ValueError) as error:
         raise InputError(f"--bids-filter-file {path}: not readable as JSON ({error})") from None
     except (KeyError, TypeError):
@@ -166,8 +165,15 @@ def _read_filter(path: Path) -> dict[str, Any]:
     return filters
 
 
-def _scan_of(file: Any) -> Scan:
-    path = Path(file.path)
+def _has_bids_name(path: Path) -> bool:
+    match = _NAME.fullmatch(path.name)
+    if match and f"sub-{match['sub']}" in path.parts:
+        return True
+    log.warning("%r: not the BIDS name of a T1w image; ignored", str(path))
+    return False
+
+
+def _scan_of(path: Path) -> Scan:
     extension = next(s for s in _SUFFIXES if path.name.endswith(s))
     stem = path.name.removesuffix(extension).removesuffix("_T1w")
     # from the name: pybids' get_entities() takes a database query a file

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
+import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+_TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{12}-")
+_MOST_JSON_BYTES = 10_000_000
 
 
 @contextmanager
@@ -27,6 +32,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_leftovers(paths: Iterable[Path]) -> None:
+    """Remove what killed runs left of these files; nobody else may be writing them."""
+    for path in paths:
+        for found in path.parent.glob(f".tmp-*-{glob.escape(path.name)}"):
+            # sub-1 isn't sub-1_run-2
+            if _TEMPORARY.fullmatch(found.name.removesuffix(path.name)):
+                found.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file atomically."""
     with atomic_path(path) as temporary:
@@ -36,3 +50,24 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically, two-space indented, keys in the given order."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object from a file that anyone may have written.
+
+    Raises
+    ------
+    OSError
+        If the file can't be read.
+    ValueError
+        If it is larger than 10 MB, isn't JSON, is nested too deeply, or isn't an object.
+    """
+    if path.stat().st_size > _MOST_JSON_BYTES:
+        raise ValueError("larger than 10 MB")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(content, dict):
+        raise ValueError("not a JSON object")
+    return content

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import pandas as pd
 from hetseg_bids.cohort import CohortMap, cohort_map, load_template
 from hetseg_bids.discovery import entities_of
 from hetseg_bids.errors import InputError
-from hetseg_bids.files import atomic_path, write_json
+from hetseg_bids.files import atomic_path, read_json, write_json
 from hetseg_bids.morphometry import COLUMNS
 from hetseg_bids.outliers import Measure, find_outliers
 from hetseg_bids.qc import asymmetry, judge
@@ -110,7 +109,7 @@ def finished_scans(out_dir: Path) -> Iterator[FinishedScan]:
         stem = start.replace(_MARK, "")
         entities = entities_of(stem)
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
+            record = read_json(path)
             morph = path.with_name(f"{start}_morph.tsv")
             table = pd.read_csv(morph, sep="\t", na_values="n/a", keep_default_na=False)
             if list(table["name"]) != [s.name for s in STRUCTURES]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import logging
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +14,12 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
 
 from hetseg_bids.errors import InputError
 
+logging.getLogger("nibabel").setLevel(logging.CRITICAL)  # what matters is raised, too
+_PART, _MOST_BYTES = 1 << 20, 8 << 30
 _ANNEX = b"/annex/objects/"  # what git-annex leaves in place of a file's content
 
 
@@ -55,7 +60,7 @@ def open_image(path: Path) -> nib.Nifti1Image:
         image = nib.load(path)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (ImageFileError, OSError, EOFError, zlib.error, ValueError) as error:
+    except (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, ValueError) as error:
         raise InputError(f"{path}: not a readable NIfTI image ({one_line(error)})") from None
     if not isinstance(image, nib.Nifti1Image):  # Nifti2Image is one, too
         raise InputError(f"{path}: not a NIfTI image; convert it with dcm2niix")
@@ -95,7 +100,20 @@ def read_voxels(path: Path, image: nib.Nifti1Image) -> npt.NDArray[np.float32]:
         If the file is truncated or corrupt.
     """
     with _readable(path, "copy the file again"):
-        return np.asarray(image.dataobj, dtype=np.float32)
+        voxels = np.asarray(image.dataobj, dtype=np.float32)
+        if path.name.endswith(".gz"):
+            _check_sum(path)
+    return voxels
+
+
+def _check_sum(path: Path) -> None:
+    """Read a gzip file to its end, where the checksum is: nibabel stops at the last voxel."""
+    total = 0
+    with gzip.open(path) as file:
+        while part := file.read(_PART):
+            total += len(part)
+            if total > _MOST_BYTES:
+                raise ValueError("more than 8 GB")
 
 
 def read_largest(path: Path) -> npt.NDArray[np.float32]:

@@ -14,6 +14,10 @@ from hetseg_bids.errors import InputError
 log = logging.getLogger(__name__)
 
 
+class HeldError(InputError):
+    """Another process is at work on the same thing."""
+
+
 @contextlib.contextmanager
 def claimed(path: Path, what: str) -> Iterator[None]:
     """Hold the lock file `path` as long as the block runs; it is gone afterwards.
@@ -28,7 +32,7 @@ def claimed(path: Path, what: str) -> Iterator[None]:
 
     Raises
     ------
-    InputError
+    HeldError
         If another process, on this machine or another, holds it.
     """
     lock = FileLock(path)
@@ -36,7 +40,7 @@ def claimed(path: Path, what: str) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
-        raise InputError(
+        raise HeldError(
             f"{what}: another run is at work on it; give the command again when that has ended"
         ) from None
     except OSError as error:

@@ -7,7 +7,6 @@ Weights are safetensors: reading them runs no code.
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hetseg_bids.errors import InputError
-from hetseg_bids.files import atomic_path, write_json
+from hetseg_bids.files import atomic_path, read_json, write_json
 from hetseg_bids.network import HetsegNet, NetworkConfig, to_channels_last
 from hetseg_bids.preprocessing.normalisation import BACKGROUND, CLIP
 from hetseg_bids.structures import N_TASKS, TASK_NAMES
@@ -153,7 +152,7 @@ def read_plan(folder: Path) -> Plan:
     """
     path = folder / PLAN_NAME
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         if content.pop("format") != _PLAN_FORMAT:
             raise ValueError("unknown format")
         if content.pop("tasks") != list(TASK_NAMES):

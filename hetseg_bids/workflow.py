@@ -22,7 +22,7 @@ from hetseg_bids.derivatives import OutputPaths, Provenance, output_paths
 from hetseg_bids.devices import device_name
 from hetseg_bids.discovery import Scan
 from hetseg_bids.errors import HetsegError, InputError
-from hetseg_bids.files import write_json
+from hetseg_bids.files import read_json, remove_leftovers, write_json
 from hetseg_bids.inference import predict
 from hetseg_bids.locks import claimed
 from hetseg_bids.models import Model, file_sha256
@@ -108,6 +108,7 @@ def _try_write_crash(config: RunConfig, scan: Scan, trace: str) -> Path | None:
 
 def _process(scan: Scan, config: RunConfig, model: Model, stages: ScanStages) -> Outcome:
     paths = output_paths(config.out_dir, scan, config.settings)
+    derivatives.check_inside(paths.folder, config.out_dir)
     mask_path = _mask_of(scan, config)
     complete = not config.overwrite and is_complete(paths, scan, mask_path, config.settings, model)
     if config.reports_only:
@@ -132,6 +133,7 @@ def _make(
     model: Model,
     stages: ScanStages,
 ) -> Outcome:
+    remove_leftovers(paths.files)
     started, clock = datetime.datetime.now(tz=datetime.UTC), time.monotonic()
     stages.stage("brain extraction")
     prepared = prepare(scan.path, config.settings.brain_extraction, mask_path)
@@ -154,7 +156,7 @@ def _make(
 def _report(paths: OutputPaths, scan: Scan) -> Path:
     """Write the page, with the run's facts where they are known."""
     try:
-        facts = json.loads(paths.run_log.read_text(encoding="utf-8"))
+        facts = read_json(paths.run_log)
     except (OSError, ValueError):
         facts = {}
     return write_report(paths, scan.path, {str(k): str(v) for k, v in facts.items()})
@@ -204,7 +206,7 @@ def is_complete(
 ) -> bool:
     """Whether the results on disk are those this input, model and settings would give."""
     try:
-        record = json.loads(paths.record.read_text(encoding="utf-8"))
+        record = read_json(paths.record)
     except (OSError, ValueError):
         return False
     wanted = [paths.dseg, paths.mask, paths.morph]

@@ -8,6 +8,7 @@ import os
 import shlex
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from hetseg_bids.errors import InputError
 from hetseg_bids.planes import PLANES
 from hetseg_bids.preprocessing.brain_extraction import BRAIN_EXTRACTION_CHOICES
 
-_USAGE_ERROR = 2
+_FAILED, _USAGE_ERROR = 1, 2
 _SIGNALLED = 128  # plus the number of the signal, as shells have it
 
 
@@ -225,6 +226,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"hetseg: {error}", file=sys.stderr)
         return _USAGE_ERROR
+    except Exception as error:  # a bug, or a machine in trouble: still no traceback for people
+        details = _keep_traceback(args.output_dir)
+        print(f"hetseg: {type(error).__name__}: {error} (details: {details})", file=sys.stderr)
+        return _FAILED
     except (KeyboardInterrupt, _Terminated) as stop:
         number = signal.SIGTERM if isinstance(stop, _Terminated) else signal.SIGINT
         print("hetseg: stopped; the same command goes on from here", file=sys.stderr)
@@ -237,6 +242,16 @@ class _Terminated(BaseException):
 
 def _raise_terminated(*_: object) -> None:
     raise _Terminated
+
+
+def _keep_traceback(out_dir: Path) -> str:
+    from hetseg_bids.derivatives import write_crash
+
+    trace = traceback.format_exc()
+    try:
+        return str(write_crash(out_dir, "hetseg", trace))
+    except OSError:
+        return trace
 
 
 def _ensure_home() -> None:

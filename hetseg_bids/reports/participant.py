@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pandas as pd
 import torch
 
 from hetseg_bids.derivatives import OutputPaths
-from hetseg_bids.files import write_text
+from hetseg_bids.files import read_json, write_text
 from hetseg_bids.images import Grid, grid_of, open_image, read_labels, read_largest, read_voxels
 from hetseg_bids.preprocessing.conform import nearest, resample, working_grid
 from hetseg_bids.qc import asymmetry, judge
@@ -42,7 +41,7 @@ def write_report(paths: OutputPaths, source: Path, run: dict[str, str] | None = 
     -------
     page : Path
     """
-    record = json.loads(paths.record.read_text(encoding="utf-8"))
+    record = read_json(paths.record)
     table = pd.read_csv(paths.morph, sep="\t", na_values="n/a", keep_default_na=False)
     head = _load_view(paths, source)
     brain = head.cropped(_brain_box(head.mask | (head.dseg > 0)))

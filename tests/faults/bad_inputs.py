@@ -9,18 +9,53 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import struct
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-import nibabel as nib
 import numpy as np
-from conftest import centred_affine, small_brain
+from corruptions import (
+    DATATYPE,
+    DIM,
+    MAGIC,
+    OFFSET,
+    PIXDIM,
+    POINTER,
+    RGB,
+    SHEAR,
+    SHIFT,
+    SLOPE,
+    Make,
+    beside,
+    big_endian,
+    bomb,
+    both_forms,
+    cyclic,
+    finer,
+    flipped_byte,
+    forms,
+    good,
+    half,
+    instead,
+    nested,
+    nifti2,
+    patched,
+    placed,
+    raw,
+    renamed,
+    renamed_mgz,
+    resampled,
+    sized,
+    stored,
+    stored_as,
+    stored_mask,
+    trailing,
+    truncated,
+    voxels,
+    with_nan,
+    with_spike,
+    zoomed,
+)
 
-Make = Callable[[Path], None]
 REFUSED, SEGMENTED, ABSENT = "refused", "segmented", "not found"
-_DIM, _DATATYPE, _BITPIX, _PIXDIM, _OFFSET, _SLOPE, _MAGIC = 40, 70, 72, 76, 108, 112, 344
 
 
 @dataclass(frozen=True)
@@ -46,246 +81,6 @@ class Kind:
     words: str
     make: Make
 
-
-def brain() -> np.ndarray:
-    """A stripped brain of 62 x 76 x 56 mm."""
-    values = np.zeros(256, np.float32)
-    values[[2, 41]], values[[3, 42, 8, 47]], values[[4, 43]] = 1000, 650, 280
-    values[[12, 51]], values[[10, 49]], values[16] = 790, 840, 900
-    labels = small_brain()
-    noise = np.random.default_rng(0).normal(0, 15, labels.shape)
-    return np.where(labels > 0, values[labels] + noise, 0).clip(0).astype(np.float32)
-
-
-def good(path: Path) -> None:
-    """The image that all kinds are made from."""
-    save(path, brain())
-
-
-def save(path: Path, data: np.ndarray, affine: np.ndarray | None = None) -> None:
-    """Store an array, by default as 1 mm voxels around the origin."""
-    nib.save(nib.Nifti1Image(data, centred_affine(data.shape) if affine is None else affine), path)
-
-
-def stored(data: np.ndarray | None = None) -> bytearray:
-    """The bytes of an uncompressed NIfTI file."""
-    data = brain() if data is None else data
-    return bytearray(nib.Nifti1Image(data, centred_affine(data.shape)).to_bytes())
-
-
-def patched(offset: int, layout: str, *values: float) -> Make:
-    """Overwrite header fields of the good image."""
-
-    def make(path: Path) -> None:
-        content = stored()
-        struct.pack_into(f"<{layout}", content, offset, *values)
-        path.write_bytes(gzip.compress(bytes(content), 1))
-
-    return make
-
-
-def raw(content: Callable[[], bytes]) -> Make:
-    """Put these bytes where the image should be."""
-    return lambda path: path.write_bytes(content())  # type: ignore[func-returns-value]
-
-
-def voxels(change: Callable[[np.ndarray], np.ndarray]) -> Make:
-    """Change the voxels of the good image."""
-    return lambda path: save(path, change(brain()))
-
-
-def stored_as(dtype: str) -> Make:
-    """The good image with another data type, in whole numbers from 0 to 120."""
-    return voxels(lambda data: (data * (120 / data.max())).round().astype(dtype))
-
-
-def placed(affine: Callable[[np.ndarray], np.ndarray]) -> Make:
-    """The good image with another affine, as its sform."""
-
-    def make(path: Path) -> None:
-        data = brain()
-        image = nib.Nifti1Image(data, None)
-        image.header.set_sform(affine(centred_affine(data.shape)), 1)
-        image.header["qform_code"] = 0
-        nib.save(image, path)
-
-    return make
-
-
-def forms(qform: np.ndarray | None, sform: np.ndarray | None) -> Make:
-    """Set or drop both transforms; arrays are added to the centred affine."""
-
-    def make(path: Path) -> None:
-        data = brain()
-        image = nib.Nifti1Image(data, None)
-        base = centred_affine(data.shape)
-        image.header.set_qform(None if qform is None else base + qform, 0 if qform is None else 1)
-        image.header.set_sform(None if sform is None else base + sform, 0 if sform is None else 1)
-        nib.save(image, path)
-
-    return make
-
-
-def sized(shape: tuple[int, ...]) -> Make:
-    """A header with this shape over an empty file."""
-
-    def make(path: Path) -> None:
-        content = stored()[:352]
-        dim = [len(shape), *shape, *[1] * (7 - len(shape))]
-        struct.pack_into("<8h", content, _DIM, *dim)
-        path.write_bytes(gzip.compress(bytes(content)))
-
-    return make
-
-
-def instead(make_it: Callable[[Path], object]) -> Make:
-    """Something that isn't a regular file."""
-    return lambda path: (make_it(path), None)[1]
-
-
-def beside(name: str, content: str) -> Make:
-    """The good image with a file next to it."""
-
-    def make(path: Path) -> None:
-        good(path)
-        (path.parent / path.name.replace("_T1w.nii.gz", name)).write_text(content)
-
-    return make
-
-
-def renamed(ending: str) -> Make:
-    """The good image under a name that BIDS doesn't know."""
-
-    def make(path: Path) -> None:
-        good(path)
-        path.rename(path.with_name(path.name.replace("_T1w", ending)))
-
-    return make
-
-
-def bomb(path: Path) -> None:
-    """Half a gigabyte of zeros in half a megabyte."""
-    content = stored()[:352]
-    struct.pack_into("<8h", content, _DIM, 3, 800, 800, 800, 1, 1, 1, 1)
-    struct.pack_into("<hh", content, _DATATYPE, 2, 8)
-    struct.pack_into("<4f", content, _PIXDIM, 1, 0.3, 0.3, 0.3)
-    struct.pack_into("<12f", content, 280, 0.3, 0, 0, 0, 0, 0.3, 0, 0, 0, 0, 0.3, 0)
-    with gzip.open(path, "wb", 1) as file:
-        file.write(content)
-        for _ in range(800):
-            file.write(bytes(800 * 800))
-
-
-def trailing(path: Path) -> None:
-    """The good image, then 200 MB of zeros in the same gzip stream."""
-    with gzip.open(path, "wb", 1) as file:
-        file.write(stored())
-        for _ in range(200):
-            file.write(bytes(1_000_000))
-
-
-def both_forms(path: Path) -> None:
-    """The same scan as .nii.gz and as .nii."""
-    good(path)
-    path.with_suffix("").write_bytes(stored())
-
-
-def cyclic(path: Path) -> None:
-    """Two links that point at each other."""
-    other = path.with_name("other")
-    path.symlink_to(other)
-    other.symlink_to(path)
-
-
-def flipped_byte(path: Path) -> None:
-    """One wrong byte in the compressed voxels."""
-    good(path)
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    path.write_bytes(bytes(content))
-
-
-def truncated(path: Path) -> None:
-    """The first half of the file."""
-    good(path)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def with_nan(data: np.ndarray) -> np.ndarray:
-    """A block of NaN in the brain."""
-    data[30:34, 40:44, 30:34] = np.nan
-    return data
-
-
-def half(data: np.ndarray) -> np.ndarray:
-    """The left hemisphere only."""
-    data[data.shape[0] // 2 :] = 0
-    return data
-
-
-def big_endian(path: Path) -> None:
-    """Header and voxels in the other byte order."""
-    data = brain()
-    header = nib.Nifti1Header(endianness=">")
-    header.set_data_dtype(">f4")
-    nib.save(nib.Nifti1Image(data, centred_affine(data.shape), header), path)
-
-
-def nifti2(path: Path) -> None:
-    """NIfTI-2 under the same ending."""
-    data = brain()
-    nib.save(nib.Nifti2Image(data, centred_affine(data.shape)), path)
-
-
-def resampled(step: tuple[int, int, int], zoom: tuple[float, float, float]) -> Make:
-    """Every step-th voxel, with zooms that keep the brain's size."""
-
-    def make(path: Path) -> None:
-        data = brain()[tuple(slice(None, None, n) for n in step)]
-        save(path, data, centred_affine(data.shape) @ np.diag([*zoom, 1.0]))
-
-    return make
-
-
-def zoomed(factor: float) -> Callable[[np.ndarray], np.ndarray]:
-    """An affine with other zooms."""
-    return lambda affine: affine @ np.diag([factor, factor, factor, 1])
-
-
-def nested(depth: int) -> str:
-    """JSON that recursive readers can't read."""
-    return "[" * depth + "]" * depth
-
-
-def with_spike(data: np.ndarray) -> np.ndarray:
-    """One absurdly bright voxel."""
-    data[37, 45, 35] = 1e9
-    return data
-
-
-def stored_mask() -> Make:
-    """Zeros and ones."""
-    return voxels(lambda data: (data > 0).astype(np.uint8))
-
-
-def finer(path: Path) -> None:
-    """Every voxel split in eight."""
-    data = brain().repeat(2, 0).repeat(2, 1).repeat(2, 2)
-    save(path, data, centred_affine(data.shape, 0.5))
-
-
-def renamed_mgz(path: Path) -> None:
-    """The good image in FreeSurfer's format."""
-    data = brain()
-    image = nib.MGHImage(data, centred_affine(data.shape))
-    nib.save(image, path.with_name(path.name.replace(".nii.gz", ".mgz")))
-
-
-SHIFT = np.zeros((4, 4))
-SHIFT[2, 3] = 30
-SHEAR = np.array([[1, 0.999, 0, 0], [0, 0.02, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
-POINTER = "/annex/objects/MD5E-s11--0123456789abcdef0123456789abcdef.nii.gz\n"
-RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
 
 KINDS = (
     # --- the file
@@ -326,10 +121,10 @@ KINDS = (
         "an Analyze header, without NIfTI's magic",
         REFUSED,
         "NIfTI",
-        patched(_MAGIC, "4s", b"\0\0\0\0"),
+        patched(MAGIC, "4s", b"\0\0\0\0"),
     ),
-    Kind("magic", "wrong magic", REFUSED, "", patched(_MAGIC, "4s", b"nope")),
-    Kind("hdrsize", "wrong header size", REFUSED, "", patched(0, "i", 999)),
+    Kind("magic", "wrong magic", REFUSED, "", patched(MAGIC, "4s", b"nope")),
+    Kind("hdrsize", "wrong header size", SEGMENTED, "", patched(0, "i", 999)),
     Kind("bomb", "gzip bomb: 512 million zeros in 0.5 MB", REFUSED, "every voxel is zero", bomb),
     Kind("trailing", "200 MB of zeros behind the image", SEGMENTED, "", trailing),
     Kind(
@@ -359,8 +154,8 @@ KINDS = (
     Kind("huge", "shape of 32767 cubed", REFUSED, "too large", sized((32767, 32767, 32767))),
     Kind("negative", "negative dimension", REFUSED, "", sized((75, -90, 70))),
     Kind("zerodim", "dimension of zero", REFUSED, "", sized((75, 0, 70))),
-    Kind("nodims", "no dimension at all", REFUSED, "", patched(_DIM, "h", 0)),
-    Kind("manydims", "99 dimensions", REFUSED, "", patched(_DIM, "h", 99)),
+    Kind("nodims", "no dimension at all", REFUSED, "", patched(DIM, "h", 0)),
+    Kind("manydims", "99 dimensions", REFUSED, "", patched(DIM, "h", 99)),
     Kind("oned", "1-D", REFUSED, "not a 3-D volume", sized((9999,))),
     Kind("twod", "2-D", REFUSED, "not a 3-D volume", sized((200, 200))),
     Kind(
@@ -385,8 +180,8 @@ KINDS = (
         "field of view",
         voxels(lambda d: d[30:34, 40:44, 30:34]),
     ),
-    Kind("slab", "a slab of 20 mm", REFUSED, "field of view", voxels(lambda d: d[:, :, 25:45])),
-    Kind("datatype", "unknown data type", REFUSED, "", patched(_DATATYPE, "h", 9999)),
+    Kind("slab", "a slab of 27 mm", REFUSED, "field of view", voxels(lambda d: d[:, :, 25:45])),
+    Kind("datatype", "unknown data type", REFUSED, "", patched(DATATYPE, "h", 9999)),
     Kind(
         "complex",
         "complex numbers",
@@ -400,7 +195,7 @@ KINDS = (
         "voxels said to begin behind the end",
         REFUSED,
         "copy the file again",
-        patched(_OFFSET, "f", 1e8),
+        patched(OFFSET, "f", 1e8),
     ),
     Kind("bigendian", "big-endian", SEGMENTED, "", big_endian),
     Kind("nifti2", "NIfTI-2", SEGMENTED, "", nifti2),
@@ -425,7 +220,7 @@ KINDS = (
         "voxel sizes of zero, no sform",
         REFUSED,
         "affine",
-        patched(_PIXDIM, "4f", 1, 0, 0, 0),
+        patched(PIXDIM, "4f", 1, 0, 0, 0),
     ),
     Kind("micrometres", "voxel sizes in micrometres", REFUSED, "units", placed(zoomed(1000))),
     Kind("metres", "voxel sizes in metres", REFUSED, "units", placed(zoomed(0.001))),
@@ -454,11 +249,9 @@ KINDS = (
     ),
     Kind("allnan", "NaN everywhere", REFUSED, "NaN", voxels(lambda data: data * np.nan)),
     Kind("mask", "a mask instead of a T1w", REFUSED, "mask", stored_mask()),
-    Kind(
-        "infslope", "scl_slope infinite", REFUSED, "scl_slope", patched(_SLOPE, "f", float("inf"))
-    ),
-    Kind("nanslope", "scl_slope NaN", SEGMENTED, "", patched(_SLOPE, "f", float("nan"))),
-    Kind("zeroslope", "scl_slope zero", SEGMENTED, "", patched(_SLOPE, "f", 0)),
+    Kind("infslope", "scl_slope infinite", SEGMENTED, "", patched(SLOPE, "f", float("inf"))),
+    Kind("nanslope", "scl_slope NaN", SEGMENTED, "", patched(SLOPE, "f", float("nan"))),
+    Kind("zeroslope", "scl_slope zero", SEGMENTED, "", patched(SLOPE, "f", 0)),
     Kind("somenan", "NaN in some voxels", SEGMENTED, "NaN", voxels(with_nan)),
     Kind(
         "someinf",
@@ -477,7 +270,7 @@ KINDS = (
     Kind("large", "values of 1e30", SEGMENTED, "", voxels(lambda data: data * np.float32(1e27))),
     Kind("small", "values of 1e-30", SEGMENTED, "", voxels(lambda data: data * np.float32(1e-33))),
     Kind("spike", "one voxel of 1e9", SEGMENTED, "", voxels(with_spike)),
-    Kind("half", "half a brain", SEGMENTED, "", voxels(half)),
+    Kind("half", "half a brain", REFUSED, "not one brain", voxels(half)),
     Kind("stripped", "skull-stripped", SEGMENTED, "", good),
     Kind("t2w", "contrast of a T2w", SEGMENTED, "", voxels(lambda d: np.where(d > 0, 1200 - d, 0))),
     Kind(
@@ -487,8 +280,8 @@ KINDS = (
         "",
         voxels(lambda data: np.random.default_rng(1).normal(100, 9, data.shape).astype(np.float32)),
     ),
-    Kind("thick", "slices of 5 mm", SEGMENTED, "", resampled((1, 1, 5), (1, 1, 5))),
-    Kind("finer", "voxels of 0.5 mm", SEGMENTED, "", finer),
+    Kind("thick", "slices of 5.4 mm", SEGMENTED, "", resampled((1, 1, 4), (1, 1, 4))),
+    Kind("finer", "voxels of 0.7 mm", SEGMENTED, "", finer),
     # --- names and neighbours
     Kind("twice", "the same scan as .nii and .nii.gz", SEGMENTED, "", both_forms),
     Kind("brokenjson", "broken sidecar", SEGMENTED, "", beside("_T1w.json", "{")),

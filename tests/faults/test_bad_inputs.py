@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from bad_inputs import ABSENT, KINDS, REFUSED, SEGMENTED, Kind, good
+from bad_inputs import ABSENT, KINDS, REFUSED, SEGMENTED, Kind
 from conftest import run_cli, t1w_path, write_dataset
+from corruptions import good
+from tiny_model import write_tiny_model
 
 PAGE = Path(__file__).parents[2] / "docs" / "bad-inputs.md"
 OPTIONS = ("--views", "axial", "--brain-extraction", "skip", "--skip-bids-validation")
@@ -59,9 +61,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         kind.make(t1w_path(bids, kind.label))
     good(t1w_path(bids, "zzgood"))
     (bids / "participants.tsv").write_bytes(b"participant_id\tage\n\xff\xfe\x00sub-empty\t\t\t\n")
+    model = ("--model", str(write_tiny_model(root / "model")))
     command = [sys.executable, "-m", "hetseg_bids.cli.run", str(bids), str(out), "participant"]
     with (root / "stdout").open("w") as stdout, (root / "stderr").open("w") as stderr:
-        process = subprocess.Popen([*command, *OPTIONS], stdout=stdout, stderr=stderr)
+        process = subprocess.Popen([*command, *OPTIONS, *model], stdout=stdout, stderr=stderr)
         _, status, usage = os.wait4(process.pid, 0)
     code = os.waitstatus_to_exitcode(status)
     texts = [(root / name).read_text() for name in ("stdout", "stderr")]
@@ -111,7 +114,9 @@ def test_kind(run, kind):
 def test_good_scan_is_as_if_alone(run, tmp_path):
     bids = write_dataset(tmp_path / "bids")
     good(t1w_path(bids, "zzgood"))
-    assert run_cli("hetseg", bids, tmp_path / "out", "participant", *OPTIONS).code == 0
+    model = ("--model", run.bids.parent / "model")
+    done = run_cli("hetseg", bids, tmp_path / "out", "participant", *OPTIONS, *model)
+    assert done.code == 0, done.err
     names = [p.relative_to(tmp_path / "out") for p in (tmp_path / "out/sub-zzgood").rglob("*.*")]
     assert len(names) >= 7
     for name in names:
