@@ -115,7 +115,7 @@ def _process(scan: Scan, config: RunConfig, model: Model, stages: ScanStages) ->
         if not complete:
             raise InputError(f"{scan.path}: no complete results to report; run without that option")
         return Outcome(scan, "done", str(_report(paths, scan)))
-    if not complete:
+    if not complete or paths.lock.exists():  # the lock of a killed run goes with ours
         with claimed(paths.lock, str(scan.path)):
             # whoever held it a moment ago may have finished it
             if config.overwrite or not is_complete(paths, scan, mask_path, config.settings, model):

@@ -16,6 +16,7 @@ BrainExtraction = Literal["auto", "deepbet", "mask", "skip"]
 BRAIN_EXTRACTION_CHOICES: tuple[str, ...] = get_args(BrainExtraction)
 
 # litres of non-background signal: a stripped adult or child brain, with or without CSF
+_FAINT = 1e-3  # of the bright voxels: noise of the conversion, or of an interpolation
 _STRIPPED_RANGE_ML = (500.0, 2300.0)
 _MIN_BRAIN_ML = 300.0
 _MAX_BRAIN_ML = 2800.0
@@ -39,7 +40,14 @@ def foreground(image: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
     faces += [image[:, :, i].ravel() for i in (0, -1)]
     values, counts = np.unique(np.concatenate(faces), return_counts=True)
     background = values[np.argmax(counts)]
-    return np.abs(image - background) > 1e-3 * max(float(np.ptp(image)), 1e-6)
+    difference = np.abs(image - background)
+    return difference > _FAINT * typical_high(difference)
+
+
+def typical_high(values: npt.NDArray[np.float32]) -> float:
+    """The 99th percentile of what isn't zero; 0 if all is."""
+    some = values[values != 0]
+    return float(np.percentile(some[:: max(1, some.size // 1_000_000)], 99)) if some.size else 0.0
 
 
 def extract_brain(image: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:

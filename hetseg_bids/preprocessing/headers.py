@@ -11,11 +11,13 @@ import numpy.typing as npt
 
 from hetseg_bids.errors import InputError
 from hetseg_bids.images import open_image, read_voxels
+from hetseg_bids.preprocessing.brain_extraction import typical_high
 
 _MIN_EXTENT_MM = 60.0
 _MAX_EXTENT_MM = 600.0
 _ZOOM_RANGE_MM = (0.2, 7.0)
 _SAME_PLACE_MM = 1.0
+_SPIKE = 20.0
 _MAX_VOXELS = 600_000_000
 
 
@@ -67,6 +69,7 @@ def read_t1w(path: Path) -> T1w:
     if share > 0:
         data[bad] = 0
         warnings.append(f"{share:.2%} of the voxels are NaN or infinite and were set to 0")
+    warnings += _clip_spikes(data)
     low, high = float(data.min()), float(data.max())
     if low == high:
         what = "zero" if low == 0 else f"{low:g}"
@@ -74,6 +77,17 @@ def read_t1w(path: Path) -> T1w:
     if _is_mask(data):
         raise InputError(f"{path}: only two values, a mask or label image; give the T1w itself")
     return T1w(path, data, affine, tuple(warnings))
+
+
+def _clip_spikes(data: npt.NDArray[np.float32]) -> list[str]:
+    """Bring absurd values down, in place: a single one would leave no contrast to the brain."""
+    limit = _SPIKE * typical_high(np.abs(data))
+    spikes = np.abs(data) > limit
+    count = int(spikes.sum()) if limit else 0
+    if not count:
+        return []
+    np.clip(data, -limit, limit, out=data)
+    return [f"{count} voxels over {_SPIKE:g} times the 99th percentile were clipped"]
 
 
 def _is_mask(data: npt.NDArray[np.float32]) -> bool:

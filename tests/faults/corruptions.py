@@ -14,7 +14,7 @@ from conftest import centred_affine, small_brain
 
 Make = Callable[[Path], None]
 ZOOM = 1.35
-DIM, DATATYPE, BITPIX, PIXDIM, OFFSET, SLOPE, MAGIC = 40, 70, 72, 76, 108, 112, 344
+DIM, DATATYPE, BITPIX, PIXDIM, OFFSET, SLOPE, MAGIC, FORMS = 40, 70, 72, 76, 108, 112, 344, 252
 
 
 def brain() -> np.ndarray:
@@ -95,11 +95,20 @@ def forms(qform: np.ndarray | None, sform: np.ndarray | None) -> Make:
         data = brain()
         image = nib.Nifti1Image(data, None)
         base = centred_affine(data.shape, ZOOM)
+        image.header.set_zooms([ZOOM] * 3)
         image.header.set_qform(None if qform is None else base + qform, 0 if qform is None else 1)
         image.header.set_sform(None if sform is None else base + sform, 0 if sform is None else 1)
         nib.save(image, path)
 
     return make
+
+
+def no_zooms(path: Path) -> None:
+    """Neither voxel sizes nor transforms."""
+    content = stored()
+    struct.pack_into("<4f", content, PIXDIM, 1, 0, 0, 0)
+    struct.pack_into("<2h", content, FORMS, 0, 0)
+    path.write_bytes(gzip.compress(bytes(content), 1))
 
 
 def sized(shape: tuple[int, ...]) -> Make:
