@@ -10,9 +10,10 @@ ENGINE ?= docker
 IMAGE ?= hetseg
 TORCH ?= cpu
 CONTAINERS ?= containers
+AUDIT := .audit
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' hetseg_bids/__init__.py)
 
-.PHONY: demo test test-fast container-test image lint type check install constraints clean
+.PHONY: demo test test-fast container-test faults sbom audit image lint type check install constraints clean
 
 demo: $(STAMP)
 	$(BIN)/hetseg demo $(DEMO_OUT)
@@ -27,6 +28,22 @@ test-fast: $(STAMP)
 # needs root and Debian's buildah, debootstrap and bubblewrap; no container engine, no registry
 container-test: $(STAMP)
 	$(BIN)/pytest tests/test_containers.py --containers $(CONTAINERS)
+
+# the long versions of what the tests do briefly: hours on two cores
+faults: $(STAMP)
+	HETSEG_KILLS=100 HETSEG_SOAK=500 $(BIN)/pytest tests/faults -k "killed or soak"
+
+# what is in the environment, as CycloneDX; known weaknesses need PyPI's advisories
+sbom: $(STAMP) $(AUDIT)/.installed
+	$(AUDIT)/bin/cyclonedx-py environment $(BIN)/python --of JSON -o sbom.json
+
+audit: $(AUDIT)/.installed
+	$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
+
+$(AUDIT)/.installed:
+	@$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/pip install --quiet --disable-pip-version-check 'cyclonedx-bom>=7,<8' 'pip-audit>=2.9,<3'
+	@touch $@
 
 image:
 	$(ENGINE) build -t $(IMAGE) -t $(IMAGE):$(VERSION) --build-arg TORCH=$(TORCH) \
@@ -58,4 +75,4 @@ constraints: $(STAMP)
 	mv constraints.new constraints.txt
 
 clean:
-	rm -rf $(VENV) $(DEMO_OUT) $(CONTAINERS) .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(AUDIT) $(DEMO_OUT) $(CONTAINERS) sbom.json .mypy_cache .pytest_cache .ruff_cache

