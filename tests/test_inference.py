@@ -13,8 +13,6 @@ from hetseg_bids.inference import Logits, predict
 from hetseg_bids.models import Model, load_model
 from hetseg_bids.structures import STRUCTURES
 
-sys.path.insert(0, str(Path(__file__).parent / "faults"))
-
 _TOLERANCE = 1e-3  # logits; float32 sums in another order
 
 
