@@ -1,3 +1,20 @@
 """hetseg: brain segmentation that says where it may be wrong."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hetseg_bids.api import Segmented, segment
+
 __version__ = "0.1.0"
+__all__ = ["Segmented", "segment"]
+
+
+def __getattr__(name: str) -> Any:
+    # torch takes seconds to import: only who segments waits for it
+    if name in __all__:
+        from hetseg_bids import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -22,7 +22,6 @@ _PAPER_PLAIN_RESTARTS = 20
 _PAPER_PERIOD = 2000  # steps
 _PAPER_FIRST_REJECTION = 120  # restarts
 _PAPER_REJECTION_EVERY = 20
-_SHORTEST_WARMUP = 10  # a tenth of a short run
 _REJECTION_SHARES = (0.3, 0.35)  # first look and distance, of a run that anneals once
 
 
@@ -95,14 +94,10 @@ class TrainingConfig:
 
 def fast_recipe(system: str, *, samples: int | None = None, seed: int = 0) -> TrainingConfig:
     """The recipe for a small budget: hours on a CPU, minutes on a GPU."""
-    config = TrainingConfig(
-        system=system,
-        network=NetworkConfig(n_outputs_of(system)),
-        samples=samples or FAST_SAMPLES,
-        seed=seed,
+    network = NetworkConfig(n_outputs_of(system))
+    return TrainingConfig(
+        system=system, network=network, samples=samples or FAST_SAMPLES, seed=seed
     )
-    warmup = min(config.schedule.warmup, config.steps // _SHORTEST_WARMUP)
-    return replace(config, schedule=replace(config.schedule, warmup=warmup))
 
 
 def small_recipe(system: str, *, samples: int | None = None, seed: int = 0) -> TrainingConfig:

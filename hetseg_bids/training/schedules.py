@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+_WARMUP_SHARE = 10
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -15,7 +17,7 @@ class Schedule:
     peak, floor : float
         Learning rates between which the cosine runs.
     warmup : int
-        Steps.
+        Steps; a tenth of the run at most.
     period : int or None
         Steps from restart to restart (Loshchilov & Hutter 2017); None anneals once, over
         the whole run.
@@ -28,10 +30,11 @@ class Schedule:
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate of a step of a run of `steps`."""
-        if step < self.warmup:
-            return self.peak * (step + 1) / self.warmup
+        warmup = min(self.warmup, steps // _WARMUP_SHARE)
+        if step < warmup:
+            return self.peak * (step + 1) / warmup
         if self.period is None:
-            progress = (step - self.warmup) / max(1, steps - self.warmup)
+            progress = (step - warmup) / max(1, steps - warmup)
         else:
-            progress = (step - self.warmup) % self.period / self.period
+            progress = (step - warmup) % self.period / self.period
         return self.floor + (self.peak - self.floor) * 0.5 * (1 + math.cos(math.pi * progress))

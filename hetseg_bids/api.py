@@ -1,0 +1,102 @@
+"""hetseg in a script: one function, one result."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from hetseg_bids import segmentation
+from hetseg_bids.devices import resolve_device
+from hetseg_bids.inference import predict
+from hetseg_bids.models import load_model
+from hetseg_bids.morphometry import measure
+from hetseg_bids.planes import PLANES
+from hetseg_bids.preprocessing.pipeline import prepare
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """What `segment` gives, on the grid of the T1w.
+
+    Attributes
+    ----------
+    dseg : Nifti1Image
+        FreeSurfer aseg ids, (X, Y, Z) uint8.
+    p : Nifti1Image
+        Probability of each structure, (X, Y, Z, 28) float32, in the order of `volumes`.
+    q : Nifti1Image or None
+        Probability that the label of a structure is wrong, 0-0.5, of the same shape; None if
+        the model's system has no such map.
+    volumes : DataFrame
+        A row a structure: volume in mm3 with its interval, mean q, expected Dice.
+    warnings : tuple of str
+        What was odd about the scan.
+    """
+
+    dseg: nib.Nifti1Image
+    p: nib.Nifti1Image
+    q: nib.Nifti1Image | None
+    volumes: pd.DataFrame
+    warnings: tuple[str, ...]
+
+
+def segment(
+    t1w: str | os.PathLike[str],
+    *,
+    model: str = "label-flip",
+    device: str = "auto",
+    views: Sequence[str] = tuple(PLANES),
+    brain_extraction: str = "auto",
+    mask: str | os.PathLike[str] | None = None,
+) -> Segmented:
+    """Segment one T1w image.
+
+    Parameters
+    ----------
+    t1w : path
+        NIfTI file of a head or of a stripped brain.
+    model : str
+        A shipped model or a model folder.
+    device : {"auto", "cpu", "cuda", "cuda:N", "mps"}
+    views : sequence of str
+        ``axial``, ``coronal``, ``sagittal`` or some of them.
+    brain_extraction : {"auto", "deepbet", "mask", "skip"}
+    mask : path, optional
+        Brain mask, with ``brain_extraction="mask"``.
+
+    Raises
+    ------
+    hetseg_bids.errors.InputError
+        If the scan, the mask, the model or the device can't be used.
+
+    Examples
+    --------
+    >>> from hetseg_bids import segment
+    >>> result = segment("sub-01_T1w.nii.gz")  # doctest: +SKIP
+    >>> result.volumes.set_index("name").loc["left_hippocampus", "volume_mm3"]  # doctest: +SKIP
+    """
+    network = load_model(model, resolve_device(device))
+    prepared = prepare(Path(t1w), brain_extraction, Path(mask) if mask is not None else None)
+    logits = predict(network, prepared.image, prepared.mask, views=views)
+    result = segmentation.segment(logits, prepared.working, prepared.native, probability=True)
+
+    def image(values: npt.NDArray[np.generic]) -> nib.Nifti1Image:
+        data = result.full(values)
+        data = np.moveaxis(data, 0, -1) if data.ndim == 4 else data
+        return nib.Nifti1Image(data, result.grid.affine)
+
+    assert result.probability is not None  # noqa: S101 (asked for above)
+    return Segmented(
+        dseg=image(result.dseg),
+        p=image(result.probability),
+        q=None if result.flip is None else image(result.flip),
+        volumes=measure(result),
+        warnings=prepared.warnings,
+    )

@@ -1,0 +1,46 @@
+"""hetseg in a script gives what the command line writes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import centred_affine, reorient, run_cli, stripped_phantom, t1w_path, write_dataset
+from tiny_model import write_tiny_model
+
+import hetseg_bids
+from hetseg_bids.errors import InputError
+
+
+def test_result_is_that_of_the_command_line(tmp_path):
+    data = stripped_phantom()[::2, ::2, ::2]
+    bids, model = write_dataset(tmp_path / "bids"), write_tiny_model(tmp_path / "model")
+    path = t1w_path(bids, "01")
+    nib.save(reorient(nib.Nifti1Image(data, centred_affine(data.shape, 2)), "LSP"), path)
+    result = hetseg_bids.segment(path, model=str(model), device="cpu")
+    done = run_cli("hetseg", bids, tmp_path / "out", "participant", "--model", model)
+    assert done.code == 0, done.err
+    stem = tmp_path / "out/sub-01/anat/sub-01_seg-hetseg"
+    dseg = nib.load(f"{stem}_dseg.nii.gz")
+    assert np.allclose(dseg.affine, result.dseg.affine)
+    assert np.array_equal(np.asarray(dseg.dataobj), np.asarray(result.dseg.dataobj))
+    q = np.asarray(nib.load(f"{stem}_desc-labelflip_probseg.nii.gz").dataobj)
+    assert np.abs(q - np.asarray(result.q.dataobj)).max() < 1 / 255
+    assert result.p.shape == result.q.shape == (*dseg.shape, 28)
+    morph = pd.read_csv(f"{stem}_morph.tsv", sep="\t", na_values="n/a")
+    assert list(result.volumes["name"]) == list(morph["name"])
+    assert np.allclose(result.volumes["volume_mm3"], morph["volume_mm3"], atol=0.1)
+
+
+def test_what_cannot_be_used_raises_one_line(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        hetseg_bids.segment(tmp_path / "absent.nii.gz")
+
+
+def test_importing_the_package_imports_no_torch():
+    code = "import sys, hetseg_bids; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
