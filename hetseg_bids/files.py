@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import re
@@ -34,10 +33,14 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 def remove_leftovers(paths: Iterable[Path]) -> None:
     """Remove what killed runs left of these files; nobody else may be writing them."""
+    names: dict[Path, set[str]] = {}
     for path in paths:
-        for found in path.parent.glob(f".tmp-*-{glob.escape(path.name)}"):
-            # sub-1 isn't sub-1_run-2
-            if _TEMPORARY.fullmatch(found.name.removesuffix(path.name)):
+        names.setdefault(path.parent, set()).add(path.name)
+    for folder, ours in names.items():
+        # one look at each folder: with thousands of scans, OUT and its logs are large
+        for found in folder.iterdir() if folder.is_dir() else ():
+            start = _TEMPORARY.match(found.name)
+            if start and found.name[start.end() :] in ours:
                 found.unlink(missing_ok=True)
 
 

@@ -8,6 +8,7 @@ import os
 import shlex
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -219,8 +220,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(args.verbose, 2)]
     logging.basicConfig(level=level, format="%(message)s")
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
-    # unwinding removes temporary files and ends workers, as for an interrupt from the keyboard
-    signal.signal(signal.SIGTERM, _raise_terminated)
+    if threading.current_thread() is threading.main_thread():
+        # unwinding removes temporary files and ends workers, as for an interrupt from the keyboard
+        signal.signal(signal.SIGTERM, _raise_terminated)
     try:
         return execute(_config(args, shlex.join(["hetseg", *arguments])), args.analysis_level)
     except InputError as error:
