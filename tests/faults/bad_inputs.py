@@ -223,7 +223,7 @@ KINDS = (
         "",
         patched(PIXDIM, "4f", 1, 0, 0, 0),
     ),
-    Kind("zerozooms", "voxel sizes of zero, no sform", REFUSED, "affine", no_zooms),
+    Kind("zerozooms", "voxel sizes of zero, no sform", REFUSED, "not one brain", no_zooms),
     Kind("micrometres", "voxel sizes in micrometres", REFUSED, "units", placed(zoomed(1000))),
     Kind("metres", "voxel sizes in metres", REFUSED, "units", placed(zoomed(0.001))),
     Kind("noforms", "neither qform nor sform", SEGMENTED, "orientation", forms(None, None)),
