@@ -18,6 +18,7 @@ _MAX_EXTENT_MM = 600.0
 _ZOOM_RANGE_MM = (0.2, 7.0)
 _SAME_PLACE_MM = 1.0
 _SPIKE = 20.0
+_SOME = 1_000_000  # voxels that tell what the rest is like
 _MAX_VOXELS = 600_000_000
 
 
@@ -69,23 +70,23 @@ def read_t1w(path: Path) -> T1w:
     if share > 0:
         data[bad] = 0
         warnings.append(f"{share:.2%} of the voxels are NaN or infinite and were set to 0")
-    warnings += _clip_spikes(data)
     low, high = float(data.min()), float(data.max())
     if low == high:
         what = "zero" if low == 0 else f"{low:g}"
         raise InputError(f"{path}: every voxel is {what}; convert or transfer the scan again")
+    warnings += _clip_spikes(data, max(-low, high))
     if _is_mask(data):
         raise InputError(f"{path}: only two values, a mask or label image; give the T1w itself")
     return T1w(path, data, affine, tuple(warnings))
 
 
-def _clip_spikes(data: npt.NDArray[np.float32]) -> list[str]:
+def _clip_spikes(data: npt.NDArray[np.float32], largest: float) -> list[str]:
     """Bring absurd values down, in place: a single one would leave no contrast to the brain."""
-    limit = _SPIKE * typical_high(np.abs(data))
-    spikes = np.abs(data) > limit
-    count = int(spikes.sum()) if limit else 0
-    if not count:
+    some = np.abs(data.reshape(-1)[:: max(1, data.size // _SOME)])
+    limit = _SPIKE * typical_high(some)
+    if not limit or largest <= limit:
         return []
+    count = int((data > limit).sum()) + int((data < -limit).sum())
     np.clip(data, -limit, limit, out=data)
     return [f"{count} voxels over {_SPIKE:g} times the 99th percentile were clipped"]
 
@@ -94,7 +95,7 @@ def _is_mask(data: npt.NDArray[np.float32]) -> bool:
     """Whether there are two values only; the rest is read only where the first part says so."""
     return all(
         len(np.unique(part)) <= 2
-        for part in (data.reshape(-1)[:: max(1, data.size // 10_000)], data)
+        for part in (data.reshape(-1)[:: max(1, data.size // _SOME)], data)
     )
 
 

@@ -88,7 +88,9 @@ KINDS = (
     Kind("empty", "empty file", REFUSED, "readable", raw(bytes)),
     Kind("text", "text named .nii.gz", REFUSED, "readable", raw(lambda: b"no image\n" * 99)),
     Kind("truncated", "half of the file is missing", REFUSED, "copy the file again", truncated),
-    Kind("corrupt", "one wrong byte in the gzip stream", REFUSED, "corrupt", flipped_byte),
+    Kind(
+        "corrupt", "voxels that don't agree with gzip's checksum", REFUSED, "corrupt", flipped_byte
+    ),
     Kind(
         "headeronly",
         "gzip ends inside the header",
