@@ -71,11 +71,13 @@ def find_scans(bids_dir: Path, selection: Selection) -> list[Scan]:
         If the folder isn't a BIDS dataset, or holds no such image.
     """
     _check_dataset(bids_dir, described=selection.validate)
-    layout = _open_layout(bids_dir, selection)
-    filters = _filters(selection)
-    found = layout.get(suffix="T1w", extension=list(_SUFFIXES), return_type="object", **filters)
-    named = [path for path in (Path(file.path) for file in found) if _has_bids_name(path)]
-    scans = sorted((_scan_of(path) for path in named), key=lambda scan: str(scan.path))
+    wanted = {"suffix": "T1w", "extension": list(_SUFFIXES), **_filters(selection)}
+    paths = sorted(
+        Path(file.path)
+        for layout in _open_layouts(bids_dir, selection)
+        for file in layout.get(return_type="object", **wanted)
+    )
+    scans = [_scan_of(path) for path in paths if _has_bids_name(path)]
     if not scans:
         raise InputError(_nothing_found(bids_dir, selection))
     _check_participants(selection, {scan.subject for scan in scans}, bids_dir)
@@ -99,7 +101,7 @@ def _check_dataset(bids_dir: Path, *, described: bool) -> None:
         raise InputError(f"{description}: not readable as a JSON object ({error})") from None
 
 
-def _open_layout(bids_dir: Path, selection: Selection) -> Any:
+def _open_layouts(bids_dir: Path, selection: Selection) -> list[Any]:
     """Pybids' index of the T1w images, from the database where there is one.
 
     A database that isn't there yet is made under another name and renamed, so that jobs of an
@@ -110,27 +112,32 @@ def _open_layout(bids_dir: Path, selection: Selection) -> Any:
 
     root, database = bids_dir.resolve(), selection.database
     if database is not None and database.is_dir() and any(database.iterdir()):
-        return BIDSLayout(root, validate=False, database_path=database)
-    if database is None or selection.participants:
-        return BIDSLayout(root, validate=False, indexer=_indexer(selection.participants))
+        return [BIDSLayout(root, validate=False, database_path=database)]
+    if selection.participants:
+        # each folder by itself: the time doesn't depend on how many others there are
+        folders = [root / f"sub-{label}" for label in selection.participants]
+        return [
+            BIDSLayout(folder, validate=False, indexer=_indexer())
+            for folder in folders
+            if folder.is_dir()
+        ]
+    if database is None:
+        return [BIDSLayout(root, validate=False, indexer=_indexer())]
     temporary = database.with_name(f".tmp-{secrets.token_hex(6)}-{database.name}")
     try:
-        BIDSLayout(root, validate=False, database_path=temporary, indexer=_indexer(()))
+        BIDSLayout(root, validate=False, database_path=temporary, indexer=_indexer())
         with contextlib.suppress(OSError):  # another job was faster: its database is as good
             temporary.rename(database)
-        return BIDSLayout(root, validate=False, database_path=database)
+        return [BIDSLayout(root, validate=False, database_path=database)]
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _indexer(participants: tuple[str, ...]) -> Any:
-    """Index T1w images only; leaving other participants out keeps single-subject jobs fast."""
+def _indexer() -> Any:
+    """Index T1w images only."""
     from bids.layout import BIDSLayoutIndexer
 
     skip = r"^/(code|derivatives|sourcedata|stimuli|work)(/|$)"
-    if participants:
-        names = "|".join(re.escape(p) for p in participants)
-        skip += rf"|^/sub-(?!(?:{names})(?:/|$))"
     patterns = (skip, r"/\.", r"\.json$", r"(?<!_T1w)(?<!_T1w\.nii)\.[^/.]+$")
     return BIDSLayoutIndexer(
         validate=False, index_metadata=False, ignore=[re.compile(p) for p in patterns]

@@ -76,16 +76,16 @@ def test_jobs_that_start_together_share_one_database(dataset, tmp_path):
 def test_large_datasets_are_found_in_time(tmp_path):
     root = many(tmp_path / "bids", 1000)
     database = tmp_path / "db"
-    began = time.monotonic()
+    began = time.process_time()
     assert len(stems(root, database=database)) == 2000
-    # 60 s for 10,000 subjects; twice that on a machine that does something else, too
-    assert time.monotonic() - began < 12
-    began = time.monotonic()
+    # processor time: other tests run beside this one; 60 s for 10,000 subjects
+    assert time.process_time() - began < 6
+    began = time.process_time()
     assert len(stems(root, database=database)) == 2000
-    assert time.monotonic() - began < 1
-    began = time.monotonic()
+    assert time.process_time() - began < 1
+    began = time.process_time()
     assert len(stems(root, participants=("00500",))) == 2
-    assert time.monotonic() - began < 2
+    assert time.process_time() - began < 2
     done = run_cli(
         "hetseg", root, tmp_path / "o", "participant", "--dry-run", "--participant-label", "00500"
     )

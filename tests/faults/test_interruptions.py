@@ -1,6 +1,6 @@
 """Runs that are killed, stopped, starved or doubled: nothing half-made, nothing lost.
 
-HETSEG_KILLS sets how many random moments `test_killed_at_random` tries (default 5).
+HETSEG_KILLS sets how many random moments `test_killed_at_random` tries (default 3).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tiny_model import write_tiny_model
 COMMAND = [sys.executable, "-m", "hetseg_bids.cli.run"]
 OPTIONS = ("--views", "axial", "--brain-extraction", "skip", "--skip-bids-validation")
 SUBJECTS = ("01", "02")
-_KILLS = int(os.environ.get("HETSEG_KILLS", "5"))
+_KILLS = int(os.environ.get("HETSEG_KILLS", "3"))
 _RUN_FACTS = re.compile(rb'<dl id="run">.*?</dl>', flags=re.DOTALL)
 _GOES_ON = "the same command goes on from here"
 
