@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO_OUT ?= demo
 # processes of pytest, a test file each
-JOBS ?= auto
+JOBS ?= logical
 ENGINE ?= docker
 IMAGE ?= hetseg
 TORCH ?= cpu
