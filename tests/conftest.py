@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -42,6 +43,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--containers", metavar="FOLDER", help="build and run the images; they are kept in FOLDER"
     )
+
+
+# one view of a stripped brain: for runs whose labels don't matter
+QUICK = ("--views", "axial", "--brain-extraction", "skip", "--skip-bids-validation")
+
+
+def lasting(path: Path) -> bytes:
+    """What is in a file but for the facts of the run (time, device) at a page's end."""
+    return re.sub(rb'<dl id="run">.*?</dl>', b"", path.read_bytes(), flags=re.DOTALL)
 
 
 def run_cli(command: str, *arguments: object) -> Finished:

@@ -15,13 +15,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from conftest import t1w_path, write_dataset
+from conftest import QUICK, t1w_path, write_dataset
 from containers import BASE, REPOSITORY, UID, Recipe, Sealed, Storage
 
 from hetseg_bids import __version__
 
 _LARGEST_GB = 2.0
-_SHORT = ("--skip-bids-validation", "--views", "axial", "--brain-extraction", "skip")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
@@ -135,7 +134,7 @@ def test_image_runs_sealed_off(storage, image, docker, bids, out):
 def test_image_with_workers_and_an_unwritable_home(storage, image, docker, bids, out):
     environment = {**_environment(storage, image), "HOME": "/nonexistent"}
     sealed = Sealed(docker, bids, out, environment)
-    done = sealed.run("hetseg", "/bids", "/out", "participant", "--nprocs", "2", *_SHORT)
+    done = sealed.run("hetseg", "/bids", "/out", "participant", "--nprocs", "2", *QUICK)
     assert done.returncode == 0, done.stderr
     assert (out / "sub-mni152.html").exists()
 
@@ -143,7 +142,7 @@ def test_image_with_workers_and_an_unwritable_home(storage, image, docker, bids,
 def test_image_as_another_user_in_a_writable_root(storage, image, bids, out):
     """As `docker run --user 1000` without --read-only; nothing but /out may be needed."""
     volumes = (f"--volume={bids}:/bids:ro", f"--volume={out}:/out", "--user", UID)
-    command = ["hetseg", "/bids", "/out", "participant", *_SHORT]
+    command = ["hetseg", "/bids", "/out", "participant", *QUICK]
     storage.run(storage.container(image), command, *volumes)
     assert (out / "sub-mni152.html").exists()
 
@@ -154,7 +153,7 @@ def test_what_cannot_work_is_said_in_a_line(storage, image, docker, bids, tmp_pa
     nothing = Sealed(docker, empty, out, environment)
     closed = Sealed(docker, bids, out, environment, temporary=False)
     for sealed, words in ((nothing, "no participants"), (closed, "--tmpfs /tmp")):
-        done = sealed.run("hetseg", "/bids", "/out", "participant", *_SHORT)
+        done = sealed.run("hetseg", "/bids", "/out", "participant", *QUICK)
         assert done.returncode == 2
         assert words in done.stderr
         assert done.stderr.count("\n") == 1, done.stderr
@@ -171,7 +170,7 @@ def test_singularity_recipe(docker, singularity, recipe, storage, image, bids, o
         assert done.returncode == 0, done.stdout + done.stderr
 
     run("test")
-    words = ("/bids", "/out", "participant", *_SHORT)
+    words = ("/bids", "/out", "participant", *QUICK)
     run("runscript", *words)
     other = _owned(tmp_path / "docker")
     done = Sealed(docker, bids, other, _environment(storage, image)).run("hetseg", *words)

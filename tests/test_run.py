@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from pathlib import Path
 
 import nibabel as nib
@@ -13,6 +12,7 @@ import pandas as pd
 import pytest
 from conftest import (
     centred_affine,
+    lasting,
     phantom_labels,
     phantom_t1w,
     reorient,
@@ -37,11 +37,6 @@ def outputs(out: Path, subject: str) -> dict[str, Path]:
         "record": anat / f"sub-{subject}_seg-hetseg_dseg.json",
         "report": out / f"sub-{subject}.html",
     }
-
-
-def lasting(path: Path) -> bytes:
-    """What is in a file but for the facts of the run (time, device) at a page's end."""
-    return re.sub(rb'<dl id="run">.*?</dl>', b"", path.read_bytes(), flags=re.DOTALL)
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from hetseg_bids.errors import InputError
+from hetseg_bids.preprocessing.normalisation import typical_high
 
 log = logging.getLogger(__name__)
 BrainExtraction = Literal["auto", "deepbet", "mask", "skip"]
 BRAIN_EXTRACTION_CHOICES: tuple[str, ...] = get_args(BrainExtraction)
 
-# litres of non-background signal: a stripped adult or child brain, with or without CSF
 _FAINT = 1e-3  # of the bright voxels: noise of the conversion, or of an interpolation
+# litres of non-background signal: a stripped adult or child brain, with or without CSF
 _STRIPPED_RANGE_ML = (500.0, 2300.0)
 _MIN_BRAIN_ML = 300.0
 _MAX_BRAIN_ML = 2800.0
@@ -42,12 +43,6 @@ def foreground(image: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
     background = values[np.argmax(counts)]
     difference = np.abs(image - background)
     return difference > _FAINT * typical_high(difference)
-
-
-def typical_high(values: npt.NDArray[np.float32]) -> float:
-    """The 99th percentile of what isn't zero; 0 if all is."""
-    some = values[values != 0]
-    return float(np.percentile(some, 99)) if some.size else 0.0
 
 
 def extract_brain(image: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from hetseg_bids.errors import InputError
 from hetseg_bids.images import open_image, read_voxels
-from hetseg_bids.preprocessing.brain_extraction import typical_high
+from hetseg_bids.preprocessing.normalisation import typical_high
 
 _MIN_EXTENT_MM = 60.0
 _MAX_EXTENT_MM = 600.0

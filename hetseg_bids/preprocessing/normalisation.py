@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -36,3 +37,9 @@ def standardise(image: Tensor, mask: Tensor) -> Tensor:
         raise ValueError("image is constant inside the brain mask")
     scores = ((image - mean) / spread).clamp_(-CLIP, CLIP)
     return torch.where(mask, scores, torch.tensor(BACKGROUND))
+
+
+def typical_high(values: npt.NDArray[np.float32]) -> float:
+    """The 99th percentile of what isn't zero; 0 if all is."""
+    some = values[values != 0]
+    return float(np.percentile(some, 99)) if some.size else 0.0

@@ -15,7 +15,7 @@ from conftest import centred_affine, small_brain
 Make = Callable[[Path], None]
 ZOOM = 1.35
 _CHECKSUM = -8  # of a gzip file: the first byte of it
-DIM, DATATYPE, BITPIX, PIXDIM, OFFSET, SLOPE, MAGIC, FORMS = 40, 70, 72, 76, 108, 112, 344, 252
+DIM, DATATYPE, PIXDIM, OFFSET, SLOPE, MAGIC, FORMS = 40, 70, 76, 108, 112, 344, 252
 
 
 def brain() -> np.ndarray:

@@ -15,12 +15,11 @@ from pathlib import Path
 
 import pytest
 from bad_inputs import ABSENT, KINDS, REFUSED, SEGMENTED, Kind
-from conftest import run_cli, t1w_path, write_dataset
+from conftest import QUICK, run_cli, t1w_path, write_dataset
 from corruptions import good
 from tiny_model import write_tiny_model
 
 PAGE = Path(__file__).parents[2] / "docs" / "bad-inputs.md"
-OPTIONS = ("--views", "axial", "--brain-extraction", "skip", "--skip-bids-validation")
 _MOST_MEMORY_KB = 4_500_000
 _LINE = re.compile(r"^\[\d+/\d+\] sub-(\w+): FAILED: (.*?)(?: \(details: (.*)\))?$")
 _HEAD = """\
@@ -64,7 +63,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     model = ("--model", str(write_tiny_model(root / "model")))
     command = [sys.executable, "-m", "hetseg_bids.cli.run", str(bids), str(out), "participant"]
     with (root / "stdout").open("w") as stdout, (root / "stderr").open("w") as stderr:
-        process = subprocess.Popen([*command, *OPTIONS, *model], stdout=stdout, stderr=stderr)
+        process = subprocess.Popen([*command, *QUICK, *model], stdout=stdout, stderr=stderr)
         _, status, usage = os.wait4(process.pid, 0)
     code = os.waitstatus_to_exitcode(status)
     texts = [(root / name).read_text() for name in ("stdout", "stderr")]
@@ -115,7 +114,7 @@ def test_good_scan_is_as_if_alone(run, tmp_path):
     bids = write_dataset(tmp_path / "bids")
     good(t1w_path(bids, "zzgood"))
     model = ("--model", run.bids.parent / "model")
-    done = run_cli("hetseg", bids, tmp_path / "out", "participant", *OPTIONS, *model)
+    done = run_cli("hetseg", bids, tmp_path / "out", "participant", *QUICK, *model)
     assert done.code == 0, done.err
     names = [p.relative_to(tmp_path / "out") for p in (tmp_path / "out/sub-zzgood").rglob("*.*")]
     assert len(names) >= 7

@@ -7,11 +7,9 @@ import pickle
 from pathlib import Path
 
 import pytest
-from conftest import run_cli, t1w_path, write_dataset
+from conftest import QUICK, run_cli, t1w_path, write_dataset
 from corruptions import good, nested
 from tiny_model import write_tiny_model
-
-OPTIONS = ("--views", "axial", "--brain-extraction", "skip", "--skip-bids-validation")
 
 pytestmark = pytest.mark.slow
 
@@ -66,7 +64,7 @@ def test_links_in_the_output_are_not_followed_out(bids, tmp_path, link):
     (out / link).parent.mkdir(parents=True)
     (out / link).symlink_to(elsewhere)
     model = write_tiny_model(tmp_path / "model")
-    done = run_cli("hetseg", bids, out, "participant", "--model", model, *OPTIONS)
+    done = run_cli("hetseg", bids, out, "participant", "--model", model, *QUICK)
     assert done.code != 0
     assert "a link leads out of the output folder" in done.err
     assert "Traceback" not in done.err
@@ -82,7 +80,7 @@ def test_links_under_final_names_are_replaced_not_followed(bids, tmp_path):
         (anat / name).symlink_to(precious)
     (out / "sub-01.html").symlink_to(precious)
     model = write_tiny_model(tmp_path / "model")
-    done = run_cli("hetseg", bids, out, "participant", "--model", model, *OPTIONS)
+    done = run_cli("hetseg", bids, out, "participant", "--model", model, *QUICK)
     assert done.code == 0, done.err
     assert precious.read_text() == "precious"
     assert not (out / "sub-01.html").is_symlink()
@@ -103,7 +101,7 @@ def test_models_run_no_code(bids, tmp_path, name):
     """Pickles in place of weights or plan are refused unread."""
     model, owned = write_tiny_model(tmp_path / "model"), tmp_path / "owned"
     (model / name).write_bytes(pickle.dumps(_Payload(owned)))
-    refused(bids, tmp_path / "out", "participant", "--model", model, *OPTIONS)
+    refused(bids, tmp_path / "out", "participant", "--model", model, *QUICK)
     assert not owned.exists()
 
 
@@ -112,5 +110,5 @@ def test_exchanged_weights_are_noticed(bids, tmp_path):
     content = bytearray((model / "weights.safetensors").read_bytes())
     content[-1] ^= 1
     (model / "weights.safetensors").write_bytes(content)
-    line = refused(bids, tmp_path / "out", "participant", "--model", model, *OPTIONS)
+    line = refused(bids, tmp_path / "out", "participant", "--model", model, *QUICK)
     assert "weights.safetensors" in line

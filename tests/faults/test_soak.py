@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import t1w_path, write_dataset
+from conftest import QUICK, t1w_path, write_dataset
 from corruptions import good
 from tiny_model import write_tiny_model
 
@@ -32,8 +32,7 @@ def test_soak(tmp_path: Path) -> None:
     for number in range(1, _SCANS):
         t1w_path(bids, f"{number:03d}").hardlink_to(first)
     command = [sys.executable, "-m", "hetseg_bids.cli.run", str(bids), str(out), "participant"]
-    command += ["--model", str(write_tiny_model(tmp_path / "model")), "--views", "axial"]
-    command += ["--brain-extraction", "skip", "--skip-bids-validation"]
+    command += ["--model", str(write_tiny_model(tmp_path / "model")), *QUICK]
     environment = {**os.environ, "TMPDIR": str(scratch), "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None
