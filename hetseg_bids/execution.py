@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -77,9 +77,25 @@ def map_bounded(
     """Run ``function(item, *arguments)`` on workers, yielding each item with its result.
 
     Only a few tasks a worker are in flight, so that memory doesn't grow with the number of
-    items.  A task whose workers die is tried again elsewhere; what it raised in the end is
-    yielded in place of a result.
+    items.  A task whose workers die is tried again elsewhere.  Dask also blames the tasks that
+    waited at a worker for its death: what it gives up is run once more, alone, when all else
+    is done.  What a task raised in the end is yielded in place of a result.
     """
+    from distributed.scheduler import KilledWorker
+
+    suspects: list[T] = []
+    for item, result in _side_by_side(client, function, items, arguments):
+        if isinstance(result, KilledWorker):
+            suspects.append(item)
+        else:
+            yield item, result
+    for item in suspects:
+        yield from _side_by_side(client, function, [item], arguments)
+
+
+def _side_by_side(
+    client: Client, function: Callable[..., R], items: Iterable[T], arguments: tuple[Any, ...]
+) -> Iterator[tuple[T, R | BaseException]]:
     from distributed import as_completed
 
     waiting = iter(items)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import dask
 import nibabel as nib
 import psutil
 import pytest
@@ -52,9 +53,10 @@ def test_workers_give_the_same_bytes_and_a_bad_scan_stays_alone(tmp_path, phanto
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
-    cluster = LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
-    )
+    with dask.config.set({"distributed.scheduler.allowed-failures": 3}):
+        cluster = LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+        )
     with cluster, Client(cluster) as made:
         yield made
 
@@ -68,6 +70,18 @@ def test_a_scan_that_kills_its_workers_costs_only_itself(client):
     results = dict(map_bounded(client, deadly, range(8)))
     assert isinstance(results.pop(3), KilledWorker)
     assert results == {i: 10 * i for i in range(8) if i != 3}
+
+
+def test_a_scan_blamed_for_the_deaths_of_others_has_its_turn(client, tmp_path):
+    def dies_in_company(item: int, folder: str) -> int:
+        tries = Path(folder) / f"{item}"
+        with tries.open("a") as file:
+            file.write("x")
+        if len(tries.read_text()) <= 4:  # one death more than a task is allowed
+            os._exit(9)
+        return 10 * item
+
+    assert dict(map_bounded(client, dies_in_company, [1], str(tmp_path))) == {1: 10}
 
 
 def test_what_a_task_raises_comes_back(client):
