@@ -163,9 +163,65 @@ def test_soft_dice_ignores_absent_tasks_and_is_zero_for_a_perfect_answer():
     assert float(soft_dice_loss(logits, labels)) == pytest.approx(0, abs=1e-6)
 
 
+def test_soft_dice_is_its_formula():
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(2, N_TASKS, 3, 3, generator=generator, dtype=torch.float64)
+    labels = torch.zeros_like(logits)
+    labels[0, 3, :2] = 1
+    labels[1, 9, 1] = 1
+    kept = (torch.rand(logits.shape, generator=generator) > 0.3).double()
+    for mask in (None, kept):
+        expected = 0.0
+        for task in (3, 9):
+            p, x = torch.sigmoid(logits[:, task]), labels[:, task]
+            if mask is not None:
+                p, x = p * mask[:, task], x * mask[:, task]
+            expected += float(1 - (2 * (p * x).sum() + 1) / (p.sum() + x.sum() + 1)) / 2
+        assert float(soft_dice_loss(logits, labels, mask)) == pytest.approx(expected, rel=1e-9)
+    nothing = soft_dice_loss(logits, torch.zeros_like(logits))
+    assert float(nothing) == 0
+
+
+def test_a_task_whose_labels_are_all_left_out_counts_for_nothing():
+    labels = torch.zeros(1, N_TASKS, 2, 2)
+    labels[:, 4] = 1
+    kept = torch.ones_like(labels)
+    kept[:, 4] = 0
+    assert float(soft_dice_loss(torch.zeros_like(labels), labels, kept)) == 0
+
+
+def test_a_loss_by_its_name():
+    assert loss_of("plain") == PlainLoss(gamma=2.0)
+    assert loss_of("label-flip") == LabelFlipLoss(gamma=2.0, detach_q=True)
+    assert loss_of("label-flip", detach_q=False) == LabelFlipLoss(detach_q=False)
+    assert loss_of("predictive-variance") == PredictiveVarianceLoss(samples=10)
+    assert loss_of("predictive-variance", monte_carlo=3) == PredictiveVarianceLoss(samples=3)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.0, 3.5])
+def test_the_focus_can_be_chosen(sample, gamma):
+    output, labels = sample
+    place = (0, 4, 1, 1)
+    a, v, x = (float(t[place]) for t in (output, output[:, N_TASKS:], labels))
+    p, q = sigmoid(a), 0.5 * sigmoid(v)
+    z = float((p > 0.5) != (x > 0.5))
+    fit = focal(p, (1 - x) * q + x * (1 - q), gamma)
+    assert float(PlainLoss(gamma)(output, labels)[place]) == pytest.approx(focal(p, x, gamma))
+    loss = LabelFlipLoss(gamma)(output, labels)[place]
+    assert float(loss) == pytest.approx(fit + focal(q, z, gamma), rel=1e-9)
+    torch.manual_seed(1)
+    variance = PredictiveVarianceLoss(1, gamma)(output, labels)
+    torch.manual_seed(1)
+    noisy = output[:, :N_TASKS] + torch.exp(output[:, N_TASKS:] / 2) * torch.randn_like(labels)
+    torch.testing.assert_close(variance, focal_with_logits(noisy, labels, gamma))
+
+
 def test_outputs_per_system():
     assert n_outputs_of("plain") == N_TASKS
     assert n_outputs_of("label-flip") == 2 * N_TASKS
     assert n_outputs_of("predictive-variance") == 2 * N_TASKS
-    with pytest.raises(ValueError, match="unknown system"):
+    with pytest.raises(
+        ValueError,
+        match=r"^unknown system 'nonsense'; choose one of plain, predictive-variance, label-flip$",
+    ):
         loss_of("nonsense")

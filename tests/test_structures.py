@@ -6,6 +6,7 @@ from hetseg_bids.structures import (
     STRUCTURES,
     TASK_NAMES,
     collapse_to_structures,
+    color_table,
     mirror_labels,
     mirror_permutation,
     task_membership,
@@ -48,7 +49,47 @@ def test_mirrored_labels_have_mirrored_tasks():
 
 
 def test_collapse_merges_parts_and_drops_the_rest():
-    labels = np.array([0, 4, 5, 7, 8, 251, 255, 77, 24, 1001, -3])
+    labels = np.array([0, 4, 5, 7, 8, 251, 255, 77, 24, 256, 1001, -1])
     np.testing.assert_array_equal(
-        collapse_to_structures(labels), [0, 4, 4, 8, 8, 255, 255, 0, 0, 0, 0]
+        collapse_to_structures(labels), [0, 4, 4, 8, 8, 255, 255, 0, 0, 0, 0, 0]
     )
+    assert collapse_to_structures(labels).dtype == np.uint8
+
+
+def test_names_for_machines_and_people():
+    by_label = {s.label: s for s in STRUCTURES}
+    assert by_label[4].title == "Left lateral ventricle"
+    assert by_label[60].title == "Right ventral DC"
+    assert by_label[60].both_sides == "Ventral DC"
+    assert by_label[49].bare_name == "thalamus"
+    assert by_label[16].bare_name == "brainstem"
+    assert [by_label[i].hemisphere for i in (4, 43, 16)] == ["L", "R", None]
+
+
+def test_ids_are_those_of_freesurfer():
+    members = {s.name: set(s.members) for s in STRUCTURES}
+    assert members["left_cerebellum"] == {7, 8}
+    assert members["right_lateral_ventricle"] == {43, 44}
+    assert members["corpus_callosum"] == {251, 252, 253, 254, 255}
+    assert members["left_accumbens"] == {26}
+    labels = {s.name: s.label for s in STRUCTURES}
+    assert (labels["left_cerebellum"], labels["corpus_callosum"]) == (8, 255)
+
+
+def test_tables_have_a_row_an_id():
+    assert task_membership().shape == (256, N_TASKS)
+    assert task_membership(300).shape == (301, N_TASKS)
+    assert task_membership().dtype == bool
+    assert mirror_permutation().dtype == np.int64
+    assert mirror_labels().dtype == np.uint8
+    assert mirror_labels()[[2, 8, 31, 79, 16, 24]].tolist() == [41, 47, 63, 78, 16, 24]
+
+
+def test_every_label_has_its_colour_and_nothing_else_has():
+    table = color_table()
+    assert table.shape == (256, 4)
+    assert table.dtype == np.uint8
+    assert table[17].tolist() == [220, 216, 20, 255]
+    labelled = {s.label for s in STRUCTURES}
+    assert set(np.flatnonzero(table[:, 3])) == labelled
+    assert not table[[i for i in range(256) if i not in labelled]].any()

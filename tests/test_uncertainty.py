@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hetseg_bids.training.losses import focal_of_probability
-from hetseg_bids.uncertainty import flip_map, flip_probability, summarise, trained_flip
+from hetseg_bids.uncertainty import flip_map, flip_probability, spread, summarise, trained_flip
 
 
 @pytest.mark.parametrize("rate", [0.002, 0.02, 0.1, 0.25, 0.4])
@@ -64,3 +64,36 @@ def test_an_empty_structure_has_no_mean():
     summary = summarise(torch.zeros(3, 3, 3, dtype=torch.bool), torch.zeros(3, 3, 3))
     assert np.isnan(summary.mean_q)
     assert np.isnan(summary.expected_dice)
+
+
+def test_the_error_of_a_size_is_that_of_correlated_flips():
+    segment = torch.zeros(4, 4, 4, dtype=torch.bool)
+    segment[:2] = True
+    q = torch.full((4, 4, 4), 0.2)
+    summary = summarise(segment, q)
+    assert summary.size == 32
+    assert summary.size_sd == pytest.approx((64 * 0.2 * 0.8 * 50) ** 0.5)
+    assert summary.expected_size == pytest.approx(32 * 0.8 + 32 * 0.2)
+    assert summary.expected_dice == pytest.approx(2 * 32 * 0.8 / (32 + 32))
+
+
+def test_one_missed_voxel_makes_an_empty_structure_wrong():
+    q = torch.zeros(3, 3, 3)
+    q[0, 0, 0] = 0.4
+    summary = summarise(torch.zeros(3, 3, 3, dtype=torch.bool), q)
+    assert summary.expected_dice == 0
+    assert summary.expected_size == pytest.approx(0.4)
+
+
+def test_the_forecast_of_a_flip_needs_no_label_logit():
+    v = torch.tensor([-3.0, 0.0, 3.0])
+    for a in (-50.0, 0.0, 50.0):
+        torch.testing.assert_close(
+            flip_map("label-flip", torch.full((3,), a), v), flip_probability(v)
+        )
+
+
+def test_a_variance_has_an_end():
+    assert float(spread(torch.tensor(2.0))) == pytest.approx(np.e)
+    assert float(spread(torch.tensor(1e9))) == pytest.approx(np.exp(10))
+    assert float(spread(torch.tensor(-1e9))) == pytest.approx(np.exp(-10))

@@ -1,0 +1,255 @@
+"""Names and contents of what a scan leaves behind, file by file."""
+
+import gzip
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+from hetseg_bids import __version__
+from hetseg_bids.config import Settings
+from hetseg_bids.derivatives import (
+    OutputPaths,
+    Provenance,
+    check_inside,
+    output_paths,
+    remove,
+    write_crash,
+    write_dataset_description,
+    write_images,
+    write_sidecars,
+    write_tables,
+)
+from hetseg_bids.discovery import Scan
+from hetseg_bids.errors import InputError
+from hetseg_bids.images import Grid
+from hetseg_bids.morphometry import COLUMNS, measure
+from hetseg_bids.segmentation import Segmentation
+from hetseg_bids.structures import N_STRUCTURES, STRUCTURES
+
+SCAN = Scan(Path("in.nii.gz"), "01", "b", "sub-01_ses-b_run-2")
+STEM = "sub-01_ses-b_run-2_seg-hetseg"
+AFFINE = np.array([[0, -1.5, 0, 3], [1.2, 0, 0, -7], [0, 0, 2, 5], [0, 0, 0, 1.0]])
+SHAPE = (6, 5, 4)
+
+
+def some_paths(out: Path, **settings: object) -> OutputPaths:
+    return output_paths(out, SCAN, Settings(**settings))
+
+
+def some_result() -> Segmentation:
+    rng = np.random.default_rng(1)
+    box = (slice(1, 5), slice(0, 5), slice(1, 3))
+    shape = (4, 5, 2)
+    return Segmentation(
+        Grid(SHAPE, AFFINE),
+        box,
+        rng.choice([s.label for s in STRUCTURES], shape).astype(np.uint8),
+        rng.uniform(0, 0.5, (N_STRUCTURES, *shape)).astype(np.float32),
+        rng.uniform(0, 1, (N_STRUCTURES, *shape)).astype(np.float32),
+    )
+
+
+def some_provenance(**settings: object) -> Provenance:
+    return Provenance(
+        "bids::sub-01/anat/x_T1w.nii.gz", "aa", "bb", "label-flip", "cc", Settings(**settings),
+        "deepbet", 1234.56, ("dark",),
+    )  # fmt: skip
+
+
+def test_names_follow_bids(tmp_path):
+    paths = some_paths(tmp_path)
+    anat = tmp_path / "sub-01" / "ses-b" / "anat"
+    assert paths.dseg == anat / f"{STEM}_dseg.nii.gz"
+    assert paths.flip == anat / f"{STEM}_desc-labelflip_probseg.nii.gz"
+    assert paths.probseg == anat / f"{STEM}_probseg.nii.gz"
+    assert paths.mask == anat / "sub-01_ses-b_run-2_desc-brain_mask.nii.gz"
+    assert paths.morph == anat / f"{STEM}_morph.tsv"
+    assert paths.record == anat / f"{STEM}_dseg.json"
+    assert paths.labels == anat / f"{STEM}_dseg.tsv"
+    assert paths.report == tmp_path / "sub-01_ses-b_run-2.html"
+    assert paths.run_log == tmp_path / "logs" / "sub-01_ses-b_run-2_run.json"
+    assert paths.lock == tmp_path / "logs" / ".sub-01_ses-b_run-2.lock"
+    assert len(set(paths.files)) == 4 * 2 + 3 + 2
+    assert paths.lock not in paths.files
+
+
+def test_names_say_the_resolution(tmp_path):
+    paths = some_paths(tmp_path, output_resolution="1mm")
+    assert paths.dseg.name == f"{STEM}_res-1mm_dseg.nii.gz"
+    assert paths.mask.name == "sub-01_ses-b_run-2_res-1mm_desc-brain_mask.nii.gz"
+    assert paths.report.name == "sub-01_ses-b_run-2_res-1mm.html"
+
+
+def test_images_come_back_as_they_were(tmp_path):
+    paths, result = some_paths(tmp_path), some_result()
+    mask = np.ones(SHAPE, np.uint8)
+    write_images(paths, result, mask)
+    for path in (paths.dseg, paths.mask, paths.flip, paths.probseg):
+        image = nib.load(path)
+        np.testing.assert_allclose(image.affine, AFFINE)
+        assert image.get_data_dtype() == np.uint8
+        assert int(image.header["qform_code"]) == int(image.header["sform_code"]) == 1
+        np.testing.assert_allclose(image.get_qform(), AFFINE, atol=1e-5)
+        assert image.header.get_xyzt_units()[0] == "mm"
+    dseg = nib.load(paths.dseg)
+    assert dseg.header.get_intent()[0] == "label"
+    assert nib.load(paths.mask).header.get_intent()[0] == "label"
+    np.testing.assert_array_equal(np.asarray(dseg.dataobj), result.full(result.dseg))
+    np.testing.assert_array_equal(np.asarray(nib.load(paths.mask).dataobj), mask)
+    for path, values, highest in (
+        (paths.flip, result.flip, 0.5),
+        (paths.probseg, result.probability, 1.0),
+    ):
+        image = nib.load(path)
+        assert image.shape == (*SHAPE, N_STRUCTURES)
+        assert image.dataobj.slope == pytest.approx(highest / 255)
+        assert image.dataobj.inter == 0
+        stored = np.moveaxis(image.get_fdata(), -1, 0)
+        assert np.abs(stored - result.full(values)).max() <= highest / 255 / 2 * 1.001
+
+
+def test_what_a_model_does_not_give_is_not_written(tmp_path):
+    paths = some_paths(tmp_path)
+    result = replace(some_result(), flip=None, probability=None)
+    write_images(paths, result, np.ones(SHAPE, np.uint8))
+    assert {p.name for p in paths.folder.iterdir()} == {paths.dseg.name, paths.mask.name}
+
+
+def test_equal_results_are_equal_bytes_without_a_time(tmp_path):
+    a, b = some_paths(tmp_path / "a"), some_paths(tmp_path / "b")
+    for paths in (a, b):
+        write_images(paths, some_result(), np.ones(SHAPE, np.uint8))
+    assert a.flip.read_bytes() == b.flip.read_bytes()
+    head = a.flip.read_bytes()[:10]
+    assert head[3] == 0  # no name
+    assert head[4:8] == b"\0\0\0\0"  # no time
+    with gzip.open(a.flip) as stream:
+        assert len(stream.read()) == 352 + 6 * 5 * 4 * N_STRUCTURES
+
+
+def test_tables_load_without_options_but_the_tab(tmp_path):
+    paths, result = some_paths(tmp_path), some_result()
+    table = measure(result)
+    write_tables(paths, table)
+    again = pd.read_csv(paths.morph, sep="\t", keep_default_na=False, na_values="n/a")
+    assert list(again.columns) == list(COLUMNS)
+    np.testing.assert_allclose(again["volume_mm3"], table["volume_mm3"], atol=1e-5)
+    assert paths.morph.read_text().splitlines()[-1].split("\t")[2] == "n/a"  # a midline structure
+    longest = max(len(f.partition(".")[2]) for f in paths.morph.read_text().split())
+    assert longest == 5
+    dictionary = json.loads(paths.morph.with_suffix(".json").read_text())
+    assert dictionary == {name: {"Description": text} for name, text in COLUMNS.items()}
+    labels = pd.read_csv(paths.labels, sep="\t")
+    assert list(labels.columns) == ["index", "name", "color"]
+    assert list(labels["index"]) == [s.label for s in STRUCTURES]
+    assert list(labels["name"]) == [s.name for s in STRUCTURES]
+    assert labels["color"][0] == "#dcdcdc"
+
+
+def test_sidecars_say_how_the_result_came_to_be(tmp_path):
+    paths = some_paths(tmp_path)
+    write_sidecars(paths, some_provenance(write_probseg=True), flip=True)
+    names = [s.name for s in STRUCTURES]
+    record = json.loads(paths.record.read_text())
+    assert record == {
+        "Description": "28 brain structures, FreeSurfer aseg ids",
+        "Sources": ["bids::sub-01/anat/x_T1w.nii.gz"],
+        "SpatialReference": "orig",
+        "HetsegVersion": __version__,
+        "HetsegModel": "label-flip",
+        "HetsegModelSHA256": "cc",
+        "HetsegSourceSHA256": "aa",
+        "HetsegMaskSHA256": "bb",
+        "HetsegSettings": {
+            "model": "label-flip",
+            "views": ["axial", "coronal", "sagittal"],
+            "brain_extraction": "auto",
+            "output_resolution": "native",
+            "write_probseg": True,
+        },
+        "HetsegBrainExtraction": "deepbet",
+        "HetsegBrainMaskVolume": 1234.6,
+        "HetsegWarnings": ["dark"],
+    }
+    folder = paths.folder
+    flip = json.loads((folder / f"{STEM}_desc-labelflip_probseg.json").read_text())
+    assert flip["LabelMap"] == names
+    assert flip["Description"].startswith("Probability, 0-0.5, that the label of a structure")
+    probability = json.loads((folder / f"{STEM}_probseg.json").read_text())
+    assert probability["LabelMap"] == names
+    assert probability["Description"] == "Probability of each structure"
+    mask = json.loads((folder / "sub-01_ses-b_run-2_desc-brain_mask.json").read_text())
+    assert mask["Type"] == "Brain"
+    assert mask["Description"] == "Brain mask"
+
+
+def test_sidecars_of_a_resampled_result_say_so(tmp_path):
+    paths = some_paths(tmp_path, output_resolution="1mm")
+    write_sidecars(paths, some_provenance(output_resolution="1mm"), flip=False)
+    written = sorted(paths.folder.iterdir())
+    assert [p.name.rsplit("_", 1)[1] for p in written] == ["mask.json", "dseg.json"]
+    for path in written:
+        content = json.loads(path.read_text())
+        assert content["Resolution"] == {"1mm": "1 mm isotropic, RAS"}
+        assert content["SpatialReference"] == "RAS"
+
+
+def test_the_dataset_says_who_made_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("HETSEG_CONTAINER", "docker:hetseg:0.1")
+    (tmp_path / ".tmp-0123456789ab-dataset_description.json").write_text("half")
+    write_dataset_description(tmp_path, tmp_path / "in")
+    content = json.loads((tmp_path / "dataset_description.json").read_text())
+    assert content["DatasetType"] == "derivative"
+    assert content["BIDSVersion"] == "1.10.0"
+    assert content["License"] == "the licence of the source dataset"
+    assert content["SourceDatasets"] == [{"URL": (tmp_path / "in").as_uri()}]
+    assert content["GeneratedBy"] == [
+        {
+            "Name": "hetseg",
+            "Version": __version__,
+            "Container": {"Type": "docker", "Tag": "hetseg:0.1"},
+        }
+    ]
+    assert {p.name for p in tmp_path.iterdir()} == {"dataset_description.json", ".bidsignore"}
+    ignored = "*.html\nlogs/\n*_morph.tsv\n*_morph.json\ngroup_*\n"
+    assert (tmp_path / ".bidsignore").read_text() == ignored
+    (tmp_path / ".bidsignore").write_text("mine\n")
+    monkeypatch.delenv("HETSEG_CONTAINER")
+    write_dataset_description(tmp_path, tmp_path / "in")
+    assert (tmp_path / ".bidsignore").read_text() == "mine\n"
+    content = json.loads((tmp_path / "dataset_description.json").read_text())
+    assert content["GeneratedBy"] == [{"Name": "hetseg", "Version": __version__}]
+
+
+def test_no_link_leads_out(tmp_path):
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    out.mkdir()
+    elsewhere.mkdir()
+    check_inside(out / "sub-01" / "anat", out)
+    (out / "sub-01").symlink_to(elsewhere)
+    with pytest.raises(InputError, match=r"a link leads out of the output folder; remove it$"):
+        check_inside(out / "sub-01" / "anat", out)
+
+
+def test_an_image_goes_with_its_sidecar(tmp_path):
+    image, other = tmp_path / "a_mask.nii.gz", tmp_path / "b_mask.nii.gz"
+    for path in (image, tmp_path / "a_mask.json", other):
+        path.write_text("")
+    remove(image)
+    remove(image)  # gone already
+    assert list(tmp_path.iterdir()) == [other]
+
+
+def test_crash_files_do_not_overwrite_each_other(tmp_path):
+    paths = {write_crash(tmp_path, "sub-01", f"text {i}") for i in range(3)}
+    assert len(paths) == 3
+    for path in paths:
+        assert path.parent == tmp_path / "logs"
+        assert re.fullmatch(r"crash-sub-01-\d{8}T\d{12}\.txt", path.name)
+        assert path.read_text().startswith("text")
