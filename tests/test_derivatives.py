@@ -189,11 +189,29 @@ def test_sidecars_say_how_the_result_came_to_be(tmp_path):
     assert mask["Description"] == "Brain mask"
 
 
+def test_only_what_was_written_has_a_sidecar(tmp_path):
+    paths = some_paths(tmp_path)
+    write_sidecars(paths, some_provenance(), flip=False)
+    written = {p.name.rsplit("_", 1)[1] for p in paths.folder.iterdir()}
+    assert written == {"mask.json", "dseg.json"}
+
+
+def test_probabilities_beyond_the_scale_are_cut_off(tmp_path):
+    paths, result = some_paths(tmp_path), some_result()
+    odd = np.full_like(result.flip, 0.7)
+    odd[0] = -0.1
+    write_images(paths, replace(result, flip=odd), np.ones(SHAPE, np.uint8))
+    stored = nib.load(paths.flip).get_fdata()[1:5, :, 1:3]
+    assert not stored[..., 0].any()
+    np.testing.assert_allclose(stored[..., 1:], 0.5)
+
+
 def test_sidecars_of_a_resampled_result_say_so(tmp_path):
-    paths = some_paths(tmp_path, output_resolution="1mm")
-    write_sidecars(paths, some_provenance(output_resolution="1mm"), flip=False)
+    settings = {"output_resolution": "1mm", "write_probseg": True}
+    paths = some_paths(tmp_path, **settings)
+    write_sidecars(paths, some_provenance(**settings), flip=True)
     written = sorted(paths.folder.iterdir())
-    assert [p.name.rsplit("_", 1)[1] for p in written] == ["mask.json", "dseg.json"]
+    assert len(written) == 4
     for path in written:
         content = json.loads(path.read_text())
         assert content["Resolution"] == {"1mm": "1 mm isotropic, RAS"}
@@ -205,6 +223,7 @@ def test_the_dataset_says_who_made_it(tmp_path, monkeypatch):
     (tmp_path / ".tmp-0123456789ab-dataset_description.json").write_text("half")
     write_dataset_description(tmp_path, tmp_path / "in")
     content = json.loads((tmp_path / "dataset_description.json").read_text())
+    assert content["Name"] == "hetseg: brain structure segmentation with label-flip uncertainty"
     assert content["DatasetType"] == "derivative"
     assert content["BIDSVersion"] == "1.10.0"
     assert content["License"] == "the licence of the source dataset"

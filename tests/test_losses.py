@@ -178,6 +178,11 @@ def test_soft_dice_is_its_formula():
                 p, x = p * mask[:, task], x * mask[:, task]
             expected += float(1 - (2 * (p * x).sum() + 1) / (p.sum() + x.sum() + 1)) / 2
         assert float(soft_dice_loss(logits, labels, mask)) == pytest.approx(expected, rel=1e-9)
+    alone = labels.clone()
+    alone[1, 9] = 0
+    p = torch.sigmoid(logits[:, 3])
+    dice = float((2 * (p * alone[:, 3]).sum() + 1) / (p.sum() + alone[:, 3].sum() + 1))
+    assert float(soft_dice_loss(logits, alone)) == pytest.approx(1 - dice, rel=1e-9)
     nothing = soft_dice_loss(logits, torch.zeros_like(logits))
     assert float(nothing) == 0
 
