@@ -23,6 +23,7 @@ from hetseg_bids.training.schedules import Schedule
 from hetseg_bids.training.tasks import mirror_tasks, pack_tasks, unpack_tasks
 from hetseg_bids.training.trainer import RunOptions, Trainer
 from hetseg_bids.training.volumes import LabelledVolume
+from hetseg_bids.uncertainty import flip_probability
 
 SMALL = NetworkConfig(2 * N_TASKS, (4, 4, 8), (8, 8, 12), (1,), 8)
 PUTAMEN = TASK_NAMES.index("left_putamen")
@@ -58,6 +59,9 @@ def blocks(seed: int) -> LabelledVolume:
     return LabelledVolume(image + 0.05 * noise * (image > BACKGROUND), labels)
 
 
+RULE = RejectionConfig(first=0, every=1)
+
+
 def constant_network(label: float, flip: float) -> HetsegNet:
     """Says the same everywhere: logits of the head's bias alone."""
     network = HetsegNet(SMALL).eval()
@@ -72,14 +76,16 @@ def test_confident_contradictions_are_rejected_and_others_kept():
     volume = blocks(0)
     truth = torch.from_numpy(task_membership())[volume.labels.int()].movedim(-1, 0)
     inside = volume.image > BACKGROUND
-    sure = find_sporadic_errors(constant_network(-5, -12), volume, (40, 36), 0.001)
+    sure = find_sporadic_errors(constant_network(-5, -12), volume, (40, 36), RULE)
     flags = unpack_tasks(sure)[..., :].movedim(1, 0)
     assert torch.equal(flags & inside, truth & inside)  # it denies every label there is
-    unsure = find_sporadic_errors(constant_network(-5, 0), volume, (40, 36), 0.001)
+    unsure = find_sporadic_errors(constant_network(-5, 0), volume, (40, 36), RULE)
     assert not unsure.any()
 
 
-def brute_force(network: HetsegNet, volume: LabelledVolume, confidence: float) -> torch.Tensor:
+def brute_force(
+    network: HetsegNet, volume: LabelledVolume, config: RejectionConfig
+) -> torch.Tensor:
     """The rule of the paper voxel by voxel, one explicit stack a slice."""
     table = torch.from_numpy(task_membership())
     padded = torch.nn.functional.pad(volume.image, (3,) * 6, value=BACKGROUND)
@@ -97,12 +103,15 @@ def brute_force(network: HetsegNet, volume: LabelledVolume, confidence: float) -
             labels = volume.labels.movedim(across, 0)[place]
             truth = table[labels.int()].movedim(-1, 0)
             p, q = torch.sigmoid(output[:N_TASKS]), 0.5 * torch.sigmoid(output[N_TASKS:])
-            contradicts = ((p > 0.5) != truth) & (q < confidence)
+            if config.corrected:
+                q = flip_probability(output[N_TASKS:])
+            contradicts = ((p > 0.5) != truth) & (q < config.confidence)
             denied.movedim(1 + across, 1)[:, place] &= contradicts
     return denied
 
 
-def test_rejection_is_what_the_rule_gives_voxel_by_voxel(monkeypatch):
+@pytest.mark.parametrize(("corrected", "confidence"), [(False, 0.25), (True, 0.05)])
+def test_rejection_is_what_the_rule_gives_voxel_by_voxel(monkeypatch, corrected, confidence):
     # float32 everywhere, so that both ways cross the thresholds at the same voxels
     monkeypatch.setattr(inference, "autocast", lambda _: contextlib.nullcontext())
     torch.manual_seed(4)
@@ -112,11 +121,11 @@ def test_rejection_is_what_the_rule_gives_voxel_by_voxel(monkeypatch):
         np.random.default_rng(2).choice(np.uint8([0, 2, 3, 12, 41, 51]), image.shape)
     )
     volume = LabelledVolume(image, labels)
-    confidence = 0.25
+    rule = RejectionConfig(first=0, every=1, confidence=confidence, corrected=corrected)
     with torch.no_grad():
-        expected = brute_force(network, volume, confidence)
+        expected = brute_force(network, volume, rule)
     assert 0.01 < float(expected.float().mean()) < 0.5
-    found = find_sporadic_errors(network, volume, (4, 4), confidence)
+    found = find_sporadic_errors(network, volume, (4, 4), rule)
     assert torch.equal(found, pack_tasks(expected))
 
 
@@ -124,7 +133,7 @@ def test_a_look_asks_no_second_opinion_where_the_first_view_agrees(monkeypatch):
     network = constant_network(-5, 0)  # never sure
     passes = []
     monkeypatch.setattr(network, "decode", lambda x, f=network.decode: passes.append(1) or f(x))
-    assert not find_sporadic_errors(network, blocks(0), (40, 36), 0.001).any()
+    assert not find_sporadic_errors(network, blocks(0), (40, 36), RULE).any()
     assert len(passes) == -(-32 // 8)  # the brain box has 28 + 4 axial slices
 
 
@@ -154,6 +163,7 @@ def test_dice_ignores_what_is_left_out():
 def test_the_paper_looks_at_restart_120_and_every_20_after():
     rejection = with_rejection(paper_recipe("label-flip")).rejection
     assert (rejection.first, rejection.every) == (240_000, 40_000)
+    assert (rejection.confidence, rejection.corrected) == (0.001, False)
     assert [s for s in range(0, 400_000, 2000) if rejection.due(s)][:3] == [
         240_000,
         280_000,
@@ -164,6 +174,7 @@ def test_the_paper_looks_at_restart_120_and_every_20_after():
 def test_a_run_that_anneals_once_looks_twice():
     rejection = with_rejection(small_recipe("label-flip", samples=2000)).rejection
     assert [step for step in range(1000) if rejection.due(step)] == [300, 650]
+    assert (rejection.confidence, rejection.corrected) == (0.001, True)
 
 
 def config() -> TrainingConfig:
@@ -172,7 +183,7 @@ def config() -> TrainingConfig:
         sampling=SamplingConfig(patch=(40, 36), volumes_per_block=2, stacks_per_volume=4),
         samples=40,
         schedule=Schedule(warmup=2),
-        rejection=RejectionConfig(first=3, every=3, confidence=0.4),
+        rejection=RejectionConfig(first=3, every=3, confidence=0.4, corrected=False),
     )
 
 

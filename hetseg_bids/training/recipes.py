@@ -146,13 +146,16 @@ def with_rejection(config: TrainingConfig) -> TrainingConfig:
     restarts at the same shares.  A run that anneals once looks twice, because a look
     costs as much as hundreds of samples.
     """
-    if config.schedule.period is None:
+    once = config.schedule.period is None
+    if once:
         first, every = _REJECTION_SHARES
     else:
         first = _PAPER_FIRST_REJECTION / _PAPER_RESTARTS
         every = _PAPER_REJECTION_EVERY / _PAPER_RESTARTS
     rejection = RejectionConfig(
-        first=round(first * config.steps), every=max(1, round(every * config.steps))
+        first=round(first * config.steps),
+        every=max(1, round(every * config.steps)),
+        corrected=once,
     )
     return replace(config, rejection=rejection)
 

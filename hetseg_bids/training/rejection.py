@@ -2,7 +2,8 @@
 
 Source: paper section 2.2 (design section 1, system 4).  A (voxel, task) whose label the
 axial, the coronal and the sagittal prediction each contradict with q < 0.001 is taken out
-of the loss until the next look.
+of the loss until the next look.  The paper's q is that of its loss; ours, but for its own
+recipe, is the probability that this stands for (`uncertainty.flip_probability`).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from hetseg_bids.preprocessing.normalisation import BACKGROUND
 from hetseg_bids.structures import N_TASKS, task_membership
 from hetseg_bids.training.tasks import pack_tasks
 from hetseg_bids.training.volumes import LabelledVolume
-from hetseg_bids.uncertainty import trained_flip
+from hetseg_bids.uncertainty import flip_probability, trained_flip
 
 _FILE = re.compile(r"step-(\d+)_scan-(\d+)_rejected\.nii\.gz")
 
@@ -40,11 +41,15 @@ class RejectionConfig:
         Optimiser step of the first look, and steps from look to look.
     confidence : float
         Largest q at which a contradiction counts.
+    corrected : bool
+        Whether q is the probability of a flip, or what the focal loss trains it to, as in the
+        paper: 0.001 of that is a probability of 3e-9.
     """
 
     first: int
     every: int
     confidence: float = 0.001
+    corrected: bool = True
 
     def due(self, step: int) -> bool:
         """Whether a look falls on a step."""
@@ -52,9 +57,9 @@ class RejectionConfig:
 
 
 def find_sporadic_errors(
-    network: HetsegNet, volume: LabelledVolume, patch: tuple[int, int], confidence: float
+    network: HetsegNet, volume: LabelledVolume, patch: tuple[int, int], config: RejectionConfig
 ) -> Tensor:
-    """Labels that all three views contradict with q below `confidence`.
+    """Labels that all three views contradict with confidence.
 
     Parameters
     ----------
@@ -63,32 +68,64 @@ def find_sporadic_errors(
     volume : LabelledVolume
     patch : tuple of 2 int
         Rows and columns of the training stacks.
-    confidence : float
+    config : RejectionConfig
 
     Returns
     -------
     rejected : (X, Y, Z) int32 tensor
         Bit t is set where the label of task t is rejected.
     """
+    limit = config.confidence
+    doubts, box = contradictions(network, volume, patch, limit, corrected=config.corrected)
+    rejected = torch.zeros(volume.labels.shape, dtype=torch.int32)
+    rejected[box] = pack_tasks(doubts < limit)
+    return rejected
+
+
+def contradictions(
+    network: HetsegNet,
+    volume: LabelledVolume,
+    patch: tuple[int, int],
+    limit: float,
+    *,
+    corrected: bool,
+) -> tuple[Tensor, tuple[slice, ...]]:
+    """The q of the least confident of three views that all contradict a label.
+
+    Parameters
+    ----------
+    network, volume, patch
+        As in `find_sporadic_errors`.
+    limit : float
+        Contradictions with this q or a larger one are of no interest.
+    corrected : bool
+        See `RejectionConfig`.
+
+    Returns
+    -------
+    q : (31, x, y, z) float tensor
+        Of each task in the box of the brain; 1 where a view agrees, or is less sure than `limit`.
+    box : tuple of 3 slice
+    """
     brain = volume.image > BACKGROUND
     box = brain_box(brain)
     image, labels = volume.image[box], volume.labels[box]
     membership = torch.from_numpy(task_membership()).T.contiguous()
-    wrong = torch.ones(N_TASKS, *image.shape, dtype=torch.bool)
+    q_of = flip_probability if corrected else trained_flip
+    largest = torch.zeros(N_TASKS, *image.shape)
     for plane in PLANES.values():
         # what one view clears needs no second opinion
-        open_cases = wrong.any(dim=0).permute(*plane.axes).flatten(1).any(dim=1)
+        open_cases = (largest < limit).any(dim=0).permute(*plane.axes).flatten(1).any(dim=1)
         output = torch.zeros(2 * N_TASKS, *image.shape)
         every = torch.arange(2 * N_TASKS)
         for _ in add_view(network, image, plane, patch, every, output, open_cases):
             pass
         for task in range(N_TASKS):
-            says = output[task] > 0
-            sure = trained_flip(output[N_TASKS + task]) < confidence
-            wrong[task] &= (says != membership[task][labels.int()]) & sure
-    rejected = torch.zeros(volume.labels.shape, dtype=torch.int32)
-    rejected[box] = pack_tasks(wrong)
-    return rejected
+            denies = (output[task] > 0) != membership[task][labels.int()]
+            q = q_of(output[N_TASKS + task])
+            doubt = torch.where(denies & (q < limit), q, torch.ones(()))
+            torch.maximum(largest[task], doubt, out=largest[task])
+    return largest, box
 
 
 def save_masks(folder: Path, step: int, volumes: list[LabelledVolume], masks: list[Tensor]) -> None:

@@ -193,10 +193,7 @@ class Trainer:
         patch = self.config.sampling.patch
         self.network.eval()
         volumes = source.volumes()
-        masks = [
-            find_sporadic_errors(self.network, volume, patch, rejection.confidence)
-            for volume in volumes
-        ]
+        masks = [find_sporadic_errors(self.network, volume, patch, rejection) for volume in volumes]
         self.network.train()
         count = sum(int((mask != 0).sum()) for mask in masks)
         log.info("step %d: labels of %d voxels rejected", self.step, count)
