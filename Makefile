@@ -20,7 +20,7 @@ demo: $(STAMP)
 	@echo "report: $(abspath $(DEMO_OUT))/derivatives/sub-mni152.html"
 
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile --durations 20
 
 test-fast: $(STAMP)
 	$(BIN)/pytest -m "not slow"

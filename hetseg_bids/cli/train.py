@@ -21,6 +21,13 @@ def build_parser() -> argparse.ArgumentParser:
         "where its last checkpoint was when the same command is given again.",
     )
     parser.add_argument("out", type=Path, help="folder for checkpoints, logs and the model")
+    _add_data(parser)
+    _add_recipe(parser)
+    _add_execution(parser)
+    return parser
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
         "--label-maps",
@@ -43,12 +50,6 @@ def build_parser() -> argparse.ArgumentParser:
         "scan is new)",
     )
     parser.add_argument(
-        "--init",
-        default=None,
-        metavar="MODEL",
-        help="start from a shipped model or a model folder of the same network",
-    )
-    parser.add_argument(
         "--validate",
         type=Path,
         default=None,
@@ -61,6 +62,15 @@ def build_parser() -> argparse.ArgumentParser:
         default=1000,
         metavar="N",
         help="samples from validation to validation (default: %(default)s)",
+    )
+
+
+def _add_recipe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--init",
+        default=None,
+        metavar="MODEL",
+        help="start from a shipped model or a model folder of the same network",
     )
     parser.add_argument("--system", choices=SYSTEMS, default="label-flip")
     parser.add_argument(
@@ -83,6 +93,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--scans or --synthetic-scans); their masks are written to OUT/rejected",
     )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--name", default=None, help="name of the model (default: the system)")
+
+
+def _add_execution(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda[:i] or mps")
     parser.add_argument("--workers", type=int, default=1, help="processes that generate samples")
     parser.add_argument("--threads", type=int, default=None, help="threads of the network step")
@@ -100,8 +114,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--stop-after", type=int, default=None, metavar="STEPS", help="end this process early"
     )
-    parser.add_argument("--name", default=None, help="name of the model (default: the system)")
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
