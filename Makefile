@@ -13,7 +13,7 @@ CONTAINERS ?= containers
 AUDIT := .audit
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' hetseg_bids/__init__.py)
 
-.PHONY: demo test test-fast container-test faults mutants sbom audit image lint type check install constraints clean
+.PHONY: demo test test-fast container-test faults docs mutants sbom audit image lint type check install constraints clean
 
 demo: $(STAMP)
 	$(BIN)/hetseg demo $(DEMO_OUT)
@@ -32,6 +32,10 @@ container-test: $(STAMP)
 # the long versions of what the tests do briefly: hours on two cores
 faults: $(STAMP)
 	HETSEG_KILLS=100 HETSEG_SOAK=500 $(BIN)/pytest tests/faults -k "killed or soak"
+
+docs: $(STAMP)
+	$(BIN)/python docs/make_usage.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # do the unit tests notice when a line of the core is changed? ten minutes
 mutants: $(STAMP)
@@ -81,4 +85,4 @@ constraints: $(STAMP)
 	mv constraints.new constraints.txt
 
 clean:
-	rm -rf $(VENV) $(AUDIT) $(DEMO_OUT) $(CONTAINERS) sbom.json mutants .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(AUDIT) $(DEMO_OUT) $(CONTAINERS) sbom.json mutants site .mypy_cache .pytest_cache .ruff_cache

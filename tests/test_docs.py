@@ -1,0 +1,120 @@
+"""What the documentation says runs, and says what the code does."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib as mpl
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from bids import BIDSLayout
+from conftest import QUICK, run_cli, t1w_path, write_dataset
+from tiny_model import write_tiny_model
+
+from hetseg_bids.structures import STRUCTURES
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+
+
+def run_python(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory, phantom) -> Path:
+    root = tmp_path_factory.mktemp("docs")
+    bids = write_dataset(root / "bids")
+    for subject in ("01", "02"):
+        nib.save(phantom, t1w_path(bids, subject))
+    model = write_tiny_model(root / "model")
+    for level in ("participant", "group"):
+        options = (*QUICK, "--model", model) if level == "participant" else ()
+        done = run_cli("hetseg", bids, root / "OUT", level, *options)
+        assert done.code == 0, done.err
+    return root / "OUT"
+
+
+def test_usage_lists_every_option(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS))
+    import make_usage
+
+    assert make_usage.PAGE.read_text() == make_usage.page(), "python docs/make_usage.py"
+
+
+def test_the_site_builds_without_a_warning(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    pages = {p.parent.name for p in tmp_path.glob("*/index.html")}
+    assert {page.stem for page in DOCS.glob("*.md")} - {"index"} <= pages
+
+
+def test_the_error_bar_example_finds_the_truth():
+    done = run_python("docs/examples/error_bars.py")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() in (DOCS / "uncertainty.md").read_text()
+    found = dict(line.split(": ") for line in done.stdout.splitlines())
+    for name in ("ordinary", "least certain left out", "weighted"):
+        assert float(found[f"volume on x, {name}"]) == pytest.approx(-25, abs=2)
+    corrected = float(found["score on volume, error in variables"])
+    ordinary = float(found["score on volume, ordinary"])
+    assert corrected == pytest.approx(-1.2e-3, rel=0.1)
+    assert abs(ordinary) < 0.8 * abs(corrected)
+
+
+def test_the_error_bar_example_reads_a_cohort(out, tmp_path):
+    people = tmp_path / "participants.tsv"
+    people.write_text("participant_id\tage\nsub-01\t30\nsub-02\t50\n")
+    morph = out / "group_morph.tsv"
+    code = "import sys; sys.path.insert(0, 'docs/examples'); import error_bars; "
+    code += f"print(len(error_bars.read({str(morph)!r}, {str(people)!r}, 'age', 'brainstem')))"
+    done = run_python("-c", code)
+    assert done.stdout.strip() == "2", done.stderr
+
+
+def test_the_image_example_runs_on_real_outputs(out, phantom, monkeypatch):
+    mpl.use("Agg")
+    monkeypatch.chdir(out.parent)
+    nib.save(phantom, "T1w.nii.gz")
+    (block,) = re.findall(r"```python\n(.*?)```", (DOCS / "uncertainty.md").read_text(), re.S)
+    names: dict[str, object] = {}
+    exec(block, names)  # noqa: S102 - our own page
+    assert STRUCTURES[8].name == "left_thalamus"
+    dseg, q = (np.asarray(names[n].dataobj) for n in ("dseg", "thalamus"))
+    expected = (dseg == STRUCTURES[8].label) & (q < 0.1)
+    np.testing.assert_array_equal(np.asarray(names["sure"].dataobj) > 0, expected)
+
+
+def test_pybids_finds_the_derivatives(out):
+    layout = BIDSLayout(out.parent / "bids", derivatives=out, validate=False)
+    found = layout.get(scope="derivatives", suffix="dseg", extension=".nii.gz", subject="02")
+    assert [Path(f.path).name for f in found] == ["sub-02_seg-hetseg_dseg.nii.gz"]
+    maps = layout.get(scope="derivatives", desc="labelflip", suffix="probseg", extension=".nii.gz")
+    assert len(maps) == 2
+    names = maps[0].get_metadata()["LabelMap"]
+    assert names == [s.name for s in STRUCTURES]
+
+
+def test_every_table_loads_without_options(out):
+    tables = sorted(out.rglob("*.tsv"))
+    assert {t.name for t in tables} >= {"group_morph.tsv", "group_qc.tsv"}
+    for path in tables:
+        table = pd.read_csv(path, sep="\t")
+        assert len(table)
+        assert not [c for c in table.columns if c.startswith("Unnamed")]
+        dictionary = path.with_suffix(".json")
+        if not path.name.endswith("_dseg.tsv"):
+            assert set(json.loads(dictionary.read_text())) == set(table.columns)
