@@ -1,11 +1,13 @@
 """Train, predict and score the grid of the paper's systems.
 
     python benchmarks/paper/run.py WORK {scans,one,noise} [--seed N] [--samples N] [--jobs N]
+        [--start MODEL] [--levels low medium high] [--only plain label-flip]
 
 WORK is what prepare.py and noise.py filled.  The systems of an experiment and seed share one
 start, a plain network trained for --start-samples (the paper, too, begins its heteroscedastic
 systems with plain restarts); from there each is trained for --samples with its own loss, on the
-same stacks in the same order, and segments the validation scans.  What exists is not made
+same stacks in the same order, and segments the validation scans.  With --start they begin at
+a finished model instead, whose width the recipe must have.  What exists is not made
 again, so a stopped grid goes on.  Each job has one thread: on a CPU that is the most work done
 in the end.
 """
@@ -71,12 +73,16 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--samples", type=int, default=2500)
     parser.add_argument("--start-samples", type=int, default=5000)
+    parser.add_argument("--start", metavar="MODEL")
     parser.add_argument("--recipe", default="small")
+    parser.add_argument("--levels", nargs="+", choices=LEVELS, default=tuple(LEVELS))
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=tuple(VARIANTS))
     args = parser.parse_args()
     runs = grid(args)
     starts = list(dict.fromkeys(Run(run.experiment, START, run.seed) for run in runs))
+    if args.start:
+        starts = []
     with ThreadPoolExecutor(args.jobs) as pool:
         codes = list(pool.map(lambda run: train(run, args), starts))
         codes += pool.map(lambda run: train(run, args) or predict(run, args), runs)
@@ -86,7 +92,7 @@ def main() -> int:
 def grid(args: argparse.Namespace) -> list[Run]:
     """The runs of an experiment that come after the start."""
     if args.experiment == "noise":
-        names = [f"noise/{level}" for level in LEVELS]
+        names = [f"noise/{level}" for level in args.levels]
     else:
         names = [args.experiment]
     variants = [v for v in args.only if args.experiment != "one" or v in ONE_SHOT]
@@ -103,7 +109,7 @@ def train(run: Run, args: argparse.Namespace) -> int:
     if run == start:
         samples, seed, own = args.start_samples, run.seed + _START_SEED, ["--system", "plain"]
     else:
-        model = start.folder(args.work / "runs") / "model"
+        model = args.start or start.folder(args.work / "runs") / "model"
         samples, seed, own = args.samples, run.seed, [*VARIANTS[run.variant], "--init", str(model)]
     command = ["-m", "hetseg_bids.cli.train", str(folder), *own, "--scans", str(scans)]
     command += ["--validate", str(validation), "--validate-every", str(samples // _VALIDATIONS)]
