@@ -41,10 +41,9 @@ def main() -> None:
         counts = pd.concat([reliability_counts(args.work, name) for name in done])
         write_table(calibration(counts), args.results / "noise" / "calibration.tsv")
         save_figure(reliability_diagram(counts), args.results / "noise" / "reliability")
-        masks = pd.concat(
-            [judge_masks(args.work, name, folder) for name, folder in rejecting(args.work, done)]
-        )
-        write_table(masks, args.results / "noise" / "rejection.tsv")
+        masks = [judge_masks(args.work, *found) for found in rejecting(args.work, done)]
+        if masks:
+            write_table(pd.concat(masks), args.results / "noise" / "rejection.tsv")
 
 
 def finished(work: Path, experiment: str) -> dict[str, list[Path]]:
