@@ -97,6 +97,7 @@ def restore_optimizer(
     for key, value in tensors.items():
         name, _, state = key.rpartition("/")
         parameter = parameters[name]
-        # Adam keeps its step count on the CPU
-        device = "cpu" if value.ndim == 0 else parameter.device
-        optimizer.state[parameter][state] = value.clone().to(device)
+        # Adam keeps its step count on the CPU; the rest has its parameter's memory order, or
+        # the resumed run would round otherwise
+        restored = value.clone() if value.ndim == 0 else torch.empty_like(parameter).copy_(value)
+        optimizer.state[parameter][state] = restored

@@ -17,9 +17,9 @@ def pack_tasks(flags: Tensor) -> Tensor:
 
 
 def unpack_tasks(packed: Tensor) -> Tensor:
-    """Undo `pack_tasks`: (B, H, W) int32 to (B, 31, H, W) bool."""
+    """Undo `pack_tasks`: (B, ...) int32 to (B, 31, ...) bool."""
     bits = torch.arange(N_TASKS, dtype=torch.int32, device=packed.device)
-    return ((packed[..., None] >> bits) & 1).bool().permute(0, 3, 1, 2)
+    return ((packed[..., None] >> bits) & 1).bool().movedim(-1, 1)
 
 
 def mirror_tasks(packed: Tensor) -> Tensor:

@@ -149,7 +149,8 @@ class Trainer:
                 "choose another output folder or remove it"
             )
         self.network.load_state_dict(state.network)
-        self.average = {k: v.to(self.options.device) for k, v in state.average.items()}
+        for name, value in state.average.items():
+            self.average[name].copy_(value)  # in its own memory order, on which rounding depends
         restore_optimizer(self.optimizer, self._names, state.optimizer)
         self.step = state.step
         self.schedule = list(state.schedule)
