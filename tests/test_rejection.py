@@ -141,6 +141,7 @@ def test_flags_pack_mirror_and_unpack():
     flags = torch.rand(N_TASKS, 5, 6, generator=torch.Generator().manual_seed(0)) > 0.5
     packed = pack_tasks(flags)
     assert torch.equal(unpack_tasks(packed[None])[0], flags)
+    assert torch.equal(unpack_tasks(packed[None, None])[0], flags[:, None])
     labels = torch.tensor([[12, 51, 16, 2]], dtype=torch.uint8)
     table = torch.from_numpy(task_membership())
     one = pack_tasks(table[labels.int()].movedim(-1, 0))
