@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from hetseg_bids.errors import InputError
@@ -172,8 +172,9 @@ def read_plan(folder: Path) -> Plan:
 def save_model(folder: Path, plan: Plan, weights: dict[str, Tensor]) -> Plan:
     """Write weights and plan; returns the plan with the checksum of the weights."""
     path = folder / WEIGHTS_NAME
+    content = save({name: w.detach().cpu().contiguous() for name, w in weights.items()})
     with atomic_path(path) as temporary:
-        save_file({name: w.detach().cpu().contiguous() for name, w in weights.items()}, temporary)
+        temporary.write_bytes(content)  # safetensors' own files can't be read by other users
     signed = Plan(**{**_shallow(plan), "weights_sha256": file_sha256(path)})
     signed.save(folder)
     return signed

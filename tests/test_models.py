@@ -3,6 +3,7 @@ import shutil
 
 import pytest
 import torch
+from tiny_model import write_tiny_model
 
 from hetseg_bids.errors import InputError
 from hetseg_bids.models import WEIGHTS_NAME, load_model, shipped_models
@@ -16,6 +17,19 @@ def test_the_default_model_is_shipped_with_plan_card_and_checksum():
     assert model.plan.heteroscedastic
     assert (folder / "MODEL_CARD.md").is_file()
     assert model.plan.provenance["source"]["kind"] == "synthetic-T1w"
+
+
+def test_every_shipped_model_has_a_card_and_loads():
+    for name, folder in shipped_models().items():
+        assert load_model(name, CPU).plan.name == name
+        assert (folder / "MODEL_CARD.md").read_text().startswith(f"# {name}\n")
+
+
+def test_a_model_is_written_for_everyone_to_read(tmp_path):
+    write_tiny_model(tmp_path / "model")
+    modes = {path.stat().st_mode for path in (tmp_path / "model").iterdir()}
+    (tmp_path / "other").touch()
+    assert modes == {(tmp_path / "other").stat().st_mode}
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ class LabelNoiseConfig:
         Probability that a volume has the two sides of one structure exchanged.
     """
 
-    jitter: tuple[float, float] = (0.3, 0.9)
+    jitter: tuple[float, float] = (0.0, 0.5)
     correlation: float = 7.0
     sporadic_rate: float = 0.7
     sporadic_radius: tuple[float, float] = (3.0, 8.0)
