@@ -29,7 +29,7 @@ def main() -> int:
     parser.add_argument("out", type=Path)
     parser.add_argument("--model", default="label-flip")
     args = parser.parse_args()
-    bids = _as_dataset(args.data, args.out / "bids")
+    bids = write_dataset(scans_of(args.data), args.out / "bids")
     results = args.out / "derivatives"
     code = run.main([str(bids), str(results), "participant", "--model", args.model])
     if code:
@@ -41,10 +41,16 @@ def main() -> int:
     return code
 
 
-def _as_dataset(data: Path, bids: Path) -> Path:
+def scans_of(data: Path) -> list[Path]:
+    """The scans of a folder; ends the program where there is none."""
     scans = sorted(data.glob("sub-*_T1w.nii.gz"))
     if not scans:
         sys.exit(f"{data}: no sub-*_T1w.nii.gz")
+    return scans
+
+
+def write_dataset(scans: list[Path], bids: Path) -> Path:
+    """A BIDS dataset of links to scans."""
     for scan in scans:
         subject = scan.name.split("_")[0]
         link = bids / subject / "anat" / scan.name
