@@ -10,10 +10,14 @@ ENGINE ?= docker
 IMAGE ?= hetseg
 TORCH ?= cpu
 CONTAINERS ?= containers
+DATA ?= data
+MAPS ?= synthseg_maps
+MODEL ?= label-flip
+RESULTS ?= accuracy
 AUDIT := .audit
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' hetseg_bids/__init__.py)
 
-.PHONY: demo test test-fast container-test faults docs mutants sbom audit image lint type check install constraints clean
+.PHONY: demo test test-fast container-test faults docs mutants accuracy sbom audit image lint type check install constraints clean
 
 demo: $(STAMP)
 	$(BIN)/hetseg demo $(DEMO_OUT)
@@ -42,6 +46,14 @@ mutants: $(STAMP)
 	$(BIN)/pip install --quiet --disable-pip-version-check 'mutmut>=3.8,<4'
 	OMP_NUM_THREADS=1 $(BIN)/mutmut run
 	$(BIN)/mutmut results
+
+# every figure of the model card: DATA holds sub-X_T1w.nii.gz and sub-X_dseg.nii.gz, MAPS the label maps
+# that synthetic truth is drawn from; an hour and a half on two cores with two scans
+accuracy: $(STAMP)
+	$(BIN)/python benchmarks/accuracy.py $(DATA) $(RESULTS)/accuracy --model $(MODEL)
+	$(BIN)/python benchmarks/calibration.py $(DATA) $(RESULTS)/calibration --model $(MODEL)
+	$(BIN)/python benchmarks/robustness.py $(DATA) $(RESULTS)/robustness --model $(MODEL)
+	$(BIN)/python benchmarks/intervals.py $(MAPS) $(RESULTS)/intervals --model $(MODEL)
 
 # what is in the environment, as CycloneDX; known weaknesses need PyPI's advisories
 sbom: $(STAMP) $(AUDIT)/.installed

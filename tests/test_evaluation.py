@@ -8,7 +8,7 @@ import pytest
 from conftest import centred_affine, phantom_labels, phantom_t1w, run_cli
 from scipy.stats import wilcoxon
 
-from hetseg_bids.evaluation.metrics import compare, dice, hausdorff95
+from hetseg_bids.evaluation.metrics import boundary_band, compare, dice, hausdorff95
 from hetseg_bids.evaluation.statistics import holm, wilcoxon_table
 from hetseg_bids.structures import STRUCTURES
 
@@ -24,6 +24,18 @@ def test_dice_of_shifted_cubes():
     assert dice(cube(0), cube(2)) == pytest.approx(0.8)
     assert dice(cube(0), cube(12)) == 0
     assert np.isnan(dice(np.zeros((2, 2), bool), np.zeros((2, 2), bool)))
+
+
+def test_the_band_lies_on_both_sides_of_a_boundary_but_not_along_a_cut():
+    mask = np.zeros((12, 12, 12), dtype=bool)
+    mask[4:9, 4:9, :8] = True  # cut by the image's border below
+    box, band = boundary_band(mask, 1)
+    assert box == (slice(3, 10), slice(3, 10), slice(0, 9))
+    everywhere = np.zeros_like(mask)
+    everywhere[box] = band
+    places = [(3, 6, 2), (4, 6, 2), (6, 6, 8), (5, 6, 2), (6, 6, 0), (2, 6, 2)]
+    assert [bool(everywhere[place]) for place in places] == [True] * 3 + [False] * 3
+    assert not boundary_band(np.zeros_like(mask), 2)[1].size
 
 
 def test_hausdorff_is_in_mm():

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import torch
 from noise import LEVELS
-from scipy import ndimage
 from torch import Tensor
 
+from hetseg_bids.evaluation.metrics import boundary_band
 from hetseg_bids.files import atomic_path
 from hetseg_bids.inference import Logits
 from hetseg_bids.structures import STRUCTURES
@@ -57,7 +57,7 @@ def reliability(
     rows = []
     for i, structure in enumerate(STRUCTURES):
         mask = np.isin(clean, structure.members)
-        box, band = band_of(mask)
+        box, band = boundary_band(mask, _BAND)
         wrong = np.where(says[i].numpy(), 1 - noisy[i], noisy[i])
         q = forecast[i].numpy()
         for region, forecasts, rates in (
@@ -71,18 +71,6 @@ def reliability(
                     rows.append((structure.name, region, number, int(count), *totals))
     columns = ["name", "region", "bin", "voxels", "forecast_sum", "rate_sum"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def band_of(mask: np.ndarray) -> tuple[tuple[slice, ...], np.ndarray]:
-    """Voxels within `_BAND` of a structure's boundary: a box, and a mask inside the box."""
-    found = ndimage.find_objects(mask.astype(np.uint8))
-    if not found:
-        empty = (slice(0, 0),) * 3
-        return empty, mask[empty]
-    box = tuple(slice(max(0, part.start - _BAND), part.stop + _BAND) for part in found[0])
-    inside = mask[box]
-    grown = ndimage.binary_dilation(inside, iterations=_BAND)
-    return box, grown & ~ndimage.binary_erosion(inside, iterations=_BAND)
 
 
 def noisy_rates(truth: Tensor, level: str, kept: Path) -> np.ndarray:

@@ -72,6 +72,33 @@ def hausdorff95(segment: Mask, reference: Mask, zooms: npt.NDArray[np.float64]) 
     return float(np.percentile(np.concatenate((to_a, to_b)), 95))
 
 
+def boundary_band(mask: Mask, reach: int) -> tuple[tuple[slice, ...], Mask]:
+    """Voxels within `reach` of a mask's boundary, on both sides.
+
+    Parameters
+    ----------
+    mask : (X, Y, Z) bool array
+    reach : int
+        Voxels.
+
+    Returns
+    -------
+    box : tuple of 3 slice
+        Empty if the mask is.
+    band : bool array
+        Of the box's shape.
+    """
+    found = ndimage.find_objects(mask.astype(np.uint8))
+    if not found:
+        empty = (slice(0, 0),) * mask.ndim
+        return empty, mask[empty]
+    box = tuple(slice(max(0, part.start - reach), part.stop + reach) for part in found[0])
+    inside = mask[box]
+    grown = ndimage.binary_dilation(inside, iterations=reach)
+    # beyond the image the structure goes on: its cut side is no boundary
+    return box, grown & ~ndimage.binary_erosion(inside, iterations=reach, border_value=1)
+
+
 def _surface(mask: Mask) -> Mask:
     padded = np.pad(mask, 1)
     return np.asarray((padded & ~ndimage.binary_erosion(padded))[1:-1, 1:-1, 1:-1])
