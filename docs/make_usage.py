@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from hetseg_bids.cli import evaluate, run, train
+from hetseg_bids.cli import evaluate, export, run, train
 
 PAGE = Path(__file__).with_name("usage.md")
-_COMMANDS = (run.build_parser, train.build_parser, evaluate.build_parser)
+_COMMANDS = (run.build_parser, train.build_parser, evaluate.build_parser, export.build_parser)
 
 
 def page() -> str:

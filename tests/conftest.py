@@ -60,6 +60,7 @@ def run_cli(command: str, *arguments: object) -> Finished:
         "hetseg": "hetseg_bids.cli.run",
         "hetseg-train": "hetseg_bids.cli.train",
         "hetseg-evaluate": "hetseg_bids.cli.evaluate",
+        "hetseg-export": "hetseg_bids.cli.export",
     }[command]
     done = subprocess.run(
         [sys.executable, "-m", module, *map(str, arguments)],

@@ -98,6 +98,18 @@ def test_the_image_example_runs_on_real_outputs(out, phantom, monkeypatch):
     np.testing.assert_array_equal(np.asarray(names["sure"].dataobj) > 0, expected)
 
 
+def test_the_other_tools_example_runs_on_real_outputs(out, phantom, monkeypatch, capsys):
+    mpl.use("Agg")
+    monkeypatch.chdir(out.parent)
+    nib.save(phantom, "T1w.nii.gz")
+    (block,) = re.findall(r"```python\n(.*?)```", (DOCS / "interoperability.md").read_text(), re.S)
+    exec(block, {})  # noqa: S102 - our own page
+    assert Path("qc.png").stat().st_size > 10_000
+    morph = pd.read_csv(next(out.rglob("sub-01*_morph.tsv")), sep="\t").set_index("name")
+    printed = float(capsys.readouterr().out.split()[-2])
+    assert printed == pytest.approx(morph.loc["left_thalamus", "volume_mm3"] / 1000, abs=0.01)
+
+
 def test_pybids_finds_the_derivatives(out):
     layout = BIDSLayout(out.parent / "bids", derivatives=out, validate=False)
     found = layout.get(scope="derivatives", suffix="dseg", extension=".nii.gz", subject="02")

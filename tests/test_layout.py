@@ -11,7 +11,7 @@ ROOT = Path(hetseg_bids.__file__).parent
 # each line may use the lines below it and its own, never one above
 LAYERS = (
     ("cli",),
-    ("app", "api", "demo", "training.session"),
+    ("app", "api", "demo", "freesurfer", "training.session"),
     ("execution", "group"),
     ("workflow",),
     ("reports", "evaluation", "training"),
