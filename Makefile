@@ -12,12 +12,13 @@ TORCH ?= cpu
 CONTAINERS ?= containers
 DATA ?= data
 MAPS ?= synthseg_maps
+T1W ?= demo/bids/sub-mni152/anat/sub-mni152_T1w.nii.gz
 MODEL ?= label-flip
 RESULTS ?= accuracy
 AUDIT := .audit
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' hetseg_bids/__init__.py)
 
-.PHONY: demo test test-fast container-test faults docs mutants accuracy sbom audit image lint type check install constraints clean
+.PHONY: demo test test-fast container-test faults docs mutants accuracy bench sbom audit image lint type check install constraints clean
 
 demo: $(STAMP)
 	$(BIN)/hetseg demo $(DEMO_OUT)
@@ -54,6 +55,10 @@ accuracy: $(STAMP)
 	$(BIN)/python benchmarks/calibration.py $(DATA) $(RESULTS)/calibration --model $(MODEL)
 	$(BIN)/python benchmarks/robustness.py $(DATA) $(RESULTS)/robustness --model $(MODEL)
 	$(BIN)/python benchmarks/intervals.py $(MAPS) $(RESULTS)/intervals --model $(MODEL)
+
+# where the time of a scan goes; for an idle machine
+bench: $(STAMP)
+	$(BIN)/python benchmarks/speed.py $(T1W) $(RESULTS)/speed --model $(MODEL)
 
 # what is in the environment, as CycloneDX; known weaknesses need PyPI's advisories
 sbom: $(STAMP) $(AUDIT)/.installed

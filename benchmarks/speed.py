@@ -1,0 +1,251 @@
+"""Where the time of a scan goes, and what share of the machine the network uses.
+
+    python benchmarks/speed.py T1W OUT [--model NAME] [--device auto] [--threads N] [--repeats 3]
+
+Runs every step of a participant run by itself: wall time, CPU time and peak memory, median over
+the repeats with their range; for the network also multiply-adds and the share of the matrix
+product rate that this machine reaches in the same number format. Then times whole runs of the
+command line. Writes OUT/speed.tsv and OUT/speed.md. For an idle machine only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from accuracy import write_dataset
+from torch import Tensor, nn
+
+from hetseg_bids.config import Settings
+from hetseg_bids.derivatives import OutputPaths, Provenance, write_images, write_sidecars
+from hetseg_bids.derivatives import write_tables as write_derivative_tables
+from hetseg_bids.devices import computes_bf16, device_name, resolve_device, set_threads
+from hetseg_bids.evaluation.compare import write_table
+from hetseg_bids.images import Grid
+from hetseg_bids.inference import Logits, add_view, brain_box
+from hetseg_bids.models import Model, load_model
+from hetseg_bids.morphometry import measure
+from hetseg_bids.planes import PLANES
+from hetseg_bids.preprocessing import brain_extraction as strip
+from hetseg_bids.preprocessing.conform import resample, working_grid
+from hetseg_bids.preprocessing.headers import read_t1w
+from hetseg_bids.preprocessing.normalisation import standardise
+from hetseg_bids.reports.participant import write_report
+from hetseg_bids.segmentation import segment
+from hetseg_bids.structures import N_STRUCTURES, N_TASKS
+
+_SIZE = 2048  # of the matrices whose product is the machine's measure
+_SECONDS = 1.0
+
+
+@dataclass
+class Clock:
+    """Rows of (step, wall s, CPU s, peak MiB)."""
+
+    rows: list[dict[str, object]] = field(default_factory=list)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Measure a block."""
+        Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+        wall, cpu = time.perf_counter(), time.process_time()
+        yield
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        row = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
+        self.rows.append({"step": name, **row, "peak_mib": peak_mib()})
+
+
+def peak_mib() -> float:
+    """Largest resident set since the counter was last cleared."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("t1w", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--model", default="label-flip")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--repeats", type=int, default=3)
+    args = parser.parse_args()
+    set_threads(args.threads)
+    device = resolve_device(args.device)
+    clock = Clock()
+    with clock.step("load the model"):
+        model = load_model(args.model, device)
+    for _ in range(args.repeats):
+        one_scan(args.t1w, args.out / "scan", model, clock)
+    steps = summarise(pd.DataFrame(clock.rows))
+    network = steps.loc[[f"network, {name}" for name in PLANES], "wall_s"].sum()
+    work = 2 * multiply_adds(model, args.t1w)
+    machine = matmul_rate(device)
+    lines = [
+        f"{device_name(device)}, {os.cpu_count()} logical processors, torch {torch.__version__}, "
+        f"{'bfloat16' if computes_bf16(device) else 'float32'}; {args.t1w.name}, "
+        f"{args.repeats} repeats",
+        "",
+        *table_lines(steps),
+        "",
+        f"Network, three views: {network:.1f} s, {work / 2e12:.2f} T multiply-adds, "
+        f"{work / network / 1e9:.0f} GFLOP/s, {work / network / machine:.0%} of the "
+        f"{machine / 1e9:.0f} GFLOP/s of a matrix product of {_SIZE} x {_SIZE}",
+        *(f"{name}: {value}" for name, value in whole_runs(args).items()),
+    ]
+    write_table(steps.reset_index(), args.out / "speed.tsv")
+    (args.out / "speed.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n".join(lines))
+
+
+def one_scan(t1w: Path, folder: Path, model: Model, clock: Clock) -> None:
+    """Every step of `workflow._make`, by itself."""
+    with clock.step("read"):
+        scan = read_t1w(t1w)
+    native = Grid(scan.data.shape, scan.affine)
+    working = working_grid(native)
+    with clock.step("conform"):
+        image = resample(torch.from_numpy(scan.data)[None], native, working)[0]
+    with clock.step("brain extraction"):
+        stripped = strip.is_stripped(image.numpy())
+        mask = strip.foreground(image.numpy()) if stripped else strip.extract_brain(image.numpy())
+    with clock.step("standardise"):
+        scores = standardise(image, torch.from_numpy(mask))
+    logits = views(model, scores, torch.from_numpy(mask), clock)
+    with clock.step("resample, label"):
+        result = segment(logits, working, native)
+    with clock.step("volumes"):
+        table = measure(result)
+    paths = OutputPaths(folder / "anat", "sub-speed", "", folder / "sub-speed.html")
+    method = "skip" if stripped else "deepbet"
+    facts = ("", "", None, model.plan.name, "", Settings(), method, float(mask.sum()), ())
+    with clock.step("write"):
+        inside = resample(torch.from_numpy(mask).float()[None], working, native)[0] > 0.5
+        write_images(paths, result, inside.numpy().astype(np.uint8))
+        write_derivative_tables(paths, table)
+        write_sidecars(paths, Provenance(*facts), flip=result.flip is not None)
+    with clock.step("report"):
+        write_report(paths, t1w)
+
+
+def views(model: Model, scores: Tensor, mask: Tensor, clock: Clock) -> Logits:
+    """The three views one by one, as `inference.predict` does them."""
+    box = brain_box(mask)
+    label = np.arange(N_STRUCTURES)
+    keep = np.concatenate((label, label + N_TASKS)) if model.plan.heteroscedastic else label
+    total = torch.zeros(len(keep), *scores[box].shape)
+    for name, plane in PLANES.items():
+        with clock.step(f"network, {name}"):
+            view = add_view(
+                model.network, scores[box], plane, model.plan.patch, torch.from_numpy(keep), total
+            )
+            for _ in view:
+                pass
+    with clock.step("fusion"):
+        total /= len(PLANES)
+    second = total[N_STRUCTURES:] if model.plan.heteroscedastic else None
+    return Logits(total[:N_STRUCTURES], second, model.plan.system, box)
+
+
+def multiply_adds(model: Model, t1w: Path) -> float:
+    """Of all convolutions over the three views of a scan."""
+    scan = read_t1w(t1w)
+    native = Grid(scan.data.shape, scan.affine)
+    working = working_grid(native)
+    image = resample(torch.from_numpy(scan.data)[None], native, working)[0]
+    stripped = strip.is_stripped(image.numpy())
+    mask = strip.foreground(image.numpy()) if stripped else strip.extract_brain(image.numpy())
+    total = 0.0
+
+    def count(module: nn.Module, _: object, output: Tensor) -> None:
+        nonlocal total
+        total += output.numel() * module.weight[0].numel()
+
+    convolutions = [m for m in model.network.modules() if isinstance(m, nn.Conv2d | nn.Conv3d)]
+    hooks = [module.register_forward_hook(count) for module in convolutions]
+    scores = standardise(image, torch.from_numpy(mask))
+    views(model, scores, torch.from_numpy(mask), Clock())
+    for hook in hooks:
+        hook.remove()
+    return total
+
+
+def matmul_rate(device: torch.device) -> float:
+    """Floating point operations a second of a large matrix product in the network's format."""
+    kind = torch.bfloat16 if computes_bf16(device) else torch.float32
+    a, b = (torch.randn(_SIZE, _SIZE, device=device).to(kind) for _ in range(2))
+    best, until = np.inf, time.perf_counter() + _SECONDS
+    while time.perf_counter() < until:
+        start = time.perf_counter()
+        a @ b
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - start)
+    return 2 * _SIZE**3 / best
+
+
+def summarise(rows: pd.DataFrame) -> pd.DataFrame:
+    """Median, range and peak of each step, in order."""
+    groups = rows.groupby("step", sort=False)
+    table = groups[["wall_s", "cpu_s"]].median()
+    wall = groups["wall_s"]
+    return table.assign(low_s=wall.min(), high_s=wall.max(), peak_mib=groups["peak_mib"].max())
+
+
+def table_lines(steps: pd.DataFrame) -> list[str]:
+    """The steps as Markdown."""
+    lines = ["| step | wall, s (range) | CPU, s | peak, MiB |", "|---|---|---|---|"]
+    for name, row in steps.iterrows():
+        wall = f"{row['wall_s']:.2f} ({row['low_s']:.2f}-{row['high_s']:.2f})"
+        lines.append(f"| {name} | {wall} | {row['cpu_s']:.2f} | {row['peak_mib']:.0f} |")
+    return lines
+
+
+def whole_runs(args: argparse.Namespace) -> dict[str, str]:
+    """The command line from start to end, its start-up, and its memory."""
+    scan = args.t1w.resolve()
+    link = args.out / "sub-speed_T1w.nii.gz"
+    link.unlink(missing_ok=True)
+    link.symlink_to(scan)
+    bids = write_dataset([link], args.out / "bids")
+    command = [sys.executable, "-m", "hetseg_bids.cli.run", str(bids), str(args.out / "run")]
+    command += ["participant", "--model", args.model, "--device", args.device]
+    totals, without = [], []
+    for _ in range(args.repeats):
+        shutil.rmtree(args.out / "run", ignore_errors=True)
+        start = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        totals.append(time.perf_counter() - start)
+        record = next((args.out / "run" / "logs").glob("*_run.json"))
+        without.append(float(json.loads(record.read_text())["Run time without the report"][:-2]))
+    start = time.perf_counter()
+    imports = "import hetseg_bids.workflow, hetseg_bids.app"
+    subprocess.run([sys.executable, "-c", imports], check=True)
+    memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    return {
+        "Whole run with start and report": f"{np.median(totals):.1f} s "
+        f"({min(totals):.1f}-{max(totals):.1f})",
+        "Scan without report": f"{np.median(without):.1f} s",
+        "Imports": f"{time.perf_counter() - start:.1f} s",
+        "Peak memory of the whole run": f"{memory:.0f} MiB",
+    }
+
+
+if __name__ == "__main__":
+    main()
