@@ -169,7 +169,9 @@ def save_scaled(
     path: Path, result: Segmentation, values: npt.NDArray[np.float32], highest: float
 ) -> None:
     """Write (28, x, y, z) probabilities as a 4-D uint8 image scaled to 0..`highest`."""
-    levels = np.rint(values * (_LEVELS / highest)).clip(0, _LEVELS).astype(np.uint8)
+    levels = np.empty(values.shape, np.uint8)
+    for level, value in zip(levels, values, strict=True):  # one at a time needs little memory
+        level[:] = np.rint(value * (_LEVELS / highest)).clip(0, _LEVELS)
     data = np.moveaxis(result.full(levels), 0, -1)
     image = _scanner_image(data, result.grid.affine)
     image.header.set_slope_inter(highest / _LEVELS, 0)

@@ -47,8 +47,14 @@ class Grid:
         return self.shape == other.shape and np.allclose(self.affine, other.affine, atol=1e-2)
 
 
-def open_image(path: Path) -> nib.Nifti1Image:
+def open_image(path: Path, *, keep_open: bool = False) -> nib.Nifti1Image:
     """Open a NIfTI file without reading its voxels.
+
+    Parameters
+    ----------
+    path : Path
+    keep_open : bool
+        Keep the file open, so that volumes read in order are decompressed once.
 
     Raises
     ------
@@ -57,7 +63,7 @@ def open_image(path: Path) -> nib.Nifti1Image:
     """
     _check_file(path)
     try:
-        image = nib.load(path)
+        image = nib.load(path, keep_file_open=keep_open)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, ValueError) as error:
@@ -124,7 +130,7 @@ def read_largest(path: Path) -> npt.NDArray[np.float32]:
     InputError
         If it can't be read or isn't 4-D.
     """
-    image = open_image(path)
+    image = open_image(path, keep_open=True)
     if len(image.shape) != 4:
         raise InputError(f"{path}: shape {image.shape}, a 4-D image expected")
     largest = np.full(image.shape[:3], -np.inf, np.float32)

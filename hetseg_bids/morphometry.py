@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-import torch
 
 from hetseg_bids.segmentation import Segmentation
 from hetseg_bids.structures import STRUCTURES
@@ -46,7 +45,7 @@ def measure(result: Segmentation) -> pd.DataFrame:
 
 
 def _error_bars(inside: np.ndarray, q: np.ndarray, voxel: float) -> dict[str, float]:
-    u = summarise(torch.from_numpy(inside), torch.from_numpy(q))
+    u = summarise(inside, q)
     # the noise model's correlation length is in mm, hence in 1 mm3 voxels
     sd = u.size_sd * voxel**0.5
     return {

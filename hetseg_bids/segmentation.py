@@ -16,6 +16,7 @@ from hetseg_bids.structures import N_STRUCTURES, STRUCTURES
 from hetseg_bids.uncertainty import flip_map
 
 _OUTSIDE_LOGIT = -20.0
+_SLAB_VALUES = 1 << 20  # 4 MiB a temporary: fits the cache, and the allocator keeps it
 
 
 @dataclass(frozen=True)
@@ -67,13 +68,21 @@ def segment(
     box_grid = sub_grid(working, logits.box)
     target_box = covering_box(box_grid, output)
     target = sub_grid(output, target_box)
-    label = resample(logits.label, box_grid, target, outside=_OUTSIDE_LOGIT)
-    flip = None
-    if logits.second is not None:
-        second = resample(logits.second, box_grid, target, outside=_OUTSIDE_LOGIT)
-        flip = flip_map(logits.system, label, second).numpy()
-    dseg = decide(label).numpy()
-    p = torch.sigmoid(label).numpy() if probability else None
+    dseg = np.empty(target.shape, np.uint8)
+    maps = (N_STRUCTURES, *target.shape)
+    flip = None if logits.second is None else np.empty(maps, np.float32)
+    p = np.empty(maps, np.float32) if probability else None
+    planes = max(1, _SLAB_VALUES // (N_STRUCTURES * target.shape[1] * target.shape[2]))
+    for start in range(0, target.shape[0], planes):
+        slab = slice(start, min(start + planes, target.shape[0]))
+        part = sub_grid(target, (slab, slice(0, target.shape[1]), slice(0, target.shape[2])))
+        label = resample(logits.label, box_grid, part, outside=_OUTSIDE_LOGIT)
+        dseg[slab] = decide(label).numpy()
+        if p is not None:
+            p[:, slab] = torch.sigmoid(label).numpy()
+        if flip is not None and logits.second is not None:
+            second = resample(logits.second, box_grid, part, outside=_OUTSIDE_LOGIT)
+            flip[:, slab] = flip_map(logits.system, label, second).numpy()
     return Segmentation(output, target_box, dseg, flip, p)
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -97,14 +99,14 @@ def flip_probability(flip_logits: Tensor) -> Tensor:
     return torch.where(s > _SMALLEST, slope_kept / (slope_kept - slope_flipped), 0)
 
 
-def summarise(segment: Tensor, q: Tensor) -> StructureUncertainty:
+def summarise(segment: npt.NDArray[np.bool_], q: npt.NDArray[np.float32]) -> StructureUncertainty:
     """Uncertainty of one structure.
 
     Parameters
     ----------
-    segment : bool tensor
+    segment : bool array
         Voxels labelled as the structure.
-    q : float tensor, same shape
+    q : float array, same shape
         Probability that the reference disagrees there.
 
     Notes
@@ -113,14 +115,14 @@ def summarise(segment: Tensor, q: Tensor) -> StructureUncertainty:
     and ``sum_notS q`` voxels beyond it; expected Dice is the ratio of expectations
     ``2 sum_S (1 - q) / (|S| + sum_S (1 - q) + sum_notS q)``.
     """
-    size = float(segment.sum())
-    inside = q[segment].double()
-    flips_inside = float(inside.sum())
-    flips_all = float(q.double().sum())
+    # numpy: torch's sums depend on the number of threads
+    size = float(np.count_nonzero(segment))
+    flips_inside = float(q[segment].sum(dtype=np.float64))
+    flips_all = float(q.sum(dtype=np.float64))
     agreed = size - flips_inside
     missed = flips_all - flips_inside
     reference = agreed + missed
-    variance = float((q.double() * (1 - q.double())).sum()) * _CORRELATED_VOXELS
+    variance = (flips_all - float((q * q).sum(dtype=np.float64))) * _CORRELATED_VOXELS
     return StructureUncertainty(
         size=size,
         mean_q=flips_inside / size if size else float("nan"),

@@ -52,7 +52,7 @@ def test_expected_dice_and_size_match_simulated_references():
     segment = np.zeros((20, 20, 20), bool)
     segment[5:15, 5:15, 5:15] = True
     q = np.where(segment, 0.1, 0.02)
-    summary = summarise(torch.from_numpy(segment), torch.from_numpy(q))
+    summary = summarise(segment, q)
     references = [segment ^ (generator.random(q.shape) < q) for _ in range(200)]
     dice = np.mean([2 * (segment & r).sum() / (segment.sum() + r.sum()) for r in references])
     assert summary.expected_dice == pytest.approx(dice, abs=0.005)
@@ -61,15 +61,15 @@ def test_expected_dice_and_size_match_simulated_references():
 
 
 def test_an_empty_structure_has_no_mean():
-    summary = summarise(torch.zeros(3, 3, 3, dtype=torch.bool), torch.zeros(3, 3, 3))
+    summary = summarise(np.zeros((3, 3, 3), bool), np.zeros((3, 3, 3)))
     assert np.isnan(summary.mean_q)
     assert np.isnan(summary.expected_dice)
 
 
 def test_the_error_of_a_size_is_that_of_correlated_flips():
-    segment = torch.zeros(4, 4, 4, dtype=torch.bool)
+    segment = np.zeros((4, 4, 4), bool)
     segment[:2] = True
-    q = torch.full((4, 4, 4), 0.2)
+    q = np.full((4, 4, 4), 0.2)
     summary = summarise(segment, q)
     assert summary.size == 32
     assert summary.size_sd == pytest.approx((64 * 0.2 * 0.8 * 50) ** 0.5)
@@ -78,9 +78,9 @@ def test_the_error_of_a_size_is_that_of_correlated_flips():
 
 
 def test_one_missed_voxel_makes_an_empty_structure_wrong():
-    q = torch.zeros(3, 3, 3)
+    q = np.zeros((3, 3, 3))
     q[0, 0, 0] = 0.4
-    summary = summarise(torch.zeros(3, 3, 3, dtype=torch.bool), q)
+    summary = summarise(np.zeros((3, 3, 3), bool), q)
     assert summary.expected_dice == 0
     assert summary.expected_size == pytest.approx(0.4)
 

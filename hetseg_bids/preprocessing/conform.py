@@ -52,11 +52,16 @@ def resample(volumes: Tensor, source: Grid, target: Grid, *, outside: float = 0.
     if reordered is not None:
         return reordered
     out = torch.empty((len(volumes), *target.shape), dtype=torch.float32)
+    everywhere = torch.ones(()).expand(1, 1, *source.shape)
     for start in range(0, target.shape[0], _SLAB):
         stop = min(start + _SLAB, target.shape[0])
         grid = _sampling_grid(mapping, source.shape, target.shape, start, stop)
-        part = functional.grid_sample((volumes.float() - outside)[None], grid, align_corners=True)
-        out[:, start:stop] = part[0] + outside
+        part = functional.grid_sample(volumes.float()[None], grid, align_corners=True)[0]
+        if outside:
+            # grid_sample continues with zeros: the rest of each voxel is `outside`
+            inside = functional.grid_sample(everywhere, grid, align_corners=True)[0]
+            part += outside * (1 - inside)
+        out[:, start:stop] = part
     return out
 
 
