@@ -35,7 +35,7 @@ from hetseg_bids.derivatives import write_tables as write_derivative_tables
 from hetseg_bids.devices import computes_bf16, device_name, resolve_device, set_threads
 from hetseg_bids.evaluation.compare import write_table
 from hetseg_bids.images import Grid
-from hetseg_bids.inference import Logits, add_view, brain_box
+from hetseg_bids.inference import Logits, add_view, brain_box, empty_logits, kept_outputs
 from hetseg_bids.models import Model, load_model
 from hetseg_bids.morphometry import measure
 from hetseg_bids.planes import PLANES
@@ -45,7 +45,7 @@ from hetseg_bids.preprocessing.headers import read_t1w
 from hetseg_bids.preprocessing.normalisation import standardise
 from hetseg_bids.reports.participant import write_report
 from hetseg_bids.segmentation import segment
-from hetseg_bids.structures import N_STRUCTURES, N_TASKS
+from hetseg_bids.structures import N_STRUCTURES
 
 _SIZE = 2048  # of the matrices whose product is the machine's measure
 _SECONDS = 1.0
@@ -147,14 +147,11 @@ def one_scan(t1w: Path, folder: Path, model: Model, clock: Clock) -> None:
 def views(model: Model, scores: Tensor, mask: Tensor, clock: Clock) -> Logits:
     """The three views one by one, as `inference.predict` does them."""
     box = brain_box(mask)
-    label = np.arange(N_STRUCTURES)
-    keep = np.concatenate((label, label + N_TASKS)) if model.plan.heteroscedastic else label
-    total = torch.zeros(len(keep), *scores[box].shape)
+    keep = kept_outputs(model.plan.heteroscedastic)
+    total = empty_logits(len(keep) * N_STRUCTURES, scores[box].shape)
     for name, plane in PLANES.items():
         with clock.step(f"network, {name}"):
-            view = add_view(
-                model.network, scores[box], plane, model.plan.patch, torch.from_numpy(keep), total
-            )
+            view = add_view(model.network, scores[box], plane, model.plan.patch, keep, total)
             for _ in view:
                 pass
     with clock.step("fusion"):

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -75,8 +74,8 @@ def predict(
     """
     box = brain_box(mask)
     cropped = image[box]
-    keep = _kept_outputs(model)
-    total = torch.zeros(len(keep), *cropped.shape)
+    keep = kept_outputs(model.plan.heteroscedastic)
+    total = empty_logits(sum(part.stop - part.start for part in keep), cropped.shape)
     slices = sum(cropped.shape[PLANES[name].axes[0]] for name in views)
     for name in views:
         view = add_view(model.network, cropped, PLANES[name], model.plan.patch, keep, total)
@@ -104,7 +103,7 @@ def add_view(
     image: Tensor,
     plane: Plane,
     patch: tuple[int, int],
-    keep: Tensor,
+    keep: Sequence[slice],
     total: Tensor,
     wanted: Tensor | None = None,
 ) -> Iterator[int]:
@@ -118,9 +117,10 @@ def add_view(
     plane : Plane
     patch : tuple of 2 int
         Rows and columns of the training stacks.
-    keep : (C,) int tensor
-        Output channels to keep.
+    keep : sequence of slice
+        Output channels to keep, C in all.
     total : (C, x, y, z) float32 tensor
+        As `empty_logits` makes it.
     wanted : (slices of the plane,) bool tensor, optional
         Passes without a wanted slice are left out.
     """
@@ -138,8 +138,12 @@ def add_view(
         block = stack[start : stop + 2 * _REACH].to(device)
         with torch.inference_mode(), autocast(device):
             output = network.forward_block(block)
-        logits = output[:, keep, window[0], window[1]].float().cpu()
-        into[:, start:stop] += logits.transpose(0, 1)
+        logits = output[:, :, window[0], window[1]].cpu().transpose(0, 1)
+        first = 0
+        for part in keep:
+            last = first + part.stop - part.start
+            into[first:last, start:stop] += logits[part]
+            first = last
         yield stop - start
 
 
@@ -162,8 +166,15 @@ def _padded_stack(
     return out, (rows, columns)
 
 
-def _kept_outputs(model: Model) -> Tensor:
+def kept_outputs(heteroscedastic: bool) -> tuple[slice, ...]:
     """Output channels of the 28 structures: auxiliary tasks only help training."""
-    label = np.arange(N_STRUCTURES)
-    kept = np.concatenate((label, label + N_TASKS)) if model.plan.heteroscedastic else label
-    return torch.from_numpy(kept)
+    label = slice(0, N_STRUCTURES)
+    return (label, slice(N_TASKS, N_TASKS + N_STRUCTURES)) if heteroscedastic else (label,)
+
+
+def empty_logits(channels: int, shape: Sequence[int]) -> Tensor:
+    """Zeros of shape (channels, x, y, z), a voxel's channels side by side in memory.
+
+    So all three planes, whose logits come in that order, write whole cache lines.
+    """
+    return torch.zeros(*shape, channels).permute(3, 0, 1, 2)

@@ -40,6 +40,16 @@ def test_upsampling_is_bilinear():
     x = torch.randn(2, 3, 6, 10)
     expected = torch.nn.functional.interpolate(x, scale_factor=2.0, mode="bilinear")
     torch.testing.assert_close(upsample_twice(x), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(upsample_twice(x), expected)
+
+
+def test_logits_are_the_same_with_and_without_gradients(network):
+    # training and inference take different kernels
+    stacks = torch.randn(2, 1, 7, 32, 24)
+    with torch.no_grad():
+        quick = network(stacks)
+    torch.testing.assert_close(quick, network(stacks).detach(), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow

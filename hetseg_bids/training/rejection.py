@@ -19,7 +19,7 @@ from torch import Tensor
 
 from hetseg_bids.files import atomic_path
 from hetseg_bids.images import open_image
-from hetseg_bids.inference import add_view, brain_box
+from hetseg_bids.inference import add_view, brain_box, empty_logits
 from hetseg_bids.network import HetsegNet
 from hetseg_bids.planes import PLANES
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
@@ -116,9 +116,9 @@ def contradictions(
     for plane in PLANES.values():
         # what one view clears needs no second opinion
         open_cases = (largest < limit).any(dim=0).permute(*plane.axes).flatten(1).any(dim=1)
-        output = torch.zeros(2 * N_TASKS, *image.shape)
-        every = torch.arange(2 * N_TASKS)
-        for _ in add_view(network, image, plane, patch, every, output, open_cases):
+        output = empty_logits(2 * N_TASKS, image.shape)
+        every = slice(0, 2 * N_TASKS)
+        for _ in add_view(network, image, plane, patch, (every,), output, open_cases):
             pass
         for task in range(N_TASKS):
             denies = (output[task] > 0) != membership[task][labels.int()]
