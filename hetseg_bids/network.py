@@ -56,16 +56,24 @@ class _InstanceNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        mean, deviation = self._statistics(x)
+        scale = self.weight.view(1, -1, 1, 1) * deviation
+        shift = self.bias.view(1, -1, 1, 1) - mean * scale
+        return torch.addcmul(shift.to(x.dtype), x, scale.to(x.dtype))
+
+
+    def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and 1 / standard deviation in float32: bf16 has too few digits for 30,000 pixels."""
         if not torch.is_grad_enabled():
-            # the same in one kernel, five times faster; inductor fuses what is below better
-            return functional.group_norm(x, x.shape[1], self.weight, self.bias, self.eps)
-        # statistics in float32: bf16 has too few digits for a mean over 30,000 pixels
+            # one kernel, four times faster in all; what it normalises itself depends on the
+            # number of threads, in the last digit of bf16, so only its statistics are used
+            n, c, h, w = x.shape
+            found = torch.native_group_norm(x, self.weight, self.bias, n, c, h * w, c, self.eps)
+            return found[1].view(n, c, 1, 1), found[2].view(n, c, 1, 1)
         mean = x.mean(dim=(2, 3), keepdim=True, dtype=torch.float32)
         square = (x * x).mean(dim=(2, 3), keepdim=True, dtype=torch.float32)
         var = (square - mean * mean).clamp_min(0)
-        scale = self.weight.view(1, -1, 1, 1) * torch.rsqrt(var + self.eps)
-        shift = self.bias.view(1, -1, 1, 1) - mean * scale
-        return torch.addcmul(shift.to(x.dtype), x, scale.to(x.dtype))
+        return mean, torch.rsqrt(var + self.eps)
 
 
 def _conv_block(inp: int, out: int, *, stride: int = 1, kernel: int = 3) -> nn.Sequential:
