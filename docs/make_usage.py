@@ -1,18 +1,39 @@
-"""Write docs/usage.md from the parsers: ``python docs/make_usage.py``."""
+"""Write docs/usage.md and docs/api.md from parsers and code: ``python docs/make_usage.py``."""
 
 from __future__ import annotations
 
 import argparse
+import inspect
 from pathlib import Path
 
+import hetseg_bids
 from hetseg_bids.cli import evaluate, export, run, train
 
-PAGE = Path(__file__).with_name("usage.md")
+FOLDER = Path(__file__).parent
 _COMMANDS = (run.build_parser, train.build_parser, evaluate.build_parser, export.build_parser)
 
 
-def page() -> str:
-    """The whole page."""
+def pages() -> dict[Path, str]:
+    """Every page that is made from code."""
+    return {FOLDER / "usage.md": usage(), FOLDER / "api.md": api()}
+
+
+def api() -> str:
+    """What can be imported from `hetseg_bids`."""
+    parts = [
+        "# API",
+        "All else may change. Made from the code by `docs/make_usage.py`.",
+    ]
+    for name in hetseg_bids.__all__:
+        item = getattr(hetseg_bids, name)
+        if inspect.isclass(item) or inspect.isfunction(item):
+            call = str(inspect.signature(item)).replace("'", "") if inspect.isfunction(item) else ""
+            parts.append(f"## {name}\n\n```\n{name}{call}\n\n{inspect.getdoc(item)}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+def usage() -> str:
+    """The page of the command lines."""
     parts = ["# Usage", "Made from the command lines' parsers by `docs/make_usage.py`."]
     for build in _COMMANDS:
         parser = build()
@@ -47,4 +68,5 @@ def _escape(text: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    for path, text in pages().items():
+        path.write_text(text, encoding="utf-8")

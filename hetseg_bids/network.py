@@ -61,7 +61,6 @@ class _InstanceNorm(nn.Module):
         shift = self.bias.view(1, -1, 1, 1) - mean * scale
         return torch.addcmul(shift.to(x.dtype), x, scale.to(x.dtype))
 
-
     def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and 1 / standard deviation in float32: bf16 has too few digits for 30,000 pixels."""
         if not torch.is_grad_enabled():
