@@ -7,6 +7,7 @@ import torch
 from conftest import centred_affine, reorient
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from hetseg_bids.images import Grid, grid_of
 from hetseg_bids.preprocessing.conform import nearest, resample, working_grid
@@ -82,3 +83,27 @@ def test_nearest_keeps_label_values():
     moved = nearest(labels, native, working_grid(native))
     assert set(np.unique(moved)) == {0, 255}
     assert moved.sum() == pytest.approx(8 * labels.sum(), rel=0.2)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    zooms=st.tuples(*[st.floats(0.4, 3)] * 3),
+    shift=st.tuples(*[st.floats(-4, 4)] * 3),
+    code=st.sampled_from(ORIENTATIONS),
+    angle=st.sampled_from((0.0, 0.0, 0.2)),  # axis by axis, or point by point
+)
+def test_resampling_is_trilinear_towards_the_value_beyond(zooms, shift, code, angle):
+    source, shape = Grid((9, 8, 7), np.eye(4)), (6, 7, 8)
+    head = nib.Nifti1Image(np.zeros(shape), centred_affine(shape))
+    affine = np.array(reorient(head, code).affine)
+    turn = nib.eulerangles.euler2mat(angle, angle, -angle)
+    affine[:3, :3] = turn @ np.diag(zooms) @ affine[:3, :3]
+    affine[:3, 3] += np.array(shift) + 4
+    volumes = torch.randn(3, *source.shape, generator=torch.Generator().manual_seed(1))
+    found = resample(volumes, source, Grid(shape, affine), outside=-5)
+    places = np.moveaxis(np.indices(shape), 0, -1) @ affine[:3, :3].T + affine[:3, 3]
+    for volume, ours in zip(volumes, found, strict=True):
+        expected = ndimage.map_coordinates(
+            volume.numpy(), np.moveaxis(places, -1, 0), order=1, mode="grid-constant", cval=-5
+        )
+        np.testing.assert_allclose(ours, expected, atol=1e-4)

@@ -51,6 +51,9 @@ def resample(volumes: Tensor, source: Grid, target: Grid, *, outside: float = 0.
     reordered = _reordered(volumes, mapping, target.shape)
     if reordered is not None:
         return reordered
+    order = _followed_axes(mapping, target.shape)
+    if order is not None:
+        return _interpolate_axes(volumes, mapping, order, target.shape, outside)
     out = torch.empty((len(volumes), *target.shape), dtype=torch.float32)
     everywhere = torch.ones(()).expand(1, 1, *source.shape)
     for start in range(0, target.shape[0], _SLAB):
@@ -70,6 +73,54 @@ def nearest(labels: npt.NDArray[np.uint8], source: Grid, target: Grid) -> npt.ND
     mapping = np.linalg.inv(source.affine) @ target.affine
     moved = ndimage.affine_transform(labels, mapping, output_shape=target.shape, order=0)
     return np.asarray(moved, dtype=np.uint8)
+
+
+def _followed_axes(
+    mapping: npt.NDArray[np.float64], shape: tuple[int, ...]
+) -> tuple[int, ...] | None:
+    """The source axis that each target axis follows, None if one is oblique."""
+    linear = np.abs(mapping[:3, :3])
+    order = tuple(int(axis) for axis in linear.argmax(axis=0))
+    rest = linear.copy()
+    rest[order, range(3)] = 0
+    if sorted(order) != [0, 1, 2] or (rest * np.array(shape)).max() >= _SAME_GRID_TOLERANCE:
+        return None
+    return order
+
+
+def _interpolate_axes(
+    volumes: Tensor,
+    mapping: npt.NDArray[np.float64],
+    order: tuple[int, ...],
+    shape: tuple[int, ...],
+    outside: float,
+) -> Tensor:
+    """Trilinear interpolation axis by axis, many times faster than point by point."""
+    # (x, y, z, C): logits lie so in memory
+    out = volumes.float().permute(*(1 + axis for axis in order), 0)
+    for j, axis in enumerate(order):
+        places = mapping[axis, 3] + mapping[axis, j] * np.arange(shape[j])
+        out = _interpolate_axis(out, j, places, outside)
+    return out.permute(3, 0, 1, 2)
+
+
+def _interpolate_axis(
+    volume: Tensor, axis: int, places: npt.NDArray[np.float64], outside: float
+) -> Tensor:
+    """Linear interpolation along one axis, towards `outside` beyond the first and last voxel."""
+    size = volume.shape[axis]
+    low = np.floor(places).astype(int)
+    view = [1] * volume.ndim
+    view[axis] = -1
+    out, known = torch.zeros(()), np.zeros(len(places))
+    for index, share in ((low, 1 - (places - low)), (low + 1, places - low)):
+        weight = np.where((index >= 0) & (index < size), share, 0)
+        part = volume.index_select(axis, torch.from_numpy(index.clip(0, size - 1)))
+        out = part.mul_(torch.from_numpy(weight).float().view(view)).add_(out)
+        known += weight
+    if outside and (known < 1).any():
+        out += outside * torch.from_numpy(1 - known).float().view(view)
+    return out
 
 
 def _sampling_grid(
