@@ -37,7 +37,7 @@ from hetseg_bids.training.paired import PairedSource
 from hetseg_bids.training.recipes import TrainingConfig, paper_recipe, small_recipe
 from hetseg_bids.training.samples import BlockDataset, SamplingConfig, resample_stack
 from hetseg_bids.training.schedules import Schedule
-from hetseg_bids.training.synthesis import SynthesisConfig, SyntheticScans, SyntheticSource
+from hetseg_bids.training.synthesis import SynthesisConfig, SyntheticScans, SyntheticSource, paint
 from hetseg_bids.training.trainer import RunOptions, Trainer, build_network
 from hetseg_bids.training.validation import ValidationScan, even_stacks, structure_dice
 from hetseg_bids.training.volumes import LabelledVolume
@@ -154,6 +154,32 @@ def test_a_volume_knows_which_slices_hold_a_structure(volume):
         for label in (0, 12, 16, 77):
             expected = (volume.labels == label).sum(dim=others) > 0
             assert np.array_equal(volume.presence[axis][:, label], expected.numpy())
+
+
+def test_only_the_fluid_that_touches_grey_matter_looks_like_it():
+    labels = torch.zeros(24, 24, 24, dtype=torch.uint8)
+    labels[4:20, 4:20, 4:20] = 24
+    labels[8:16, 8:16, 8:16] = 3
+    labels[10:14, 10:14, 10:14] = 2
+    sharp = SynthesisConfig(
+        bias=0, blur=(0, 0), thick_rate=0, noise=(0, 0), gamma=(1, 1), pia=(0, 0)
+    )
+    without, half = (
+        paint(np.random.default_rng(3), labels, replace(sharp, pia=(share, share)))
+        for share in (0.0, 0.5)
+    )
+    changed = (without - half).abs() > 1e-6
+    expected = torch.zeros_like(changed)
+    for axis in range(3):
+        wide = [slice(8, 16)] * 3
+        wide[axis] = slice(7, 17)
+        expected[tuple(wide)] = True
+    expected &= labels == 24
+    assert torch.equal(changed, expected)
+    # halfway to one value, the mean of the cortex
+    grey = 2 * half[expected] - without[expected]
+    assert grey.std() < 1e-5
+    assert float(grey.mean()) == pytest.approx(float(half[labels == 3].mean()), abs=0.1)
 
 
 def test_a_set_of_synthetic_scans_comes_back(source):

@@ -24,6 +24,7 @@ from hetseg_bids.training.volumes import FRAME, LabelledVolume, centre_in_frame
 
 _CSF = 24
 _FIRST_EXTRACEREBRAL = 200
+_GREY = ((3, 42), (8, 47))  # cerebral, cerebellar
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,9 @@ class SynthesisConfig:
         Smooth deformations: lattice spacing and largest standard deviation.
     contrast : tuple of 2 float
         Factor on every tissue's distance to white matter.
+    pia : tuple of 2 float
+        How far the voxels that touch the cortex from outside look like it, 0-1: pia, vessels and
+        cortex that a reference leaves out.
     bias : float
         Largest standard deviation of the log bias field.
     blur : tuple of 2 float
@@ -57,6 +61,7 @@ class SynthesisConfig:
     scale: tuple[float, float] = (0.86, 1.14)
     warp: tuple[tuple[float, float], ...] = ((48.0, 4.0), (20.0, 1.6))
     contrast: tuple[float, float] = (0.6, 1.3)
+    pia: tuple[float, float] = (0.0, 0.5)
     bias: float = 0.25
     blur: tuple[float, float] = (0.2, 0.75)
     thick_rate: float = 0.15
@@ -197,6 +202,8 @@ def paint(rng: np.random.Generator, labels: Tensor, config: SynthesisConfig) -> 
     texture = smooth_field(rng, shape, rng.uniform(2.0, 5.0))[0]
     texture += smooth_field(rng, shape, rng.uniform(8.0, 16.0))[0]
     image.addcmul_(texture, torch.from_numpy(look.within)[index])
+    for grey in _GREY:
+        _lay_pia(image, labels, grey, float(look.mean[grey[0]]), rng.uniform(*config.pia))
     sigma = rng.uniform(*config.blur, 3)
     image = gaussian_blur(image, (float(sigma[0]), float(sigma[1]), float(sigma[2])))
     if rng.random() < config.thick_rate:
@@ -208,6 +215,21 @@ def paint(rng: np.random.Generator, labels: Tensor, config: SynthesisConfig) -> 
     noise = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
     image.add_(noise, alpha=rng.uniform(*config.noise)).abs_()
     return image.pow_(rng.uniform(*config.gamma))
+
+
+def _lay_pia(
+    image: Tensor, labels: Tensor, grey: tuple[int, int], value: float, share: float
+) -> None:
+    """Make the fluid that touches grey matter look a little like it, in place."""
+    inside = (labels == grey[0]) | (labels == grey[1])
+    touching = torch.zeros_like(inside)
+    for axis, size in enumerate(labels.shape):
+        for here, there in ((0, 1), (1, 0)):
+            near = touching.narrow(axis, here, size - 1)
+            near |= inside.narrow(axis, there, size - 1)
+    fluid = (labels == 0) | (labels == _CSF) | (labels >= _FIRST_EXTRACEREBRAL)
+    pia = touching & fluid
+    image[pia] += share * (value - image[pia])
 
 
 def _thicken(rng: np.random.Generator, image: Tensor, thick: tuple[float, float]) -> Tensor:
