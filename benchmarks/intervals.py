@@ -4,9 +4,8 @@
 
 Draws synthetic scans with clean labels (other deformations and pictures than any training run
 has seen, of the same maps), segments them and writes OUT/intervals.tsv (a row a scan and structure)
-and OUT/coverage.tsv. The last lines say with which correlation of errors
-(`uncertainty._CORRELATED_VOXELS`) half of the scans would have had 95 %, and what the other half
-makes of it.
+and OUT/coverage.tsv. The last lines say by which factor the standard deviations of one half of the
+scans would have to change for 95 %, and what the other half makes of it.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import pandas as pd
 
 from hetseg_bids.segmentation import Segmentation
 from hetseg_bids.structures import STRUCTURES
-from hetseg_bids.uncertainty import summarise
+from hetseg_bids.uncertainty import summarise, volume_sd
 
 _NORMAL_975 = 1.959964
 
@@ -17,7 +17,7 @@ COLUMNS: dict[str, str] = {
     "hemisphere": "L or R; n/a for midline structures",
     "volume_mm3": "Volume of the voxels labelled as the structure, mm3",
     "volume_sd_mm3": "Standard deviation of the volume that the flip map implies, mm3; "
-    "assumes errors correlated over about 50 voxels, not calibrated yet",
+    "calibrated on synthetic scans",
     "volume_ci95_low_mm3": "Lower end of the 95 % interval of the volume, mm3",
     "volume_ci95_high_mm3": "Upper end of the 95 % interval of the volume, mm3",
     "mean_flip_probability": "Mean probability, inside the structure, that the label disagrees "
@@ -46,8 +46,7 @@ def measure(result: Segmentation) -> pd.DataFrame:
 
 def _error_bars(inside: np.ndarray, q: np.ndarray, voxel: float) -> dict[str, float]:
     u = summarise(inside, q)
-    # the noise model's correlation length is in mm, hence in 1 mm3 voxels
-    sd = u.size_sd * voxel**0.5
+    sd = volume_sd(u.flip_variance * voxel)
     return {
         "volume_sd_mm3": sd,
         "volume_ci95_low_mm3": max(0.0, u.expected_size * voxel - _NORMAL_975 * sd),

@@ -16,9 +16,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-# Errors are not independent from voxel to voxel: boundaries move together over about this
-# many voxels (the training noise: 7 mm along a sheet one or two voxels thick).
-_CORRELATED_VOXELS = 50.0
+# Errors are not independent from voxel to voxel: boundaries move together over about this much
+# (the training noise: 7 mm along a sheet one or two voxels thick) ...
+_CORRELATED_MM3 = 50.0
+# ... and a part of a structure's errors goes one way everywhere: with this share the 95 %
+# intervals held 95 % of the true volumes of synthetic scans (benchmarks/intervals.py)
+_SHARED = 0.5
 _LARGEST_LOG_VARIANCE = 20.0  # sigma = 22026 already makes any label logit a toss-up
 _SMALLEST = 1e-6  # below it the probability is less than 1e-17, and log(0) is near
 
@@ -56,15 +59,15 @@ class StructureUncertainty:
         See `expected_dice`.
     expected_size : float
         Expected number of voxels in the reference.
-    size_sd : float
-        Standard deviation of that number.
+    flip_variance : float
+        Sum of q (1 - q): the variance of that number if voxels were independent.
     """
 
     size: float
     mean_q: float
     expected_dice: float
     expected_size: float
-    size_sd: float
+    flip_variance: float
 
 
 def spread(log_variance: Tensor) -> Tensor:
@@ -122,11 +125,22 @@ def summarise(segment: npt.NDArray[np.bool_], q: npt.NDArray[np.float32]) -> Str
     agreed = size - flips_inside
     missed = flips_all - flips_inside
     reference = agreed + missed
-    variance = (flips_all - float((q * q).sum(dtype=np.float64))) * _CORRELATED_VOXELS
     return StructureUncertainty(
         size=size,
         mean_q=flips_inside / size if size else float("nan"),
         expected_dice=2 * agreed / (size + reference) if size + reference > 0 else float("nan"),
         expected_size=reference,
-        size_sd=variance**0.5,
+        flip_variance=flips_all - float((q * q).sum(dtype=np.float64)),
     )
+
+
+def volume_sd(flip_variance_mm3: float) -> float:
+    """Standard deviation of a volume, mm3.
+
+    Parameters
+    ----------
+    flip_variance_mm3 : float
+        `StructureUncertainty.flip_variance` times the volume of a voxel.
+    """
+    patches = _CORRELATED_MM3 * flip_variance_mm3
+    return float((patches + (_SHARED * flip_variance_mm3) ** 2) ** 0.5)

@@ -108,7 +108,7 @@ def test_equal_seeds_give_equal_scans(source):
 
 def test_label_noise_moves_boundaries_but_not_insides():
     labels = torch.from_numpy(phantom_labels())
-    quiet = LabelNoiseConfig(sporadic_rate=0, missing_rate=0)
+    quiet = LabelNoiseConfig(jitter=(0.3, 0.9), sporadic_rate=0, missing_rate=0)
     weak = weaken(np.random.default_rng(0), labels, quiet)
     changed = weak != labels
     assert 0.005 < float(changed.float().mean()) < 0.15

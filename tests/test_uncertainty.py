@@ -5,7 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hetseg_bids.training.losses import focal_of_probability
-from hetseg_bids.uncertainty import flip_map, flip_probability, spread, summarise, trained_flip
+from hetseg_bids.uncertainty import (
+    flip_map,
+    flip_probability,
+    spread,
+    summarise,
+    trained_flip,
+    volume_sd,
+)
 
 
 @pytest.mark.parametrize("rate", [0.002, 0.02, 0.1, 0.25, 0.4])
@@ -72,7 +79,8 @@ def test_the_error_of_a_size_is_that_of_correlated_flips():
     q = np.full((4, 4, 4), 0.2)
     summary = summarise(segment, q)
     assert summary.size == 32
-    assert summary.size_sd == pytest.approx((64 * 0.2 * 0.8 * 50) ** 0.5)
+    assert summary.flip_variance == pytest.approx(64 * 0.2 * 0.8)
+    assert volume_sd(10.0) == pytest.approx((10 * 50 + 5**2) ** 0.5)
     assert summary.expected_size == pytest.approx(32 * 0.8 + 32 * 0.2)
     assert summary.expected_dice == pytest.approx(2 * 32 * 0.8 / (32 + 32))
 
