@@ -50,6 +50,7 @@ def test_soak(tmp_path: Path) -> None:
         f"{_SCANS} scans: {np.median(warm[:_WARM]):.0f} MB at first, {np.median(last):.0f} at last"
     )
     assert np.median(last) - np.median(warm[:_WARM]) < _GROWTH_MB
-    assert max(handles[_WARM:]) <= handles[_WARM] + 1
+    # counted while the next scan may be open already: what leaked is never missing
+    assert min(handles[-_WARM:]) <= min(handles[_WARM : 2 * _WARM])
     assert not list(scratch.iterdir())
     assert not [p for p in out.rglob(".*") if p.name != ".bidsignore"]
