@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import gzip
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from zlib_ng import gzip_ng
 
 from hetseg_bids import __version__
 from hetseg_bids.config import BIDS_VERSION, Settings
@@ -25,7 +25,7 @@ from hetseg_bids.structures import STRUCTURES
 
 _Q_MAX = 0.5
 _LEVELS = 255
-_COMPRESSION = 4  # larger levels cost seconds and save little on label images
+_COMPRESSION = 6  # higher levels save little on label images
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ def _save(image: nib.Nifti1Image, path: Path) -> None:
     with (
         atomic_path(path) as temporary,
         temporary.open("wb") as raw,
-        gzip.GzipFile("", "wb", _COMPRESSION, raw, mtime=0) as stream,
+        gzip_ng.GzipNGFile("", "wb", _COMPRESSION, raw, mtime=0) as stream,
     ):
         image.to_stream(stream)
 

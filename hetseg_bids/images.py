@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import gzip
 import logging
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+from nibabel.arrayproxy import ArrayProxy
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
+from zlib_ng import gzip_ng, zlib_ng
 
 from hetseg_bids.errors import InputError
 
 logging.getLogger("nibabel").setLevel(logging.CRITICAL)  # what matters is raised, too
 _PART, _MOST_BYTES = 1 << 20, 8 << 30
+_BROKEN: tuple[type[Exception], ...] = (
+    *(ImageFileError, HeaderDataError, OSError, EOFError, ValueError),
+    *(zlib.error, zlib_ng.error),  # type: ignore[assignment]  # its stub says: an instance
+)
 _ANNEX = b"/annex/objects/"  # what git-annex leaves in place of a file's content
 
 
@@ -47,14 +53,8 @@ class Grid:
         return self.shape == other.shape and np.allclose(self.affine, other.affine, atol=1e-2)
 
 
-def open_image(path: Path, *, keep_open: bool = False) -> nib.Nifti1Image:
+def open_image(path: Path) -> nib.Nifti1Image:
     """Open a NIfTI file without reading its voxels.
-
-    Parameters
-    ----------
-    path : Path
-    keep_open : bool
-        Keep the file open, so that volumes read in order are decompressed once.
 
     Raises
     ------
@@ -63,10 +63,10 @@ def open_image(path: Path, *, keep_open: bool = False) -> nib.Nifti1Image:
     """
     _check_file(path)
     try:
-        image = nib.load(path, keep_file_open=keep_open)
+        image = nib.load(path)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, ValueError) as error:
+    except _BROKEN as error:
         raise InputError(f"{path}: not a readable NIfTI image ({one_line(error)})") from None
     if not isinstance(image, nib.Nifti1Image):  # Nifti2Image is one, too
         raise InputError(f"{path}: not a NIfTI image; convert it with dcm2niix")
@@ -93,7 +93,7 @@ def _readable(path: Path, remedy: str) -> Iterator[None]:
     """Turn what nibabel raises on bad voxels into one line."""
     try:
         yield
-    except (OSError, EOFError, zlib.error, ValueError) as error:
+    except _BROKEN as error:
         raise InputError(f"{path}: truncated or corrupt ({one_line(error)}); {remedy}") from None
 
 
@@ -115,7 +115,7 @@ def read_voxels(path: Path, image: nib.Nifti1Image) -> npt.NDArray[np.float32]:
 def _check_sum(path: Path) -> None:
     """Read a gzip file to its end, where the checksum is: nibabel stops at the last voxel."""
     total = 0
-    with gzip.open(path) as file:
+    with gzip_ng.open(path) as file:
         while part := file.read(_PART):
             total += len(part)
             if total > _MOST_BYTES:
@@ -130,15 +130,20 @@ def read_largest(path: Path) -> npt.NDArray[np.float32]:
     InputError
         If it can't be read or isn't 4-D.
     """
-    image = open_image(path, keep_open=True)
+    image = open_image(path)
     if len(image.shape) != 4:
         raise InputError(f"{path}: shape {image.shape}, a 4-D image expected")
-    largest = np.full(image.shape[:3], -np.inf, np.float32)
-    with _readable(path, "make it again"):
-        for i in range(image.shape[3]):
-            volume = np.asarray(image.dataobj[..., i], dtype=np.float32)
-            np.maximum(largest, volume, out=largest)
-    return largest
+    scaled: Any = image.dataobj
+    opened = gzip_ng.open if path.name.endswith(".gz") else open
+    with _readable(path, "make it again"), opened(path, "rb") as file:
+        if not scaled.slope > 0:
+            raise ValueError("scl_slope below zero")
+        # as stored, volume by volume from one stream: scaling and jumping cost the most
+        stored = ArrayProxy(file, (image.shape, scaled.dtype, scaled.offset))
+        largest = np.array(stored[..., 0])
+        for i in range(1, image.shape[3]):
+            np.maximum(largest, stored[..., i], out=largest)
+    return np.asarray(largest * scaled.slope + scaled.inter, dtype=np.float32)
 
 
 def read_labels(path: Path) -> tuple[npt.NDArray[np.int32], Grid]:

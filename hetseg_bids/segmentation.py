@@ -42,9 +42,12 @@ class Segmentation:
     probability: npt.NDArray[np.float32] | None
 
     def full(self, cropped: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-        """Put a (..., x, y, z) array of the box back on the whole grid, zero elsewhere."""
+        """Put a (..., x, y, z) array of the box back on the whole grid, zero elsewhere.
+
+        x runs fastest in memory, as in a NIfTI file.
+        """
         lead = cropped.shape[:-3]
-        out = np.zeros((*lead, *self.grid.shape), dtype=cropped.dtype)
+        out = np.zeros((*lead, *self.grid.shape[::-1]), dtype=cropped.dtype).swapaxes(-1, -3)
         out[(..., *self.box)] = cropped
         return out
 

@@ -50,7 +50,7 @@ def resample(volumes: Tensor, source: Grid, target: Grid, *, outside: float = 0.
     mapping = np.linalg.inv(source.affine) @ target.affine
     reordered = _reordered(volumes, mapping, target.shape)
     if reordered is not None:
-        return reordered
+        return reordered.float().contiguous()
     order = _followed_axes(mapping, target.shape)
     if order is not None:
         return _interpolate_axes(volumes, mapping, order, target.shape, outside)
@@ -71,6 +71,9 @@ def resample(volumes: Tensor, source: Grid, target: Grid, *, outside: float = 0.
 def nearest(labels: npt.NDArray[np.uint8], source: Grid, target: Grid) -> npt.NDArray[np.uint8]:
     """Nearest-neighbour resampling of a label image between grids."""
     mapping = np.linalg.inv(source.affine) @ target.affine
+    reordered = _reordered(torch.from_numpy(labels)[None], mapping, target.shape)
+    if reordered is not None:
+        return np.asarray(reordered[0].contiguous().numpy())
     moved = ndimage.affine_transform(labels, mapping, output_shape=target.shape, order=0)
     return np.asarray(moved, dtype=np.uint8)
 
@@ -167,4 +170,4 @@ def _reordered(
         out = out.narrow(1 + j, int(low), int(high - low + 1))
         if signs[axis, j] < 0:
             out = out.flip(1 + j)
-    return out.float().contiguous()
+    return out

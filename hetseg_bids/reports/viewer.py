@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import gzip
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+from zlib_ng import gzip_ng
 
 from hetseg_bids.reports.mosaics import View
 from hetseg_bids.structures import MAX_ASEG_ID, STRUCTURES
@@ -83,7 +83,7 @@ def _label_table() -> dict[str, list[Any]]:
 def _nifti(values: npt.NDArray[Any], affine: npt.NDArray[np.float64]) -> str:
     data = np.rint(values).clip(0, _LEVELS).astype(np.uint8)
     image = nib.Nifti1Image(data, affine)
-    return _text(gzip.compress(image.to_bytes(), 6, mtime=0))
+    return _text(gzip_ng.compress(image.to_bytes(), 6, mtime=0))
 
 
 def _text(content: bytes) -> str:
