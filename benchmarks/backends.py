@@ -146,7 +146,9 @@ def open_vino(onnx: Path, precision: str, threads: int) -> Engine:
     return lambda x: np.asarray(model(x.numpy())[0])
 
 
-def time_in_turns(engines: dict[str, Engine], block: Tensor, repeats: int) -> dict[str, list[float]]:
+def time_in_turns(
+    engines: dict[str, Engine], block: Tensor, repeats: int
+) -> dict[str, list[float]]:
     """Seconds of each pass; every engine once a turn, two turns to warm up."""
     seconds: dict[str, list[float]] = {name: [] for name in engines}
     for turn in range(repeats + 2):

@@ -27,7 +27,8 @@ import numpy as np
 import pandas as pd
 import torch
 from accuracy import write_dataset
-from torch import Tensor, nn
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from hetseg_bids.config import Settings
 from hetseg_bids.derivatives import OutputPaths, Provenance, write_images, write_sidecars
@@ -148,7 +149,7 @@ def views(model: Model, scores: Tensor, mask: Tensor, clock: Clock) -> Logits:
     """The three views one by one, as `inference.predict` does them."""
     box = brain_box(mask)
     keep = kept_outputs(model.plan.heteroscedastic)
-    total = empty_logits(len(keep) * N_STRUCTURES, scores[box].shape)
+    total = empty_logits(len(keep), scores[box].shape)
     for name, plane in PLANES.items():
         with clock.step(f"network, {name}"):
             view = add_view(model.network, scores[box], plane, model.plan.patch, keep, total)
@@ -168,19 +169,10 @@ def multiply_adds(model: Model, t1w: Path) -> float:
     image = resample(torch.from_numpy(scan.data)[None], native, working)[0]
     stripped = strip.is_stripped(image.numpy())
     mask = strip.foreground(image.numpy()) if stripped else strip.extract_brain(image.numpy())
-    total = 0.0
-
-    def count(module: nn.Module, _: object, output: Tensor) -> None:
-        nonlocal total
-        total += output.numel() * module.weight[0].numel()
-
-    convolutions = [m for m in model.network.modules() if isinstance(m, nn.Conv2d | nn.Conv3d)]
-    hooks = [module.register_forward_hook(count) for module in convolutions]
     scores = standardise(image, torch.from_numpy(mask))
-    views(model, scores, torch.from_numpy(mask), Clock())
-    for hook in hooks:
-        hook.remove()
-    return total
+    with FlopCounterMode(display=False) as counter:
+        views(model, scores, torch.from_numpy(mask), Clock())
+    return counter.get_total_flops() / 2
 
 
 def matmul_rate(device: torch.device) -> float:

@@ -75,7 +75,7 @@ def predict(
     box = brain_box(mask)
     cropped = image[box]
     keep = kept_outputs(model.plan.heteroscedastic)
-    total = empty_logits(sum(part.stop - part.start for part in keep), cropped.shape)
+    total = empty_logits(len(keep), cropped.shape)
     slices = sum(cropped.shape[PLANES[name].axes[0]] for name in views)
     for name in views:
         view = add_view(model.network, cropped, PLANES[name], model.plan.patch, keep, total)
@@ -103,7 +103,7 @@ def add_view(
     image: Tensor,
     plane: Plane,
     patch: tuple[int, int],
-    keep: Sequence[slice],
+    keep: Tensor,
     total: Tensor,
     wanted: Tensor | None = None,
 ) -> Iterator[int]:
@@ -117,8 +117,8 @@ def add_view(
     plane : Plane
     patch : tuple of 2 int
         Rows and columns of the training stacks.
-    keep : sequence of slice
-        Output channels to keep, C in all.
+    keep : (C,) int64 tensor
+        Outputs of the network that are wanted.
     total : (C, x, y, z) float32 tensor
         As `empty_logits` makes it.
     wanted : (slices of the plane,) bool tensor, optional
@@ -137,13 +137,11 @@ def add_view(
             continue
         block = stack[start : stop + 2 * _REACH].to(device)
         with torch.inference_mode(), autocast(device):
-            output = network.forward_block(block)
-        logits = output[:, :, window[0], window[1]].cpu().transpose(0, 1)
-        first = 0
-        for part in keep:
-            last = first + part.stop - part.start
-            into[first:last, start:stop] += logits[part]
-            first = last
+            output = network.forward_block(block, keep.to(device))
+        logits = output[:, :, window[0], window[1]].cpu()
+        # slice by slice, all channels of a voxel at once: the order they lie in on both sides
+        for place, one in enumerate(logits, start):
+            into[:, place] += one
         yield stop - start
 
 
@@ -166,10 +164,10 @@ def _padded_stack(
     return out, (rows, columns)
 
 
-def kept_outputs(heteroscedastic: bool) -> tuple[slice, ...]:
-    """Output channels of the 28 structures: auxiliary tasks only help training."""
-    label = slice(0, N_STRUCTURES)
-    return (label, slice(N_TASKS, N_TASKS + N_STRUCTURES)) if heteroscedastic else (label,)
+def kept_outputs(heteroscedastic: bool) -> Tensor:
+    """Outputs of the 28 structures: auxiliary tasks only help training."""
+    label = torch.arange(N_STRUCTURES)
+    return torch.cat((label, N_TASKS + label)) if heteroscedastic else label
 
 
 def empty_logits(channels: int, shape: Sequence[int]) -> Tensor:

@@ -183,31 +183,36 @@ class HetsegNet(nn.Module):
         """
         return self.decode(self.stem(stacks)[:, :, 0])
 
-    def forward_block(self, block: Tensor) -> Tensor:
+    def forward_block(self, block: Tensor, outputs: Tensor | None = None) -> Tensor:
         """Logits of every interior slice of one block of consecutive slices.
 
         Parameters
         ----------
         block : (D, H, W) float tensor
             D consecutive slices, D >= 7.
+        outputs : (C,) int64 tensor, optional
+            The outputs that are wanted, all n_outputs otherwise.
 
         Returns
         -------
-        logits : (D - 6, n_outputs, H, W) tensor
+        logits : (D - 6, C, H, W) tensor
             The same as `forward` on the D - 6 overlapping stacks; the stem runs once.
         """
         features = self.stem(block[None, None])[0].transpose(0, 1)
-        return self.decode(features.contiguous(memory_format=torch.channels_last))
+        return self.decode(features.contiguous(memory_format=torch.channels_last), outputs)
 
-    def decode(self, features: Tensor) -> Tensor:
-        """Everything after the stem: (B, C, H, W) -> (B, n_outputs, H, W)."""
+    def decode(self, features: Tensor, outputs: Tensor | None = None) -> Tensor:
+        """Everything after the stem: (B, C, H, W) -> (B, n_outputs, H, W), or only `outputs`."""
         skip0 = self.encode0(self.stem_norm(features))
         skip1 = self.encode1(skip0)
         x = self.bottleneck(self.encode2(skip1))
         x = self.decode1(torch.cat((upsample_twice(self.reduce1(x)), skip1), dim=1))
         x = self.decode0(torch.cat((upsample_twice(self.reduce0(x)), skip0), dim=1))
-        logits: Tensor = self.head(x)
-        return logits
+        if outputs is None:
+            logits: Tensor = self.head(x)
+            return logits
+        bias = None if self.head.bias is None else self.head.bias[outputs]
+        return functional.conv2d(x, self.head.weight[outputs], bias)
 
 
 def _initialise(module: nn.Module) -> None:

@@ -117,8 +117,8 @@ def contradictions(
         # what one view clears needs no second opinion
         open_cases = (largest < limit).any(dim=0).permute(*plane.axes).flatten(1).any(dim=1)
         output = empty_logits(2 * N_TASKS, image.shape)
-        every = slice(0, 2 * N_TASKS)
-        for _ in add_view(network, image, plane, patch, (every,), output, open_cases):
+        every = torch.arange(2 * N_TASKS)
+        for _ in add_view(network, image, plane, patch, every, output, open_cases):
             pass
         for task in range(N_TASKS):
             denies = (output[task] > 0) != membership[task][labels.int()]
