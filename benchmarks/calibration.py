@@ -25,7 +25,7 @@ from hetseg_bids.evaluation.compare import write_table
 from hetseg_bids.evaluation.figures import save_figure
 from hetseg_bids.evaluation.metrics import boundary_band
 from hetseg_bids.images import read_labels
-from hetseg_bids.structures import STRUCTURES, collapse_to_structures
+from hetseg_bids.structures import ASEG, STRUCTURES
 
 REGIONS = ("brain", "boundary")
 _REACH = 2  # voxels
@@ -54,7 +54,7 @@ def count(t1w: Path, model: str) -> pd.DataFrame:
     result = segment(t1w, model=model)
     labels = np.asarray(result.dseg.dataobj)
     dseg = t1w.with_name(t1w.name.replace("_T1w", "_dseg"))
-    truth = collapse_to_structures(read_labels(dseg)[0])
+    truth = ASEG.collapse(read_labels(dseg)[0])
     brain = ndimage.binary_dilation(truth > 0, iterations=_REACH)
     tables = []
     for i, structure in enumerate(STRUCTURES):

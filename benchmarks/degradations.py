@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from hetseg_bids.images import Grid
 from hetseg_bids.preprocessing.conform import nearest, resample
-from hetseg_bids.structures import mirror_labels
+from hetseg_bids.structures import ASEG
 from hetseg_bids.training.random_fields import smooth_field
 
 _SEED = 20_2611
@@ -130,7 +130,7 @@ def nod(image: np.ndarray, degrees: float, mm: float) -> np.ndarray:
 
 def mirrored(scan: Scan) -> Scan:
     """Left and right exchanged."""
-    swap = mirror_labels()
+    swap = ASEG.mirror_labels()
     return replace(
         scan, image=scan.image[::-1].copy(), labels=tuple(swap[i[::-1]] for i in scan.labels)
     )

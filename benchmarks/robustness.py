@@ -26,7 +26,7 @@ from hetseg_bids.evaluation.metrics import dice
 from hetseg_bids.files import read_json
 from hetseg_bids.images import read_labels
 from hetseg_bids.qc import judge
-from hetseg_bids.structures import STRUCTURES, collapse_to_structures
+from hetseg_bids.structures import ASEG, STRUCTURES
 
 CLEAN = "clean"
 
@@ -100,7 +100,7 @@ def score(out: Path, source: Path, how: str, copy: Path) -> pd.DataFrame:
     record = read_json(dseg.with_name(dseg.name.replace(".nii.gz", ".json")))
     verdict = judge(table, record["HetsegWarnings"])
     labels = read_labels(dseg)[0]
-    truth = collapse_to_structures(read_labels(beside(copy, "dseg"))[0])
+    truth = ASEG.collapse(read_labels(beside(copy, "dseg"))[0])
     clean = labels if how == CLEAN else read_labels(beside(copy, "clean"))[0]
     expected = table.set_index("name")["expected_dice"]
     rows = [

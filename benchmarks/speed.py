@@ -36,7 +36,14 @@ from hetseg_bids.derivatives import write_tables as write_derivative_tables
 from hetseg_bids.devices import computes_bf16, device_name, resolve_device, set_threads
 from hetseg_bids.evaluation.compare import write_table
 from hetseg_bids.images import Grid
-from hetseg_bids.inference import Logits, add_view, brain_box, empty_logits, kept_outputs
+from hetseg_bids.inference import (
+    Logits,
+    add_view,
+    brain_box,
+    empty_logits,
+    kept_outputs,
+    to_logits,
+)
 from hetseg_bids.models import Model, load_model
 from hetseg_bids.morphometry import measure
 from hetseg_bids.planes import PLANES
@@ -46,7 +53,6 @@ from hetseg_bids.preprocessing.headers import read_t1w
 from hetseg_bids.preprocessing.normalisation import standardise
 from hetseg_bids.reports.participant import write_report
 from hetseg_bids.segmentation import segment
-from hetseg_bids.structures import N_STRUCTURES
 
 _SIZE = 2048  # of the matrices whose product is the machine's measure
 _SECONDS = 1.0
@@ -139,8 +145,8 @@ def one_scan(t1w: Path, folder: Path, model: Model, clock: Clock) -> None:
     with clock.step("write"):
         inside = resample(torch.from_numpy(mask).float()[None], working, native)[0] > 0.5
         write_images(paths, result, inside.numpy().astype(np.uint8))
-        write_derivative_tables(paths, table)
-        write_sidecars(paths, Provenance(*facts), flip=result.flip is not None)
+        write_derivative_tables(paths, table, result.label_set)
+        write_sidecars(paths, Provenance(*facts), result.label_set, flip=result.flip is not None)
     with clock.step("report"):
         write_report(paths, t1w)
 
@@ -148,7 +154,7 @@ def one_scan(t1w: Path, folder: Path, model: Model, clock: Clock) -> None:
 def views(model: Model, scores: Tensor, mask: Tensor, clock: Clock) -> Logits:
     """The three views one by one, as `inference.predict` does them."""
     box = brain_box(mask)
-    keep = kept_outputs(model.plan.heteroscedastic)
+    keep = kept_outputs(model.plan)
     total = empty_logits(len(keep), scores[box].shape)
     for name, plane in PLANES.items():
         with clock.step(f"network, {name}"):
@@ -157,8 +163,7 @@ def views(model: Model, scores: Tensor, mask: Tensor, clock: Clock) -> Logits:
                 pass
     with clock.step("fusion"):
         total /= len(PLANES)
-    second = total[N_STRUCTURES:] if model.plan.heteroscedastic else None
-    return Logits(total[:N_STRUCTURES], second, model.plan.system, box)
+    return to_logits(total, model.plan, box)
 
 
 def multiply_adds(model: Model, t1w: Path) -> float:

@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("demo", type=Path)
     args = parser.parse_args()
     labels, grid = read_labels(next(args.demo.rglob("*_seg-hetseg_dseg.nii.gz")))
-    found = centroids(labels, grid)
+    found = centroids(labels, grid, STRUCTURES)
     rows = [(s.name, *found[s.name]) for s in STRUCTURES]
     table = pd.DataFrame(rows, columns=["name", "x_mm", "y_mm", "z_mm"])
     table.round(2).to_csv(CENTROIDS, sep="\t", index=False)

@@ -17,7 +17,7 @@ import pandas as pd
 from playwright.sync_api import Browser, sync_playwright
 
 from hetseg_bids.reports.group import Cohort, write_group_page
-from hetseg_bids.structures import N_STRUCTURES
+from hetseg_bids.structures import ASEG, N_STRUCTURES
 
 PICTURES = Path(__file__).with_name("pictures")
 SIZE = {"width": 1200, "height": 900}
@@ -71,6 +71,7 @@ def simulated_cohort(count: int) -> Cohort:
         index=stems,
     )
     return Cohort(
+        structures=[s.title for s in ASEG.structures],
         quality=quality,
         pages=[f"{stem}.html" for stem in stems],
         volume_ml=volume,

@@ -28,9 +28,9 @@ class Segmented:
     Attributes
     ----------
     dseg : Nifti1Image
-        FreeSurfer aseg ids, (X, Y, Z) uint8.
+        Labels, (X, Y, Z) uint8: column ``index`` of `volumes`.
     p : Nifti1Image
-        Probability of each structure, (X, Y, Z, 28) float32, in the order of `volumes`.
+        Probability of each structure, (X, Y, Z, S) float32, in the order of `volumes`.
     q : Nifti1Image or None
         Probability that the label of a structure is wrong, 0-0.5, of the same shape; None if
         the model's system has no such map.

@@ -7,7 +7,7 @@ those of MNI152: enough for a map of where labels are uncertain, and free of reg
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -22,7 +22,7 @@ from scipy import ndimage
 from hetseg_bids.errors import InputError
 from hetseg_bids.images import Grid, grid_of, open_image, read_labels, read_largest
 from hetseg_bids.preprocessing.conform import resample
-from hetseg_bids.structures import STRUCTURES
+from hetseg_bids.structures import Structure
 
 log = logging.getLogger(__name__)
 CENTROIDS = Path(str(resources.files("hetseg_bids"))) / "data" / "mni152_centroids.tsv"
@@ -90,13 +90,17 @@ def _cached_templateflow() -> Path | None:
     return path if path.is_file() and path.stat().st_size else None
 
 
-def cohort_map(scans: Iterable[tuple[Path, Path]], template: Template) -> CohortMap | None:
+def cohort_map(
+    scans: Iterable[tuple[Path, Path]], template: Template, structures: Sequence[Structure]
+) -> CohortMap | None:
     """Mean and standard deviation of the flip maps on the template.
 
     Parameters
     ----------
     scans : iterable of (dseg, flip map)
     template : Template
+    structures : sequence of Structure
+        What the dseg images hold.
 
     Returns
     -------
@@ -108,7 +112,7 @@ def cohort_map(scans: Iterable[tuple[Path, Path]], template: Template) -> Cohort
     count = 0
     for dseg, flip in scans:
         try:
-            aligned = _aligned_flip(dseg, flip, template.grid)
+            aligned = _aligned_flip(dseg, flip, template.grid, structures)
         except InputError as error:
             log.warning("left out of the cohort's map: %s", error)
             continue
@@ -124,16 +128,20 @@ def cohort_map(scans: Iterable[tuple[Path, Path]], template: Template) -> Cohort
     return CohortMap(template, mean.astype(np.float32), sd.astype(np.float32), count)
 
 
-def _aligned_flip(dseg: Path, flip: Path, target: Grid) -> npt.NDArray[np.float32] | None:
+def _aligned_flip(
+    dseg: Path, flip: Path, target: Grid, structures: Sequence[Structure]
+) -> npt.NDArray[np.float32] | None:
     labels, grid = read_labels(dseg)
-    affine = template_affine(centroids(labels, grid))
+    affine = template_affine(centroids(labels, grid, structures))
     if affine is None:
         return None
     moved = Grid(grid.shape, affine @ grid.affine)
     return resample(torch.from_numpy(read_largest(flip))[None], moved, target)[0].numpy()
 
 
-def centroids(labels: npt.NDArray[np.integer], grid: Grid) -> dict[str, npt.NDArray[np.float64]]:
+def centroids(
+    labels: npt.NDArray[np.integer], grid: Grid, structures: Sequence[Structure]
+) -> dict[str, npt.NDArray[np.float64]]:
     """Centre of gravity of each structure that is there, mm in scanner space.
 
     Parameters
@@ -141,8 +149,9 @@ def centroids(labels: npt.NDArray[np.integer], grid: Grid) -> dict[str, npt.NDAr
     labels : (X, Y, Z) int array
         `Structure.label` values.
     grid : Grid
+    structures : sequence of Structure
     """
-    present = [s for s in STRUCTURES if (labels == s.label).any()]
+    present = [s for s in structures if (labels == s.label).any()]
     places = ndimage.center_of_mass(labels > 0, labels, [s.label for s in present])
     return {
         s.name: nib.affines.apply_affine(grid.affine, place)

@@ -19,9 +19,10 @@ from hetseg_bids.config import BIDS_VERSION, Settings
 from hetseg_bids.discovery import Scan
 from hetseg_bids.errors import InputError
 from hetseg_bids.files import atomic_path, remove_leftovers, write_json, write_text
+from hetseg_bids.label_tables import write_label_table
 from hetseg_bids.morphometry import COLUMNS
 from hetseg_bids.segmentation import Segmentation
-from hetseg_bids.structures import STRUCTURES
+from hetseg_bids.structures import ASEG, LabelSet
 
 _Q_MAX = 0.5
 _LEVELS = 255
@@ -168,7 +169,7 @@ def save_image(
 def save_scaled(
     path: Path, result: Segmentation, values: npt.NDArray[np.float32], highest: float
 ) -> None:
-    """Write (28, x, y, z) probabilities as a 4-D uint8 image scaled to 0..`highest`."""
+    """Write (S, x, y, z) probabilities as a 4-D uint8 image scaled to 0..`highest`."""
     levels = np.empty(values.shape, np.uint8)
     for level, value in zip(levels, values, strict=True):  # one at a time needs little memory
         level[:] = np.rint(value * (_LEVELS / highest)).clip(0, _LEVELS)
@@ -198,21 +199,13 @@ def _save(image: nib.Nifti1Image, path: Path) -> None:
         image.to_stream(stream)
 
 
-def write_tables(paths: OutputPaths, table: pd.DataFrame) -> None:
+def write_tables(paths: OutputPaths, table: pd.DataFrame, label_set: LabelSet) -> None:
     """Write the volumes and the label table, with their data dictionaries."""
     with atomic_path(paths.morph) as temporary:
         table.round(5).to_csv(temporary, sep="\t", index=False, na_rep="n/a")
     columns = {name: {"Description": text} for name, text in COLUMNS.items()}
     write_json(paths.morph.with_suffix(".json"), columns)
-    labels = pd.DataFrame(
-        {
-            "index": [s.label for s in STRUCTURES],
-            "name": [s.name for s in STRUCTURES],
-            "color": ["#{:02x}{:02x}{:02x}".format(*s.color) for s in STRUCTURES],
-        }
-    )
-    with atomic_path(paths.labels) as temporary:
-        labels.to_csv(temporary, sep="\t", index=False)
+    write_label_table(paths.labels, label_set)
 
 
 @dataclass(frozen=True)
@@ -264,9 +257,11 @@ class Provenance:
         }
 
 
-def write_sidecars(paths: OutputPaths, provenance: Provenance, *, flip: bool) -> None:
+def write_sidecars(
+    paths: OutputPaths, provenance: Provenance, label_set: LabelSet, *, flip: bool
+) -> None:
     """Write every sidecar, the dseg's last."""
-    names = [s.name for s in STRUCTURES]
+    names = list(label_set.names)
     resolution = {}
     if provenance.settings.output_resolution == "1mm":
         resolution = {"Resolution": {"1mm": "1 mm isotropic, RAS"}}
@@ -280,7 +275,7 @@ def write_sidecars(paths: OutputPaths, provenance: Provenance, *, flip: bool) ->
     if provenance.settings.write_probseg:
         text = "Probability of each structure"
         write_json(_sidecar(paths.probseg), provenance.sidecar(text, LabelMap=names, **resolution))
-    text = "28 brain structures, FreeSurfer aseg ids"
+    text = f"{len(names)} brain structures" + (", FreeSurfer aseg ids" if label_set == ASEG else "")
     write_json(paths.record, provenance.sidecar(text, **resolution))
 
 

@@ -12,7 +12,7 @@ from hetseg_bids.errors import InputError
 from hetseg_bids.files import atomic_path, write_text
 from hetseg_bids.group import FinishedScan, finished_scans
 from hetseg_bids.images import open_image, read_labels
-from hetseg_bids.structures import STRUCTURES, Structure
+from hetseg_bids.structures import ASEG, Structure
 
 COLOR_TABLE = "hetsegColorLUT.txt"
 # where FreeSurfer's own name isn't ours with hyphens
@@ -55,6 +55,8 @@ def export(out_dir: Path, subjects_dir: Path) -> Iterator[Path]:
     scans = list(finished_scans(out_dir))
     if not scans:
         raise InputError(f"{out_dir}: no finished scans; run the participant level first")
+    if scans[0].label_set.names != ASEG.names:
+        raise InputError(f"{out_dir}: its model has structures of its own, not FreeSurfer's")
     write_text(subjects_dir / COLOR_TABLE, color_table())
     for scan in scans:
         folder = subjects_dir / scan.keys["scan"]
@@ -84,12 +86,14 @@ def stats(scan: FinishedScan, labels: np.ndarray, voxel_mm3: float) -> str:
         lines.append(f"# Measure Mask, MaskVol, Mask Volume, {mask:.6f}, mm^3")
     lines += [
         f"# VoxelVolume_mm3 {voxel_mm3:g}",
-        f"# NRows {len(STRUCTURES)}",
+        f"# NRows {len(ASEG.structures)}",
         "# NTableCols 5",
         "# ColHeaders  Index SegId NVoxels Volume_mm3 StructName",
     ]
     counts = np.bincount(labels.ravel(), minlength=256)
-    for number, (structure, volume) in enumerate(zip(STRUCTURES, volumes, strict=True), start=1):
+    for number, (structure, volume) in enumerate(
+        zip(ASEG.structures, volumes, strict=True), start=1
+    ):
         count, name = counts[structure.label], freesurfer_name(structure)
         lines.append(f"{number:3d} {structure.label:3d} {count:9d} {volume:12.1f}  {name}")
     return "\n".join(lines) + "\n"
@@ -98,7 +102,7 @@ def stats(scan: FinishedScan, labels: np.ndarray, voxel_mm3: float) -> str:
 def color_table() -> str:
     """A colour table of our structures for freeview and other readers of FreeSurfer's format."""
     lines = ["#No. Label Name:                            R   G   B   A", "0   Unknown 0 0 0 0"]
-    for s in sorted(STRUCTURES, key=lambda s: s.label):
+    for s in sorted(ASEG.structures, key=lambda s: s.label):
         red, green, blue = s.color
         lines.append(f"{s.label:<4d}{freesurfer_name(s):<40s}{red:4d}{green:4d}{blue:4d}   0")
     return "\n".join(lines) + "\n"

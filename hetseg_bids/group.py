@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,12 @@ from hetseg_bids.cohort import CohortMap, cohort_map, load_template
 from hetseg_bids.discovery import entities_of
 from hetseg_bids.errors import InputError
 from hetseg_bids.files import atomic_path, read_json, write_json
+from hetseg_bids.label_tables import read_label_table
 from hetseg_bids.morphometry import COLUMNS
 from hetseg_bids.outliers import Measure, find_outliers
 from hetseg_bids.qc import asymmetry, judge
 from hetseg_bids.reports.group import Cohort, write_group_page
-from hetseg_bids.structures import STRUCTURES
+from hetseg_bids.structures import LabelSet, Structure
 
 log = logging.getLogger(__name__)
 MAP_SCANS = 500  # more don't change the mean map to the eye, and each takes about a second
@@ -57,12 +58,14 @@ class FinishedScan:
         As `morphometry.measure` makes it.
     record : dict
         Sidecar of the dseg.
+    label_set : LabelSet
     dseg, flip, page : Path
     """
 
     keys: dict[str, str]
     table: pd.DataFrame
     record: dict[str, Any]
+    label_set: LabelSet
     dseg: Path
     flip: Path
     page: Path
@@ -87,9 +90,11 @@ def run_group(bids_dir: Path, out_dir: Path) -> Path:
     volumes, dice = _wide(scans, "volume_mm3"), _wide(scans, "expected_dice")
     uneven = np.stack([asymmetry(scan.table).to_numpy() for scan in scans])
     masks = np.array([float(s.record.get("HetsegBrainMaskVolume", np.nan)) for s in scans])
-    quality = quality_table(scans, cohort_measures(volumes, masks, dice, uneven))
+    structures = scans[0].label_set.structures
+    quality = quality_table(scans, cohort_measures(structures, volumes, masks, dice, uneven))
     _write(quality.round(4), out_dir / "group_qc.tsv", _QC_COLUMNS)
     cohort = Cohort(
+        structures=[s.title for s in structures],
         quality=quality,
         pages=[scan.page.relative_to(out_dir).as_posix() for scan in scans],
         volume_ml=volumes / _MM3_PER_ML,
@@ -104,6 +109,7 @@ def run_group(bids_dir: Path, out_dir: Path) -> Path:
 
 def finished_scans(out_dir: Path) -> Iterator[FinishedScan]:
     """Complete scans, sorted by path; what can't be read is left out with a warning."""
+    first: tuple[str, ...] = ()
     for path in sorted(out_dir.glob(f"sub-*/**/*{_MARK}*{_RECORD}")):
         start = path.name.removesuffix(_RECORD)
         stem = start.replace(_MARK, "")
@@ -112,10 +118,14 @@ def finished_scans(out_dir: Path) -> Iterator[FinishedScan]:
             record = read_json(path)
             morph = path.with_name(f"{start}_morph.tsv")
             table = pd.read_csv(morph, sep="\t", na_values="n/a", keep_default_na=False)
-            if list(table["name"]) != [s.name for s in STRUCTURES]:
-                raise ValueError("not a table of the 28 structures")
+            label_set = read_label_table(path.with_name(f"{start}_dseg.tsv"))
+            first = first or label_set.names
+            if label_set.names != first:
+                raise ValueError("other structures than in the first scan")
+            if tuple(table["name"]) != first:
+                raise ValueError(f"{morph.name} isn't a table of its structures")
             table[list(COLUMNS)]
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, InputError) as error:
             log.warning("%s: left out of the group level (%s)", path, error)
             continue
         yield FinishedScan(
@@ -126,6 +136,7 @@ def finished_scans(out_dir: Path) -> Iterator[FinishedScan]:
             },
             table=table,
             record=record,
+            label_set=label_set,
             dseg=path.with_name(f"{start}_dseg.nii.gz"),
             flip=path.with_name(f"{start}_desc-labelflip_probseg.nii.gz"),
             page=out_dir / f"{stem}.html",
@@ -133,7 +144,11 @@ def finished_scans(out_dir: Path) -> Iterator[FinishedScan]:
 
 
 def cohort_measures(
-    volumes: np.ndarray, masks: np.ndarray, dice: np.ndarray, uneven: np.ndarray
+    structures: Sequence[Structure],
+    volumes: np.ndarray,
+    masks: np.ndarray,
+    dice: np.ndarray,
+    uneven: np.ndarray,
 ) -> list[Measure]:
     """What scans are compared by: adjusted volumes, asymmetries and expected Dice.
 
@@ -142,7 +157,8 @@ def cohort_measures(
 
     Parameters
     ----------
-    volumes, dice, uneven : (scans, 28) float array
+    structures : sequence of Structure
+    volumes, dice, uneven : (scans, S) float array
         Volume (mm3), expected Dice and asymmetry of each structure.
     masks : (scans,) float array
         Volume of the brain mask, mm3.
@@ -150,7 +166,7 @@ def cohort_measures(
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = np.log(volumes / masks[:, None])
     measures = []
-    for i, structure in enumerate(STRUCTURES):
+    for i, structure in enumerate(structures):
         measures.append(Measure(f"{structure.title} volume", relative[:, i]))
         measures.append(Measure(f"{structure.title} expected Dice", dice[:, i], low_only=True))
         if structure.hemisphere == "L":
@@ -187,8 +203,9 @@ def _wide(scans: list[FinishedScan], column: str) -> np.ndarray:
 def _map(scans: list[FinishedScan]) -> CohortMap | None:
     """The mean flip map, of evenly spaced scans where there are very many."""
     usable = [(s.dseg, s.flip) for s in scans if s.dseg.exists() and s.flip.exists()]
+    structures = scans[0].label_set.structures
     step = -(-len(usable) // MAP_SCANS) if usable else 1
-    return cohort_map(usable[::step], load_template()) if usable else None
+    return cohort_map(usable[::step], load_template(), structures) if usable else None
 
 
 def _participants(bids_dir: Path, order: pd.Series) -> pd.DataFrame:

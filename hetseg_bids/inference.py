@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from hetseg_bids.devices import autocast
-from hetseg_bids.models import Model
+from hetseg_bids.models import Model, Plan
 from hetseg_bids.network import DOWNSAMPLING, STACK_DEPTH, HetsegNet
 from hetseg_bids.planes import PLANES, Plane
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
-from hetseg_bids.structures import N_STRUCTURES, N_TASKS
+from hetseg_bids.structures import LabelSet
 
 _MARGIN = 2  # voxels kept around the brain box
 _REACH = STACK_DEPTH // 2
@@ -30,20 +30,23 @@ class Logits:
 
     Attributes
     ----------
-    label : (28, x, y, z) float32 tensor
-        Logit a of each structure.
-    second : (28, x, y, z) float32 tensor or None
+    label : (S, x, y, z) float32 tensor
+        Logit a of each of the S structures.
+    second : (S, x, y, z) float32 tensor or None
         Second output v, where the model has one; `system` says what it means.
     system : str
         See `Plan.system`.
     box : tuple of 3 slice
         Where the box lies on the working grid.
+    label_set : LabelSet
+        The structures.
     """
 
     label: Tensor
     second: Tensor | None
     system: str
     box: tuple[slice, slice, slice]
+    label_set: LabelSet
 
 
 def predict(
@@ -74,7 +77,7 @@ def predict(
     """
     box = brain_box(mask)
     cropped = image[box]
-    keep = kept_outputs(model.plan.heteroscedastic)
+    keep = kept_outputs(model.plan)
     total = empty_logits(len(keep), cropped.shape)
     slices = sum(cropped.shape[PLANES[name].axes[0]] for name in views)
     for name in views:
@@ -83,8 +86,14 @@ def predict(
             if progress is not None:
                 progress(done, slices)
     total /= len(views)
-    second = total[N_STRUCTURES:] if model.plan.heteroscedastic else None
-    return Logits(total[:N_STRUCTURES], second, model.plan.system, box)
+    return to_logits(total, model.plan, box)
+
+
+def to_logits(total: Tensor, plan: Plan, box: tuple[slice, slice, slice]) -> Logits:
+    """The kept outputs (`kept_outputs`) of a box, told apart."""
+    count = len(plan.label_set.structures)
+    second = total[count:] if plan.heteroscedastic else None
+    return Logits(total[:count], second, plan.system, box, plan.label_set)
 
 
 def brain_box(mask: Tensor) -> tuple[slice, slice, slice]:
@@ -164,10 +173,11 @@ def _padded_stack(
     return out, (rows, columns)
 
 
-def kept_outputs(heteroscedastic: bool) -> Tensor:
-    """Outputs of the 28 structures: auxiliary tasks only help training."""
-    label = torch.arange(N_STRUCTURES)
-    return torch.cat((label, N_TASKS + label)) if heteroscedastic else label
+def kept_outputs(plan: Plan) -> Tensor:
+    """Outputs of the structures: auxiliary tasks only help training."""
+    label = torch.arange(len(plan.label_set.structures))
+    second = len(plan.label_set.tasks) + label
+    return torch.cat((label, second)) if plan.heteroscedastic else label
 
 
 def empty_logits(channels: int, shape: Sequence[int]) -> Tensor:

@@ -20,11 +20,12 @@ from hetseg_bids.errors import InputError
 from hetseg_bids.files import atomic_path, read_json, write_json
 from hetseg_bids.network import HetsegNet, NetworkConfig, to_channels_last
 from hetseg_bids.preprocessing.normalisation import BACKGROUND, CLIP
-from hetseg_bids.structures import N_TASKS, TASK_NAMES
+from hetseg_bids.structures import ASEG, LabelSet, Structure, hemisphere_of
 
 WEIGHTS_NAME = "weights.safetensors"
 PLAN_NAME = "plan.json"
 _PLAN_FORMAT = 1
+_STRUCTURE_FACTS = ("name", "label", "members", "color")
 _SHIPPED = (Path(__file__).parent / "_models", Path(__file__).parents[1] / "models")
 
 
@@ -45,6 +46,8 @@ class Plan:
     weights_sha256 : str
     provenance : dict
         Recipe, data, samples seen, software: for people and audits.
+    label_set : LabelSet
+        What the outputs mean.
     """
 
     name: str
@@ -55,16 +58,21 @@ class Plan:
     clip: float
     weights_sha256: str
     provenance: dict[str, Any]
+    label_set: LabelSet = ASEG
 
     @property
     def heteroscedastic(self) -> bool:
         """Whether the model has a second map a task."""
-        return self.network.n_outputs == 2 * N_TASKS
+        return self.network.n_outputs == 2 * len(self.label_set.tasks)
 
     def save(self, folder: Path) -> None:
         """Write plan.json."""
-        content = {"format": _PLAN_FORMAT, "tasks": list(TASK_NAMES), **asdict(self)}
-        write_json(folder / PLAN_NAME, content)
+        facts = asdict(self)
+        structures = facts.pop("label_set")["structures"]
+        content = {"format": _PLAN_FORMAT, "tasks": list(self.label_set.task_names)}
+        if self.label_set != ASEG:
+            content["structures"] = [{k: s[k] for k in _STRUCTURE_FACTS} for s in structures]
+        write_json(folder / PLAN_NAME, content | facts)
 
 
 @dataclass(frozen=True)
@@ -155,7 +163,8 @@ def read_plan(folder: Path) -> Plan:
         content = read_json(path)
         if content.pop("format") != _PLAN_FORMAT:
             raise ValueError("unknown format")
-        if content.pop("tasks") != list(TASK_NAMES):
+        label_set = _label_set(content.pop("structures", None))
+        if content.pop("tasks") != list(label_set.task_names):
             raise ValueError("trained for other structures")
         network: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in content["network"].items()
@@ -164,9 +173,26 @@ def read_plan(folder: Path) -> Plan:
         content["patch"] = tuple(content["patch"])
         if (content["background"], content["clip"]) != (BACKGROUND, CLIP):
             raise ValueError("trained on another intensity scale")
-        return Plan(**content)
+        return Plan(**content, label_set=label_set)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not a usable model plan ({error})") from None
+
+
+def _label_set(rows: list[dict[str, Any]] | None) -> LabelSet:
+    """The structures of a plan that has its own."""
+    if rows is None:
+        return ASEG
+    structures = [
+        Structure(
+            row["name"],
+            row["label"],
+            tuple(row["members"]),
+            hemisphere_of(row["name"]),
+            (row["color"][0], row["color"][1], row["color"][2]),
+        )
+        for row in rows
+    ]
+    return LabelSet(tuple(structures))
 
 
 def save_model(folder: Path, plan: Plan, weights: dict[str, Tensor]) -> Plan:

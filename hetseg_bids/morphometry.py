@@ -6,13 +6,12 @@ import numpy as np
 import pandas as pd
 
 from hetseg_bids.segmentation import Segmentation
-from hetseg_bids.structures import STRUCTURES
 from hetseg_bids.uncertainty import summarise, volume_sd
 
 _NORMAL_975 = 1.959964
 
 COLUMNS: dict[str, str] = {
-    "index": "Label value in the dseg image (FreeSurfer aseg id)",
+    "index": "Label value in the dseg image",
     "name": "Structure",
     "hemisphere": "L or R; n/a for midline structures",
     "volume_mm3": "Volume of the voxels labelled as the structure, mm3",
@@ -30,7 +29,7 @@ def measure(result: Segmentation) -> pd.DataFrame:
     """A row a structure; columns as in `COLUMNS`, NaN where a model gives no flip map."""
     voxel = result.grid.voxel_volume
     rows = []
-    for i, structure in enumerate(STRUCTURES):
+    for i, structure in enumerate(result.label_set.structures):
         inside = result.dseg == structure.label
         row: dict[str, object] = {
             "index": structure.label,

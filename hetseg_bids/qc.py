@@ -8,7 +8,7 @@ from typing import Literal
 
 import pandas as pd
 
-from hetseg_bids.structures import STRUCTURES
+from hetseg_bids.structures import ASEG, bare_name, hemisphere_of, partner_of
 
 Level = Literal["pass", "look", "fail"]
 _MM3_PER_ML = 1000.0
@@ -26,7 +26,7 @@ class QcLimits:
         Expected Dice of a single structure that wants a look.
     brain_ml : tuple of 2 float
         Total volume of all structures outside which a scan fails: no living brain is
-        smaller or larger.
+        smaller or larger. Of the shipped models' structures, which are the whole brain.
     asymmetry : float
         Largest |L - R| / mean of the two sides that needs no look.
     """
@@ -63,12 +63,13 @@ def asymmetry(table: pd.DataFrame) -> pd.Series:
     """
     volumes = table.set_index("name")["volume_mm3"].astype(float)
     values = {}
-    for structure in STRUCTURES:
-        values[structure.name] = float("nan")
-        if structure.hemisphere:
-            left, right = (volumes[f"{side}_{structure.bare_name}"] for side in ("left", "right"))
-            if left + right > 0:
-                values[structure.name] = 2 * (left - right) / (left + right)
+    for name in volumes.index:
+        here, there = volumes[name], volumes[partner_of(name)]
+        side = hemisphere_of(name)
+        if side is None or here + there <= 0:
+            values[name] = float("nan")
+        else:
+            values[name] = (2 if side == "L" else -2) * (here - there) / (here + there)
     return pd.Series(values, name="asymmetry")
 
 
@@ -100,7 +101,7 @@ def _failures(table: pd.DataFrame, limits: QcLimits) -> list[str]:
         reasons.append(f"not found: {_names(missing)}")
     brain = volume.sum() / _MM3_PER_ML
     low, high = limits.brain_ml
-    if not low <= brain <= high:
+    if set(ASEG.names) <= set(table["name"]) and not low <= brain <= high:
         reasons.append(f"all structures together have {brain:.0f} ml, outside {low:.0f}-{high:.0f}")
     mean = table["expected_dice"].astype(float).mean()
     if mean < limits.fail_dice:
@@ -121,7 +122,7 @@ def _doubts(table: pd.DataFrame, limits: QcLimits) -> list[str]:
     uneven = asymmetry(table).abs()
     uneven = uneven[(uneven > limits.asymmetry) & (uneven < 2)]  # 2: one side is missing
     if len(uneven):
-        pairs = dict.fromkeys(s.bare_name for s in STRUCTURES if s.name in uneven.index)
+        pairs = dict.fromkeys(bare_name(name) for name in uneven.index)
         reasons.append(f"sides differ by more than {limits.asymmetry:.0%}: {_names(pairs)}")
     return reasons
 

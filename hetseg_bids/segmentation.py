@@ -12,7 +12,7 @@ from torch import Tensor
 from hetseg_bids.images import Grid
 from hetseg_bids.inference import Logits
 from hetseg_bids.preprocessing.conform import resample
-from hetseg_bids.structures import N_STRUCTURES, STRUCTURES
+from hetseg_bids.structures import LabelSet
 from hetseg_bids.uncertainty import flip_map
 
 _OUTSIDE_LOGIT = -20.0
@@ -28,11 +28,13 @@ class Segmentation:
     grid : Grid
     box : tuple of 3 slice
     dseg : (x, y, z) uint8 array
-        aseg ids.
-    flip : (28, x, y, z) float32 array or None
-        q of each structure, 0 outside the brain.
-    probability : (28, x, y, z) float32 array or None
+        `Structure.label` values.
+    flip : (S, x, y, z) float32 array or None
+        q of each of the S structures, 0 outside the brain.
+    probability : (S, x, y, z) float32 array or None
         p of each structure, if it was asked for.
+    label_set : LabelSet
+        The structures.
     """
 
     grid: Grid
@@ -40,6 +42,7 @@ class Segmentation:
     dseg: npt.NDArray[np.uint8]
     flip: npt.NDArray[np.float32] | None
     probability: npt.NDArray[np.float32] | None
+    label_set: LabelSet
 
     def full(self, cropped: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
         """Put a (..., x, y, z) array of the box back on the whole grid, zero elsewhere.
@@ -72,29 +75,30 @@ def segment(
     target_box = covering_box(box_grid, output)
     target = sub_grid(output, target_box)
     dseg = np.empty(target.shape, np.uint8)
-    maps = (N_STRUCTURES, *target.shape)
+    count = len(logits.label_set.structures)
+    maps = (count, *target.shape)
     flip = None if logits.second is None else np.empty(maps, np.float32)
     p = np.empty(maps, np.float32) if probability else None
-    planes = max(1, _SLAB_VALUES // (N_STRUCTURES * target.shape[1] * target.shape[2]))
+    planes = max(1, _SLAB_VALUES // (count * target.shape[1] * target.shape[2]))
     for start in range(0, target.shape[0], planes):
         slab = slice(start, min(start + planes, target.shape[0]))
         part = sub_grid(target, (slab, slice(0, target.shape[1]), slice(0, target.shape[2])))
         label = resample(logits.label, box_grid, part, outside=_OUTSIDE_LOGIT)
-        dseg[slab] = decide(label).numpy()
+        dseg[slab] = decide(label, logits.label_set).numpy()
         if p is not None:
             p[:, slab] = torch.sigmoid(label).numpy()
         if flip is not None and logits.second is not None:
             second = resample(logits.second, box_grid, part, outside=_OUTSIDE_LOGIT)
             flip[:, slab] = flip_map(logits.system, label, second).numpy()
-    return Segmentation(output, target_box, dseg, flip, p)
+    return Segmentation(output, target_box, dseg, flip, p, logits.label_set)
 
 
-def decide(logits: Tensor) -> Tensor:
-    """Labels of (28, ...) logits: the most probable structure where its p exceeds 0.5."""
-    if len(logits) != N_STRUCTURES:
-        raise ValueError(f"expected {N_STRUCTURES} structures, got {len(logits)}")
+def decide(logits: Tensor, label_set: LabelSet) -> Tensor:
+    """Labels of (S, ...) logits: the most probable structure where its p exceeds 0.5."""
+    if len(logits) != len(label_set.structures):
+        raise ValueError(f"expected {len(label_set.structures)} structures, got {len(logits)}")
     best, index = logits.max(dim=0)
-    values = torch.tensor([s.label for s in STRUCTURES], dtype=torch.uint8)
+    values = torch.tensor([s.label for s in label_set.structures], dtype=torch.uint8)
     return torch.where(best > 0, values[index], torch.zeros((), dtype=torch.uint8))
 
 

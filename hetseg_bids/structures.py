@@ -1,14 +1,15 @@
 """The table of structures and tasks; every other module reads it.
 
-A *structure* is one of the 28 labels hetseg writes.  A *task* is one binary
-output of the network: the 28 structures followed by 3 auxiliary tasks
-(left hemisphere, right hemisphere, brain parenchyma) that only help training.
-Label values are FreeSurfer ``aseg`` ids.
+A *structure* is one of the labels a model writes: 28 in `ASEG`, whose values are FreeSurfer
+``aseg`` ids, or those of somebody's own `LabelSet`.  A *task* is one binary output of the
+network: the structures followed by 3 auxiliary tasks (left hemisphere, right hemisphere,
+brain parenchyma) that only help training.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -26,9 +27,9 @@ class Structure:
     name : str
         Machine name, e.g. ``left_thalamus``.
     label : int
-        Value written in the dseg image (the FreeSurfer aseg id).
+        Value written in the dseg image.
     members : tuple of int
-        Every aseg id that counts as this structure in a reference segmentation.
+        Every id that counts as this structure in a reference segmentation.
     hemisphere : {"L", "R", None}
     color : tuple of int
         RGB, 0-255, after FreeSurfer's colour table.
@@ -48,12 +49,33 @@ class Structure:
     @property
     def bare_name(self) -> str:
         """Machine name without the side, e.g. ``thalamus``."""
-        return self.name.removeprefix("left_").removeprefix("right_")
+        return bare_name(self.name)
 
     @property
     def both_sides(self) -> str:
         """Name for people of the structure and its partner, e.g. ``Thalamus``."""
-        return _for_people(self.bare_name)
+        return both_sides(self.name)
+
+
+def bare_name(name: str) -> str:
+    """Machine name of a structure without the side, e.g. ``thalamus``."""
+    return name.removeprefix("left_").removeprefix("right_")
+
+
+def both_sides(name: str) -> str:
+    """Name for people of a structure and its partner, e.g. ``Thalamus``."""
+    return _for_people(bare_name(name))
+
+
+def hemisphere_of(name: str) -> Hemisphere | None:
+    """The side that a machine name tells of."""
+    return "L" if name.startswith("left_") else "R" if name.startswith("right_") else None
+
+
+def partner_of(name: str) -> str:
+    """Machine name of the same structure on the other side; a midline name stays."""
+    other = {"L": "right_", "R": "left_", None: ""}[hemisphere_of(name)]
+    return other + bare_name(name) if other else name
 
 
 def _for_people(name: str) -> str:
@@ -101,116 +123,138 @@ def _build_structures() -> tuple[Structure, ...]:
     return tuple(rows)
 
 
-STRUCTURES: tuple[Structure, ...] = _build_structures()
-
 # Ids that belong to a hemisphere or to parenchyma but are no structure of ours.
-_CHOROID_VESSEL = {"L": (30, 31), "R": (62, 63)}
-_LESION = {"L": (25, 78), "R": (57, 79)}
-_LESION_UNSIDED = (77,)
-_VENTRICLES = frozenset((4, 5, 43, 44, 14, 15))
-
-
-def _hemisphere_members(side: Hemisphere) -> tuple[int, ...]:
-    ids = [i for s in STRUCTURES if s.hemisphere == side for i in s.members]
-    return (*ids, *_CHOROID_VESSEL[side], *_LESION[side])
-
-
-AUXILIARY_TASKS: tuple[AuxiliaryTask, ...] = (
-    AuxiliaryTask("left_hemisphere", _hemisphere_members("L")),
-    AuxiliaryTask("right_hemisphere", _hemisphere_members("R")),
-    AuxiliaryTask(
-        "brain_parenchyma",
-        (
-            *(i for s in STRUCTURES for i in s.members if i not in _VENTRICLES),
-            *_LESION["L"],
-            *_LESION["R"],
-            *_LESION_UNSIDED,
-        ),
-    ),
-)
-
-TASKS: tuple[Structure | AuxiliaryTask, ...] = STRUCTURES + AUXILIARY_TASKS
-TASK_NAMES: tuple[str, ...] = tuple(t.name for t in TASKS)
-N_STRUCTURES: int = len(STRUCTURES)
-N_TASKS: int = len(TASKS)
+_SIDED: dict[Hemisphere, tuple[int, ...]] = {"L": (30, 31, 25, 78), "R": (62, 63, 57, 79)}
+_LESIONS = (25, 78, 57, 79, 77)
 MAX_ASEG_ID = 255
 
 
-def task_membership(max_id: int = MAX_ASEG_ID) -> npt.NDArray[np.bool_]:
-    """Which tasks each label id belongs to.
+@dataclass(frozen=True)
+class LabelSet:
+    """What a model labels, in the order of its outputs.
 
-    Returns
-    -------
-    membership : (max_id + 1, N_TASKS) bool array
-        ``membership[labels]`` is the one-hot (multi-hot) target of a label image.
-    """
-    table = np.zeros((max_id + 1, N_TASKS), dtype=bool)
-    for column, task in enumerate(TASKS):
-        table[list(task.members), column] = True
-    return table
-
-
-def mirror_permutation() -> npt.NDArray[np.int64]:
-    """Task order after a left-right reflection.
-
-    Returns
-    -------
-    permutation : (N_TASKS,) int array
-        ``targets[permutation]`` are the targets of the mirrored image.
-    """
-    index = {name: i for i, name in enumerate(TASK_NAMES)}
-
-    def partner(name: str) -> str:
-        for here, there in (("left_", "right_"), ("right_", "left_")):
-            if name.startswith(here):
-                return there + name.removeprefix(here)
-        return name
-
-    return np.array([index[partner(name)] for name in TASK_NAMES], dtype=np.int64)
-
-
-def mirror_labels() -> npt.NDArray[np.uint8]:
-    """The aseg id on the other side: ``mirror_labels()[labels]``, midline ids unchanged.
-
-    Returns
-    -------
-    table : (256,) uint8 array
-    """
-    table = np.arange(MAX_ASEG_ID + 1, dtype=np.uint8)
-    pairs = zip(_hemisphere_members("L"), _hemisphere_members("R"), strict=True)
-    for left, right in pairs:
-        table[left], table[right] = right, left
-    return table
-
-
-def color_table() -> npt.NDArray[np.uint8]:
-    """RGBA of every value hetseg writes, transparent elsewhere.
-
-    Returns
-    -------
-    table : (256, 4) uint8 array
-    """
-    table = np.zeros((MAX_ASEG_ID + 1, 4), dtype=np.uint8)
-    for structure in STRUCTURES:
-        table[structure.label] = (*structure.color, 255)
-    return table
-
-
-def collapse_to_structures(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
-    """Reduce a FreeSurfer-style segmentation to the values hetseg writes.
-
-    Parameters
+    Attributes
     ----------
-    labels : integer array, any shape
-        aseg (or aparc+aseg reduced to aseg) ids.
-
-    Returns
-    -------
-    collapsed : uint8 array, same shape
-        `Structure.label` where the id is a member of a structure, else 0.
+    structures : tuple of Structure
+    sided : tuple of 2 tuple of int
+        Ids of the left and the right side that are no structure; they change places when an
+        image is mirrored and count for the hemisphere tasks.
+    parenchyma : tuple of int
+        Ids that are no structure but brain tissue.
     """
-    table = np.zeros(MAX_ASEG_ID + 1, dtype=np.uint8)
-    for structure in STRUCTURES:
-        table[list(structure.members)] = structure.label
-    inside = (labels >= 0) & (labels <= MAX_ASEG_ID)
-    return table[np.where(inside, labels, 0)]
+
+    structures: tuple[Structure, ...]
+    sided: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+    parenchyma: tuple[int, ...] = ()
+
+    @cached_property
+    def auxiliary(self) -> tuple[AuxiliaryTask, ...]:
+        """The tasks that aren't written."""
+        tissue = [s for s in self.structures if not s.name.endswith(("ventricle", "csf"))]
+        return (
+            AuxiliaryTask("left_hemisphere", self._of_side("L", self.sided[0])),
+            AuxiliaryTask("right_hemisphere", self._of_side("R", self.sided[1])),
+            AuxiliaryTask(
+                "brain_parenchyma", (*(i for s in tissue for i in s.members), *self.parenchyma)
+            ),
+        )
+
+    def _of_side(self, side: Hemisphere, more: tuple[int, ...]) -> tuple[int, ...]:
+        ids = [i for s in self.structures if s.hemisphere == side for i in s.members]
+        return (*ids, *more)
+
+    @property
+    def tasks(self) -> tuple[Structure | AuxiliaryTask, ...]:
+        """Structures, then auxiliary tasks."""
+        return self.structures + self.auxiliary
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Machine names of the structures."""
+        return tuple(s.name for s in self.structures)
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """Machine names of the tasks."""
+        return tuple(t.name for t in self.tasks)
+
+    def membership(self, max_id: int = MAX_ASEG_ID) -> npt.NDArray[np.bool_]:
+        """Which tasks each label id belongs to.
+
+        Returns
+        -------
+        membership : (max_id + 1, tasks) bool array
+            ``membership[labels]`` is the one-hot (multi-hot) target of a label image.
+        """
+        table = np.zeros((max_id + 1, len(self.tasks)), dtype=bool)
+        for column, task in enumerate(self.tasks):
+            table[list(task.members), column] = True
+        return table
+
+    def mirror_permutation(self) -> npt.NDArray[np.int64]:
+        """Task order after a left-right reflection.
+
+        Returns
+        -------
+        permutation : (tasks,) int array
+            ``targets[permutation]`` are the targets of the mirrored image.
+        """
+        index = {name: i for i, name in enumerate(self.task_names)}
+        return np.array([index[partner_of(name)] for name in self.task_names], dtype=np.int64)
+
+    def mirror_labels(self) -> npt.NDArray[np.uint8]:
+        """The id on the other side: ``mirror_labels()[labels]``, midline ids unchanged.
+
+        Returns
+        -------
+        table : (256,) uint8 array
+        """
+        table = np.arange(MAX_ASEG_ID + 1, dtype=np.uint8)
+        by_name = {s.name: s for s in self.structures}
+        for left in (s for s in self.structures if s.hemisphere == "L"):
+            for here, there in zip(
+                left.members, by_name[partner_of(left.name)].members, strict=True
+            ):
+                table[here], table[there] = there, here
+        for here, there in zip(*self.sided, strict=True):
+            table[here], table[there] = there, here
+        return table
+
+    def color_table(self) -> npt.NDArray[np.uint8]:
+        """RGBA of every value that is written, transparent elsewhere.
+
+        Returns
+        -------
+        table : (256, 4) uint8 array
+        """
+        table = np.zeros((MAX_ASEG_ID + 1, 4), dtype=np.uint8)
+        for structure in self.structures:
+            table[structure.label] = (*structure.color, 255)
+        return table
+
+    def collapse(self, labels: npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
+        """Reduce a reference segmentation to the values that are written.
+
+        Parameters
+        ----------
+        labels : integer array, any shape
+            For `ASEG`, aseg (or aparc+aseg reduced to aseg) ids.
+
+        Returns
+        -------
+        collapsed : uint8 array, same shape
+            `Structure.label` where the id is a member of a structure, else 0.
+        """
+        table = np.zeros(MAX_ASEG_ID + 1, dtype=np.uint8)
+        for structure in self.structures:
+            table[list(structure.members)] = structure.label
+        inside = (labels >= 0) & (labels <= MAX_ASEG_ID)
+        return table[np.where(inside, labels, 0)]
+
+
+ASEG = LabelSet(_build_structures(), (_SIDED["L"], _SIDED["R"]), _LESIONS)
+"""The label set of the shipped models."""
+
+STRUCTURES: tuple[Structure, ...] = ASEG.structures
+N_STRUCTURES: int = len(STRUCTURES)
+N_TASKS: int = len(ASEG.tasks)

@@ -197,8 +197,8 @@ def _write(
         warnings=prepared.warnings,
     )
     derivatives.write_images(paths, result, mask.numpy().astype(np.uint8))
-    derivatives.write_tables(paths, measure(result))
-    derivatives.write_sidecars(paths, provenance, flip=result.flip is not None)
+    derivatives.write_tables(paths, measure(result), result.label_set)
+    derivatives.write_sidecars(paths, provenance, result.label_set, flip=result.flip is not None)
 
 
 def is_complete(
@@ -209,7 +209,7 @@ def is_complete(
         record = read_json(paths.record)
     except (OSError, ValueError):
         return False
-    wanted = [paths.dseg, paths.mask, paths.morph]
+    wanted = [paths.dseg, paths.mask, paths.morph, paths.labels]
     if model.plan.heteroscedastic:
         wanted.append(paths.flip)
     if settings.write_probseg:

@@ -25,7 +25,7 @@ from hetseg_bids.derivatives import (
 from hetseg_bids.images import Grid
 from hetseg_bids.morphometry import measure
 from hetseg_bids.segmentation import Segmentation
-from hetseg_bids.structures import N_STRUCTURES, STRUCTURES
+from hetseg_bids.structures import ASEG, N_STRUCTURES, STRUCTURES
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -171,7 +171,7 @@ def write_results(
         q[i][dseg == structure.label] = 0.4 if structure.name == "left_putamen" else 0.1
     whole = tuple(slice(0, n) for n in dseg.shape)
     grid = Grid(dseg.shape, affine)
-    result = Segmentation(grid, whole, dseg, q if flip else None, None)
+    result = Segmentation(grid, whole, dseg, q if flip else None, None, ASEG)
     paths = OutputPaths(out / stem.split("_")[0] / "anat", stem, "", out / f"{stem}.html")
     provenance = Provenance(
         source=f"bids::{stem}/{hostile}",
@@ -185,8 +185,8 @@ def write_results(
         warnings=(f"something {hostile}",) if hostile else (),
     )
     write_images(paths, result, (dseg > 0).astype(np.uint8))
-    write_tables(paths, measure(result))
-    write_sidecars(paths, provenance, flip=flip)
+    write_tables(paths, measure(result), ASEG)
+    write_sidecars(paths, provenance, ASEG, flip=flip)
     return paths, source
 
 

@@ -30,7 +30,7 @@ from hetseg_bids.errors import InputError
 from hetseg_bids.images import Grid
 from hetseg_bids.morphometry import COLUMNS, measure
 from hetseg_bids.segmentation import Segmentation
-from hetseg_bids.structures import N_STRUCTURES, STRUCTURES
+from hetseg_bids.structures import ASEG, N_STRUCTURES, STRUCTURES
 
 SCAN = Scan(Path("in.nii.gz"), "01", "b", "sub-01_ses-b_run-2")
 STEM = "sub-01_ses-b_run-2_seg-hetseg"
@@ -52,6 +52,7 @@ def some_result() -> Segmentation:
         rng.choice([s.label for s in STRUCTURES], shape).astype(np.uint8),
         rng.uniform(0, 0.5, (N_STRUCTURES, *shape)).astype(np.float32),
         rng.uniform(0, 1, (N_STRUCTURES, *shape)).astype(np.float32),
+        ASEG,
     )
 
 
@@ -136,7 +137,7 @@ def test_equal_results_are_equal_bytes_without_a_time(tmp_path):
 def test_tables_load_without_options_but_the_tab(tmp_path):
     paths, result = some_paths(tmp_path), some_result()
     table = measure(result)
-    write_tables(paths, table)
+    write_tables(paths, table, ASEG)
     again = pd.read_csv(paths.morph, sep="\t", keep_default_na=False, na_values="n/a")
     assert list(again.columns) == list(COLUMNS)
     np.testing.assert_allclose(again["volume_mm3"], table["volume_mm3"], atol=1e-5)
@@ -154,7 +155,7 @@ def test_tables_load_without_options_but_the_tab(tmp_path):
 
 def test_sidecars_say_how_the_result_came_to_be(tmp_path):
     paths = some_paths(tmp_path)
-    write_sidecars(paths, some_provenance(write_probseg=True), flip=True)
+    write_sidecars(paths, some_provenance(write_probseg=True), ASEG, flip=True)
     names = [s.name for s in STRUCTURES]
     record = json.loads(paths.record.read_text())
     assert record == {
@@ -191,7 +192,7 @@ def test_sidecars_say_how_the_result_came_to_be(tmp_path):
 
 def test_only_what_was_written_has_a_sidecar(tmp_path):
     paths = some_paths(tmp_path)
-    write_sidecars(paths, some_provenance(), flip=False)
+    write_sidecars(paths, some_provenance(), ASEG, flip=False)
     written = {p.name.rsplit("_", 1)[1] for p in paths.folder.iterdir()}
     assert written == {"mask.json", "dseg.json"}
 
@@ -209,7 +210,7 @@ def test_probabilities_beyond_the_scale_are_cut_off(tmp_path):
 def test_sidecars_of_a_resampled_result_say_so(tmp_path):
     settings = {"output_resolution": "1mm", "write_probseg": True}
     paths = some_paths(tmp_path, **settings)
-    write_sidecars(paths, some_provenance(**settings), flip=True)
+    write_sidecars(paths, some_provenance(**settings), ASEG, flip=True)
     written = sorted(paths.folder.iterdir())
     assert len(written) == 4
     for path in written:

@@ -147,7 +147,7 @@ def test_the_map_puts_a_moved_head_where_the_template_is(tmp_path):
     (tmp_path / "bad.nii.gz").write_text("not an image")
     scans = [(tmp_path / "dseg.nii.gz", tmp_path / "flip.nii.gz")] * 3
     scans.append((tmp_path / "dseg.nii.gz", tmp_path / "bad.nii.gz"))
-    made = cohort_map(scans, template)
+    made = cohort_map(scans, template, STRUCTURES)
     assert made.count == 3
     assert float(made.sd.max()) < 1e-5
     weight = made.mean / made.mean.sum()
@@ -175,6 +175,7 @@ def big_cohort(n: int) -> Cohort:
     )
     size = (n, N_STRUCTURES)
     return Cohort(
+        [s.title for s in STRUCTURES],
         quality,
         [f"{s}.html" for s in stems],
         rng.lognormal(1, 0.2, size),

@@ -19,7 +19,7 @@ LAYERS = (
     ("morphometry",),
     ("segmentation",),
     ("inference",),
-    ("uncertainty", "models", "preprocessing", "discovery", "validation"),
+    ("uncertainty", "models", "preprocessing", "discovery", "validation", "label_tables"),
     ("network", "locks", "config"),
     ("images", "devices", "files", "planes", "structures"),
     ("errors",),

@@ -14,7 +14,7 @@ from conftest import run_cli
 from hetseg_bids import inference
 from hetseg_bids.network import HetsegNet, NetworkConfig
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
-from hetseg_bids.structures import N_TASKS, TASK_NAMES, mirror_labels, task_membership
+from hetseg_bids.structures import ASEG, N_TASKS
 from hetseg_bids.training.losses import soft_dice_loss
 from hetseg_bids.training.recipes import TrainingConfig, paper_recipe, small_recipe, with_rejection
 from hetseg_bids.training.rejection import RejectionConfig, find_sporadic_errors
@@ -26,7 +26,7 @@ from hetseg_bids.training.volumes import LabelledVolume
 from hetseg_bids.uncertainty import flip_probability
 
 SMALL = NetworkConfig(2 * N_TASKS, (4, 4, 8), (8, 8, 12), (1,), 8)
-PUTAMEN = TASK_NAMES.index("left_putamen")
+PUTAMEN = ASEG.task_names.index("left_putamen")
 
 
 class TwoVolumes:
@@ -74,10 +74,10 @@ def constant_network(label: float, flip: float) -> HetsegNet:
 
 def test_confident_contradictions_are_rejected_and_others_kept():
     volume = blocks(0)
-    truth = torch.from_numpy(task_membership())[volume.labels.int()].movedim(-1, 0)
+    truth = torch.from_numpy(ASEG.membership())[volume.labels.int()].movedim(-1, 0)
     inside = volume.image > BACKGROUND
     sure = find_sporadic_errors(constant_network(-5, -12), volume, (40, 36), RULE)
-    flags = unpack_tasks(sure)[..., :].movedim(1, 0)
+    flags = unpack_tasks(sure, N_TASKS)[..., :].movedim(1, 0)
     assert torch.equal(flags & inside, truth & inside)  # it denies every label there is
     unsure = find_sporadic_errors(constant_network(-5, 0), volume, (40, 36), RULE)
     assert not unsure.any()
@@ -87,7 +87,7 @@ def brute_force(
     network: HetsegNet, volume: LabelledVolume, config: RejectionConfig
 ) -> torch.Tensor:
     """The rule of the paper voxel by voxel, one explicit stack a slice."""
-    table = torch.from_numpy(task_membership())
+    table = torch.from_numpy(ASEG.membership())
     padded = torch.nn.functional.pad(volume.image, (3,) * 6, value=BACKGROUND)
     denied = torch.ones(N_TASKS, *volume.image.shape, dtype=torch.bool)
     for across in range(3):
@@ -132,7 +132,7 @@ def test_rejection_is_what_the_rule_gives_voxel_by_voxel(monkeypatch, corrected,
 def test_a_look_asks_no_second_opinion_where_the_first_view_agrees(monkeypatch):
     network = constant_network(-5, 0)  # never sure
     passes = []
-    monkeypatch.setattr(network, "decode", lambda x, f=network.decode: passes.append(1) or f(x))
+    monkeypatch.setattr(network, "decode", lambda *x, f=network.decode: passes.append(1) or f(*x))
     assert not find_sporadic_errors(network, blocks(0), (40, 36), RULE).any()
     assert len(passes) == -(-32 // 8)  # the brain box has 28 + 4 axial slices
 
@@ -140,14 +140,14 @@ def test_a_look_asks_no_second_opinion_where_the_first_view_agrees(monkeypatch):
 def test_flags_pack_mirror_and_unpack():
     flags = torch.rand(N_TASKS, 5, 6, generator=torch.Generator().manual_seed(0)) > 0.5
     packed = pack_tasks(flags)
-    assert torch.equal(unpack_tasks(packed[None])[0], flags)
-    assert torch.equal(unpack_tasks(packed[None, None])[0], flags[:, None])
+    assert torch.equal(unpack_tasks(packed[None], N_TASKS)[0], flags)
+    assert torch.equal(unpack_tasks(packed[None, None], N_TASKS)[0], flags[:, None])
     labels = torch.tensor([[12, 51, 16, 2]], dtype=torch.uint8)
-    table = torch.from_numpy(task_membership())
+    table = torch.from_numpy(ASEG.membership())
     one = pack_tasks(table[labels.int()].movedim(-1, 0))
-    mirrored = torch.from_numpy(mirror_labels())[labels.long()]
+    mirrored = torch.from_numpy(ASEG.mirror_labels())[labels.long()]
     other = pack_tasks(table[mirrored.int()].movedim(-1, 0))
-    assert torch.equal(mirror_tasks(one), other)
+    assert torch.equal(mirror_tasks(one, ASEG), other)
 
 
 def test_dice_ignores_what_is_left_out():

@@ -14,7 +14,7 @@ from hetseg_bids.images import Grid, grid_of
 from hetseg_bids.inference import Logits
 from hetseg_bids.morphometry import measure
 from hetseg_bids.segmentation import covering_box, decide, segment, sub_grid
-from hetseg_bids.structures import N_STRUCTURES, STRUCTURES
+from hetseg_bids.structures import ASEG, N_STRUCTURES, STRUCTURES
 
 ORIENTATIONS = [
     "".join(code)
@@ -33,7 +33,7 @@ def some_logits(system: str = "label-flip") -> Logits:
     second = None
     if system != "plain":
         second = 3 * torch.randn(N_STRUCTURES, *BOX_SHAPE, generator=generator)
-    return Logits(label, second, system, BOX)
+    return Logits(label, second, system, BOX, ASEG)
 
 
 def oblique(seed: int) -> np.ndarray:
@@ -50,14 +50,14 @@ def test_the_likeliest_structure_wins_where_it_is_likelier_than_not():
     logits[5, 0] = 0.1
     logits[[5, 9], 1] = torch.tensor([0.1, 0.2])
     logits[5, 2] = 0.0  # p = 0.5 exactly
-    labels = decide(logits)
+    labels = decide(logits, ASEG)
     assert labels.dtype == torch.uint8
     assert labels.tolist() == [STRUCTURES[5].label, STRUCTURES[9].label, 0, 0]
 
 
 def test_another_number_of_structures_is_refused():
     with pytest.raises(ValueError, match=r"^expected 28 structures, got 31$"):
-        decide(torch.zeros(31, 2))
+        decide(torch.zeros(31, 2), ASEG)
 
 
 def test_on_the_working_grid_nothing_is_interpolated():
@@ -65,7 +65,7 @@ def test_on_the_working_grid_nothing_is_interpolated():
     result = segment(logits, WORKING, WORKING, probability=True)
     assert result.box == BOX
     assert result.grid is WORKING
-    np.testing.assert_array_equal(result.dseg, decide(logits.label))
+    np.testing.assert_array_equal(result.dseg, decide(logits.label, ASEG))
     np.testing.assert_allclose(result.probability, torch.sigmoid(logits.label), rtol=1e-6)
     s = 0.5 * torch.sigmoid(logits.second)
     assert result.flip.max() < 0.5
@@ -99,7 +99,7 @@ def test_a_larger_grid_sees_nothing_certain_beyond_the_box():
     affine[:3, :3] *= 0.7
     affine[:3, 3] = WORKING.affine[:3, 3] - 1
     sure = torch.full((N_STRUCTURES, *BOX_SHAPE), 5.0)
-    logits = Logits(sure, sure, "label-flip", BOX)
+    logits = Logits(sure, sure, "label-flip", BOX, ASEG)
     result = segment(logits, WORKING, Grid((24, 22, 20), affine), probability=True)
     outside = np.ones((24, 22, 20), bool)
     index = np.stack(np.meshgrid(*map(np.arange, outside.shape), indexing="ij"), axis=-1)

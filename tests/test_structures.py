@@ -1,16 +1,6 @@
 import numpy as np
 
-from hetseg_bids.structures import (
-    N_STRUCTURES,
-    N_TASKS,
-    STRUCTURES,
-    TASK_NAMES,
-    collapse_to_structures,
-    color_table,
-    mirror_labels,
-    mirror_permutation,
-    task_membership,
-)
+from hetseg_bids.structures import ASEG, N_STRUCTURES, N_TASKS, STRUCTURES
 
 
 def test_there_are_28_structures_and_3_auxiliary_tasks():
@@ -20,19 +10,19 @@ def test_there_are_28_structures_and_3_auxiliary_tasks():
 
 
 def test_labels_names_and_colours_are_unique():
-    for values in ([s.label for s in STRUCTURES], list(TASK_NAMES)):
+    for values in ([s.label for s in STRUCTURES], list(ASEG.task_names)):
         assert len(set(values)) == len(values)
     for left in (s for s in STRUCTURES if s.hemisphere == "L"):
         assert left.label in left.members
 
 
 def test_no_id_belongs_to_two_structures():
-    assert task_membership()[:, :N_STRUCTURES].sum(axis=1).max() == 1
+    assert ASEG.membership()[:, :N_STRUCTURES].sum(axis=1).max() == 1
 
 
 def test_auxiliary_tasks_by_example():
-    table = task_membership()
-    index = {name: i for i, name in enumerate(TASK_NAMES)}
+    table = ASEG.membership()
+    index = {name: i for i, name in enumerate(ASEG.task_names)}
     left, right, brain = (
         index[n] for n in ("left_hemisphere", "right_hemisphere", "brain_parenchyma")
     )
@@ -43,17 +33,15 @@ def test_auxiliary_tasks_by_example():
 
 
 def test_mirrored_labels_have_mirrored_tasks():
-    table = task_membership()
-    np.testing.assert_array_equal(table[mirror_labels()], table[:, mirror_permutation()])
-    np.testing.assert_array_equal(mirror_labels()[mirror_labels()], np.arange(256))
+    table = ASEG.membership()
+    np.testing.assert_array_equal(table[ASEG.mirror_labels()], table[:, ASEG.mirror_permutation()])
+    np.testing.assert_array_equal(ASEG.mirror_labels()[ASEG.mirror_labels()], np.arange(256))
 
 
 def test_collapse_merges_parts_and_drops_the_rest():
     labels = np.array([0, 4, 5, 7, 8, 251, 255, 77, 24, 256, 1001, -1])
-    np.testing.assert_array_equal(
-        collapse_to_structures(labels), [0, 4, 4, 8, 8, 255, 255, 0, 0, 0, 0, 0]
-    )
-    assert collapse_to_structures(labels).dtype == np.uint8
+    np.testing.assert_array_equal(ASEG.collapse(labels), [0, 4, 4, 8, 8, 255, 255, 0, 0, 0, 0, 0])
+    assert ASEG.collapse(labels).dtype == np.uint8
 
 
 def test_names_for_machines_and_people():
@@ -77,16 +65,16 @@ def test_ids_are_those_of_freesurfer():
 
 
 def test_tables_have_a_row_an_id():
-    assert task_membership().shape == (256, N_TASKS)
-    assert task_membership(300).shape == (301, N_TASKS)
-    assert task_membership().dtype == bool
-    assert mirror_permutation().dtype == np.int64
-    assert mirror_labels().dtype == np.uint8
-    assert mirror_labels()[[2, 8, 31, 79, 16, 24]].tolist() == [41, 47, 63, 78, 16, 24]
+    assert ASEG.membership().shape == (256, N_TASKS)
+    assert ASEG.membership(300).shape == (301, N_TASKS)
+    assert ASEG.membership().dtype == bool
+    assert ASEG.mirror_permutation().dtype == np.int64
+    assert ASEG.mirror_labels().dtype == np.uint8
+    assert ASEG.mirror_labels()[[2, 8, 31, 79, 16, 24]].tolist() == [41, 47, 63, 78, 16, 24]
 
 
 def test_every_label_has_its_colour_and_nothing_else_has():
-    table = color_table()
+    table = ASEG.color_table()
     assert table.shape == (256, 4)
     assert table.dtype == np.uint8
     assert table[17].tolist() == [220, 216, 20, 255]

@@ -22,7 +22,7 @@ from hetseg_bids.models import load_model
 from hetseg_bids.network import HetsegNet, NetworkConfig
 from hetseg_bids.planes import PLANES
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
-from hetseg_bids.structures import N_TASKS, STRUCTURES, mirror_labels
+from hetseg_bids.structures import ASEG, N_TASKS, STRUCTURES
 from hetseg_bids.training.augmentation import AugmentationConfig, StackTransform, sample_transform
 from hetseg_bids.training.initialisation import start_from
 from hetseg_bids.training.label_maps import derive_corpus_callosum, read_label_map
@@ -143,7 +143,7 @@ def test_swapped_structures_change_sides_and_nothing_else():
             break
     changed = weak != labels
     assert changed.any()
-    table = torch.from_numpy(mirror_labels())
+    table = torch.from_numpy(ASEG.mirror_labels())
     assert torch.equal(weak[changed], table[labels[changed].long()])
     assert len(labels[changed].unique()) == 2
 
@@ -230,7 +230,7 @@ def test_an_untransformed_stack_is_a_cut_through_the_volume(volume, plane):
 def test_reflection_swaps_sides_of_image_and_labels(volume):
     mirror = replace(IDENTITY, matrix=np.diag([-1.0, 1.0, 1.0]), mirrored=True)
     flipped = LabelledVolume(
-        volume.image.flip(0), torch.from_numpy(mirror_labels())[volume.labels.flip(0).long()]
+        volume.image.flip(0), torch.from_numpy(ASEG.mirror_labels())[volume.labels.flip(0).long()]
     )
     centre = (np.array(volume.image.shape) - 1) / 2
     centre[2] = 80
@@ -413,7 +413,7 @@ def fresh(system: str) -> HetsegNet:
 def test_a_run_starts_from_all_weights_of_the_same_system(trained):
     model = load_model(str(trained), torch.device("cpu"))
     network = fresh("label-flip")
-    start_from(network, "label-flip", model)
+    start_from(network, "label-flip", model, ASEG)
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, model.network.state_dict()[name]), name
 
@@ -423,12 +423,12 @@ def test_the_second_map_of_another_system_stays_behind(trained):
     weights = model.network.state_dict()
     before = fresh("predictive-variance").state_dict()
     network = fresh("predictive-variance")
-    start_from(network, "predictive-variance", model)
+    start_from(network, "predictive-variance", model, ASEG)
     after = network.state_dict()
     assert torch.equal(after["head.weight"][:N_TASKS], weights["head.weight"][:N_TASKS])
     assert torch.equal(after["head.weight"][N_TASKS:], before["head.weight"][N_TASKS:])
     plain = fresh("plain")
-    start_from(plain, "plain", model)
+    start_from(plain, "plain", model, ASEG)
     assert torch.equal(plain.state_dict()["head.bias"], weights["head.bias"][:N_TASKS])
 
 
@@ -510,7 +510,7 @@ def test_a_short_run_overfits_one_scan(tmp_path):
     volume = tiny_scan()
     _, trainer = losses_of(config, OneScan(volume), tmp_path)
     scan = ValidationScan("sub-01", *even_stacks(volume, config.sampling.patch))
-    scores = np.array(structure_dice(trainer.network, trainer.average, scan, amp=True))
+    scores = np.array(structure_dice(trainer.network, trainer.average, scan, ASEG, amp=True))
     assert np.isfinite(scores).sum() >= 6
     assert np.nanmean(scores) > 0.9
 

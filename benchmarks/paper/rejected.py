@@ -25,7 +25,7 @@ from hetseg_bids.files import atomic_path
 from hetseg_bids.images import Grid
 from hetseg_bids.models import load_model
 from hetseg_bids.preprocessing.conform import nearest
-from hetseg_bids.structures import N_TASKS, task_membership
+from hetseg_bids.structures import ASEG, N_TASKS
 from hetseg_bids.training.paired import PairedSource
 from hetseg_bids.training.rejection import contradictions
 from hetseg_bids.training.tasks import unpack_tasks
@@ -87,7 +87,7 @@ def judge_masks(work: Path, experiment: str, run: Path) -> pd.DataFrame:
             mask = torch.from_numpy(np.asarray(image.dataobj).astype(np.int32))
             frame = Grid(image.shape, image.affine)
             known = KnownErrors.read(work, experiment, number, frame)
-            counts.append(known.judge(unpack_tasks(mask[None])[0].numpy()))
+            counts.append(known.judge(unpack_tasks(mask[None], N_TASKS)[0].numpy()))
         where = {"level": experiment.removeprefix("noise/"), "seed": run.name[len("seed-") :]}
         rows.append({**where, "step": int(step), **totals(counts)})
     return pd.DataFrame(rows)
@@ -127,7 +127,7 @@ class KnownErrors:
         noisy = on_frame(root / "train" / name / "anat" / f"{name}_dseg.nii.gz", frame)
         clean = on_frame(work / "noise" / "clean" / f"{name}_dseg.nii.gz", frame)
         kinds = on_frame(root / "kinds" / f"{name}_kinds.nii.gz", frame)
-        table = task_membership()
+        table = ASEG.membership()
         return cls(np.moveaxis(table[noisy] != table[clean], -1, 0), kinds)
 
     def judge(self, rejected: np.ndarray) -> Counts:

@@ -24,6 +24,12 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="[NAME=]DIR",
         help="output folders of hetseg; the same NAME again is another run (seed) of that system",
     )
+    parser.add_argument(
+        "--labels",
+        type=Path,
+        metavar="TSV",
+        help="the structures of a model with its own (as for hetseg-train)",
+    )
     parser.add_argument("--out", type=Path, help="TSV with a row a system, run, scan and structure")
     parser.add_argument(
         "--report",
@@ -60,17 +66,20 @@ def _evaluate(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from hetseg_bids.evaluation import compare, report
+    from hetseg_bids.label_tables import read_label_table
+    from hetseg_bids.structures import ASEG
 
     systems = [compare.System(n, runs) for n, runs in _named_folders(args.derivatives).items()]
+    label_set = ASEG if args.labels is None else read_label_table(args.labels)
     curves = _named_folders(args.curves)
     scores = compare.score_systems(
-        args.references, systems, lambda work: tqdm(work, unit="scan", disable=None)
+        args.references, systems, lambda work: tqdm(work, unit="scan", disable=None), label_set
     )
     if args.out is not None:
         compare.write_table(scores, args.out)
     if args.report is not None:
         report.write_report(scores, args.report)
-        report.write_overlays(args.references, systems, args.report / "overlays")
+        report.write_overlays(args.references, systems, args.report / "overlays", label_set)
         if curves:
             report.write_curves(curves, args.report)
     print(compare.summary(scores))

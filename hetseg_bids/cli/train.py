@@ -42,6 +42,15 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         help="train on the T1w + dseg pairs of a BIDS-derivatives dataset (skull-stripped T1w)",
     )
     parser.add_argument(
+        "--labels",
+        type=Path,
+        default=None,
+        metavar="TSV",
+        help="the structures to learn: a table with columns index (value in the label images), "
+        "name (left_X and right_X for the sides of X) and, if wanted, color and members "
+        "(default: those of --init, else hetseg's 28)",
+    )
+    parser.add_argument(
         "--synthetic-scans",
         type=positive,
         default=None,
@@ -139,6 +148,7 @@ def _train(args: argparse.Namespace) -> int:
             label_maps=args.label_maps,
             synthetic_scans=args.synthetic_scans,
             scans=args.scans,
+            labels=args.labels,
             validate=args.validate,
             validate_every=args.validate_every,
             init=args.init,

@@ -13,7 +13,7 @@ from hetseg_bids.errors import InputError
 from hetseg_bids.evaluation.metrics import compare
 from hetseg_bids.files import atomic_path
 from hetseg_bids.images import read_labels
-from hetseg_bids.structures import STRUCTURES, collapse_to_structures
+from hetseg_bids.structures import ASEG, LabelSet
 
 _DIGITS = 5
 
@@ -49,7 +49,10 @@ class Match:
 
 
 def score_systems(
-    references: Path, systems: Sequence[System], progress: Callable[[list], Iterable] = iter
+    references: Path,
+    systems: Sequence[System],
+    progress: Callable[[list], Iterable] = iter,
+    label_set: LabelSet = ASEG,
 ) -> pd.DataFrame:
     """Score every run of every system, a row a system, run, scan and structure.
 
@@ -59,6 +62,8 @@ def score_systems(
     systems : sequence of System
     progress : callable
         Wraps the list of scans to score, e.g. ``tqdm``.
+    label_set : LabelSet
+        The structures to score.
 
     Raises
     ------
@@ -73,7 +78,7 @@ def score_systems(
     ]
     tables = []
     for name, run, match in progress(work):
-        table = evaluate(match)
+        table = evaluate(match, label_set)
         table.insert(0, "system", name)
         table.insert(1, "run", run)
         tables.append(table)
@@ -104,7 +109,7 @@ def find_matches(references: Path, derivatives: Path) -> list[Match]:
     return matches
 
 
-def evaluate(match: Match) -> pd.DataFrame:
+def evaluate(match: Match, label_set: LabelSet = ASEG) -> pd.DataFrame:
     """Agreement of one scan, a row a structure.
 
     Structures that the reference doesn't have at all are left out: protocols differ.
@@ -118,10 +123,10 @@ def evaluate(match: Match) -> pd.DataFrame:
     reference, reference_grid = read_labels(match.reference)
     if not grid.matches(reference_grid):
         raise InputError(f"{match.reference}: not on the grid of {match.segmentation.name}")
-    truth = collapse_to_structures(reference)
+    truth = label_set.collapse(reference)
     zooms = nib.affines.voxel_sizes(grid.affine)
     rows = []
-    for structure in STRUCTURES:
+    for structure in label_set.structures:
         wanted = truth == structure.label
         if not wanted.any():
             continue

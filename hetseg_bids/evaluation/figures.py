@@ -13,7 +13,7 @@ import pandas as pd
 
 from hetseg_bids.files import atomic_path
 from hetseg_bids.planes import PLANES, display_slice
-from hetseg_bids.structures import STRUCTURES, color_table
+from hetseg_bids.structures import ASEG, LabelSet, both_sides
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,8 +66,8 @@ def _endless() -> list[tuple[str, Any]]:
 
 
 def _curve(run: pd.DataFrame, title: str) -> pd.Series:
-    names = [s.name for s in STRUCTURES if title in (_ALL, s.both_sides)]
-    return run[run["name"].isin(names)].groupby("samples")["dice"].mean()
+    named = run["name"].map(both_sides)
+    return run[(named == title) | (title == _ALL)].groupby("samples")["dice"].mean()
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,7 @@ class Overlay:
         `Structure.label` values.
     flip : (X, Y, Z) float array
         Largest q over the structures.
+    label_set : LabelSet
     """
 
     title: str
@@ -89,6 +90,7 @@ class Overlay:
     segmentation: npt.NDArray[np.uint8]
     reference: npt.NDArray[np.uint8]
     flip: npt.NDArray[np.floating]
+    label_set: LabelSet = ASEG
 
 
 def flip_overlay(overlay: Overlay) -> Figure:
@@ -101,7 +103,7 @@ def flip_overlay(overlay: Overlay) -> Figure:
         others = tuple(a for a in range(3) if a != plane.axes[0])
         place = int(wrong.sum(axis=others).argmax())
         layers: tuple[Any, ...] = (
-            color_table()[display_slice(overlay.segmentation, plane, place)],
+            overlay.label_set.color_table()[display_slice(overlay.segmentation, plane, place)],
             np.ma.masked_less(display_slice(overlay.flip, plane, place), _LEAST_FLIP),
             np.ma.masked_equal(0.5 * display_slice(wrong, plane, place).astype(float), 0),
         )

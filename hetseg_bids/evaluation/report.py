@@ -24,7 +24,7 @@ from hetseg_bids.evaluation.statistics import wilcoxon_table
 from hetseg_bids.evaluation.tables import table1, table1_markdown
 from hetseg_bids.files import write_text
 from hetseg_bids.images import open_image, read_labels, read_largest
-from hetseg_bids.structures import collapse_to_structures
+from hetseg_bids.structures import ASEG, LabelSet
 
 _SEGMENTATION = "_dseg.nii.gz"
 _FLIP = "_desc-labelflip_probseg.nii.gz"
@@ -82,7 +82,9 @@ def _read_curve(path: Path) -> pd.DataFrame:
         ) from None
 
 
-def write_overlays(references: Path, systems: Sequence[System], folder: Path) -> int:
+def write_overlays(
+    references: Path, systems: Sequence[System], folder: Path, label_set: LabelSet = ASEG
+) -> int:
     """Draw a label-flip overlay of each scan that has a flip map and a T1w image.
 
     The T1w image is looked for beside the reference.  Only the first run of a system is
@@ -91,21 +93,21 @@ def write_overlays(references: Path, systems: Sequence[System], folder: Path) ->
     count = 0
     for system in systems:
         for match in find_matches(references, system.runs[0]):
-            overlay = _overlay(match, f"{match.name}, {system.name}")
+            overlay = _overlay(match, f"{match.name}, {system.name}", label_set)
             if overlay is not None:
                 save_figure(flip_overlay(overlay), folder / f"{match.name}_{system.name}", ("png",))
                 count += 1
     return count
 
 
-def _overlay(match: Match, title: str) -> Overlay | None:
+def _overlay(match: Match, title: str, label_set: LabelSet) -> Overlay | None:
     name = match.segmentation.name.removesuffix(_SEGMENTATION) + _FLIP
     flip = match.segmentation.with_name(name)
     t1w = match.reference.with_name(f"{match.name}_T1w.nii.gz")
     if not (flip.exists() and t1w.exists()):
         return None
     labels, grid = read_labels(match.segmentation)
-    truth = collapse_to_structures(read_labels(match.reference)[0])
+    truth = label_set.collapse(read_labels(match.reference)[0])
     picture = open_image(t1w)
     if picture.shape[:3] != grid.shape:
         raise InputError(f"{t1w}: not on the grid of {match.reference.name}")
@@ -122,4 +124,5 @@ def _overlay(match: Match, title: str) -> Overlay | None:
         canonical(labels.astype(np.uint8)),
         canonical(truth),
         canonical(read_largest(flip)),
+        label_set,
     )

@@ -9,8 +9,6 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.stats import wilcoxon
 
-from hetseg_bids.structures import STRUCTURES
-
 OVERALL = "mean_dice"
 POOLED = "structures_pooled"
 
@@ -42,7 +40,7 @@ def wilcoxon_table(scores: pd.DataFrame) -> pd.DataFrame:
     families = [
         {OVERALL: overall},
         {POOLED: wide},
-        {s.name: part for s in STRUCTURES if len(part := _structure(wide, s.name))},
+        {name: _structure(wide, name) for name in dict.fromkeys(scores["name"])},
     ]
     return pd.concat([_family(measures) for measures in families], ignore_index=True)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from hetseg_bids.structures import STRUCTURES
+from hetseg_bids.structures import both_sides
 
 OVERALL = "All structures"
 
@@ -23,10 +23,9 @@ def table1(scores: pd.DataFrame) -> pd.DataFrame:
         A row a structure and one for all: ``structure``, then ``SYSTEM_mean`` and
         ``SYSTEM_sd`` over participants, sides and runs.
     """
-    titles = {s.name: s.both_sides for s in STRUCTURES}
-    named = scores.assign(structure=scores["name"].map(titles))
+    named = scores.assign(structure=scores["name"].map(both_sides))
     everything = pd.concat((named, named.assign(structure=OVERALL)))
-    order = [*dict.fromkeys(t for t in titles.values() if t in set(named["structure"])), OVERALL]
+    order = [*dict.fromkeys(named["structure"]), OVERALL]
     groups = everything.groupby(["structure", "system"], sort=False)["dice"]
     table = pd.DataFrame({"structure": order})
     for system in scores["system"].unique():

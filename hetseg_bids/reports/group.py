@@ -15,7 +15,6 @@ from hetseg_bids.files import write_text
 from hetseg_bids.outliers import LIMIT
 from hetseg_bids.reports.mosaics import Picture, View, draw_flip
 from hetseg_bids.reports.templating import environment
-from hetseg_bids.structures import STRUCTURES
 
 _GRAVITY = {"fail": 0, "look": 1, "pass": 2}
 _FILTER_VALUES = 40  # a column of text with more different values is no filter
@@ -29,11 +28,13 @@ class Cohort:
 
     Attributes
     ----------
+    structures : list of str
+        Titles.
     quality : DataFrame
         group_qc.tsv.
     pages : list of str
         Participant pages, relative to the group page.
-    volume_ml, expected_dice, asymmetry : (scans, 28) float array
+    volume_ml, expected_dice, asymmetry : (scans, S) float array
     participants : DataFrame
         participants.tsv, a row a scan.
     missing : list of str
@@ -42,6 +43,7 @@ class Cohort:
         Names of crash files.
     """
 
+    structures: list[str]
     quality: pd.DataFrame
     pages: list[str]
     volume_ml: npt.NDArray[np.float64]
@@ -83,7 +85,7 @@ def page_data(cohort: Cohort) -> dict[str, Any]:
     order = np.lexsort((quality["scan"], -score, gravity))
     columns, ranges = _filters(cohort.participants.iloc[order])
     return {
-        "structures": [s.title for s in STRUCTURES],
+        "structures": cohort.structures,
         "scan": list(quality["scan"].to_numpy()[order]),
         "page": [cohort.pages[i] for i in order],
         "verdict": list(quality["verdict"].to_numpy()[order]),

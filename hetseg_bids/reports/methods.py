@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hetseg_bids.structures import N_STRUCTURES
-
 REFERENCES: dict[str, str] = {
     "McKinley": "McKinley R, Rebsamen M, Meier R, Reyes M, Rummel C, Wiest R. Few-shot brain "
     "segmentation from weakly labeled data with deep heteroscedastic multi-task networks. "
@@ -30,13 +28,15 @@ class Methods:
     references: tuple[str, ...]
 
 
-def methods_text(record: dict[str, Any]) -> Methods:
+def methods_text(record: dict[str, Any], structures: int) -> Methods:
     """How a scan was segmented, in words.
 
     Parameters
     ----------
     record : dict
         The sidecar of the dseg image.
+    structures : int
+        How many it has.
     """
     strip = {
         "deepbet": "The brain was extracted with deepbet (Fisch et al., 2024). ",
@@ -46,7 +46,7 @@ def methods_text(record: dict[str, Any]) -> Methods:
     views = " and ".join(record["HetsegSettings"]["views"])
     text = (
         f"T1-weighted images organised as BIDS (Gorgolewski et al., 2016) were segmented into "
-        f"{N_STRUCTURES} structures with hetseg {record['HetsegVersion']}, model "
+        f"{structures} structures with hetseg {record['HetsegVersion']}, model "
         f"{record['HetsegModel']} (SHA-256 {record['HetsegModelSHA256'][:12]}), a 2.5-D network "
         f"after McKinley et al. (2019) applied to {views} slices of the image at 1 mm. {strip}"
         "For each voxel and structure it forecasts the probability that its label disagrees with "

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hetseg_bids.planes import PLANES, Plane, display_slice
-from hetseg_bids.structures import STRUCTURES, color_table
+from hetseg_bids.structures import ASEG, LabelSet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,6 +47,8 @@ class View:
         Brain.
     affine : (4, 4) float array
         Voxel to mm.
+    label_set : LabelSet
+        What the values of `dseg` mean.
     """
 
     image: npt.NDArray[np.float32]
@@ -54,13 +56,14 @@ class View:
     flip: npt.NDArray[np.float32] | None
     mask: npt.NDArray[np.bool_]
     affine: npt.NDArray[np.float64]
+    label_set: LabelSet = ASEG
 
     def cropped(self, box: tuple[slice, ...]) -> View:
         """The part inside a box."""
         affine = self.affine.copy()
         affine[:3, 3] += self.affine[:3, :3] @ [part.start for part in box]
         flip = None if self.flip is None else self.flip[box]
-        return View(self.image[box], self.dseg[box], flip, self.mask[box], affine)
+        return View(self.image[box], self.dseg[box], flip, self.mask[box], affine, self.label_set)
 
 
 Layer = Callable[[Plane, int], tuple[npt.NDArray[Any], dict[str, Any]]]
@@ -89,7 +92,7 @@ def draw_flip(view: View) -> list[Picture]:
 
 def draw_zooms(view: View, names: Sequence[str]) -> list[Picture]:
     """Outlines and flip map around the middle of some structures, in three planes."""
-    titles = {s.name: (s.label, s.title) for s in STRUCTURES}
+    titles = {s.name: (s.label, s.title) for s in view.label_set.structures}
     pictures = []
     for name in names:
         label, title = titles[name]
@@ -154,9 +157,11 @@ def _window(view: View) -> tuple[float, float]:
 
 
 def _outlines(view: View) -> Layer:
+    colors = view.label_set.color_table()
+
     def layer(plane: Plane, place: int) -> tuple[npt.NDArray[Any], dict[str, Any]]:
         labels = display_slice(view.dseg, plane, place)
-        return color_table()[np.where(_edges(labels), labels, 0)], {}
+        return colors[np.where(_edges(labels), labels, 0)], {}
 
     return layer
 

@@ -14,13 +14,14 @@ import torch
 from hetseg_bids.derivatives import OutputPaths
 from hetseg_bids.files import read_json, write_text
 from hetseg_bids.images import Grid, grid_of, open_image, read_labels, read_largest, read_voxels
+from hetseg_bids.label_tables import read_label_table
 from hetseg_bids.preprocessing.conform import nearest, resample, working_grid
 from hetseg_bids.qc import asymmetry, judge
 from hetseg_bids.reports.methods import methods_text
 from hetseg_bids.reports.mosaics import View, draw_mask, draw_mosaics, draw_zooms
 from hetseg_bids.reports.templating import environment
 from hetseg_bids.reports.viewer import viewer_data
-from hetseg_bids.structures import STRUCTURES
+from hetseg_bids.structures import LabelSet
 
 _LEAST_CERTAIN = 4
 _MARGIN = 5  # voxels around the brain
@@ -43,7 +44,8 @@ def write_report(paths: OutputPaths, source: Path, run: dict[str, str] | None = 
     """
     record = read_json(paths.record)
     table = pd.read_csv(paths.morph, sep="\t", na_values="n/a", keep_default_na=False)
-    head = _load_view(paths, source)
+    label_set = read_label_table(paths.labels)
+    head = _load_view(paths, source, label_set)
     brain = head.cropped(_brain_box(head.mask | (head.dseg > 0)))
     worst = _least_certain(table)
     html = (
@@ -57,8 +59,8 @@ def write_report(paths: OutputPaths, source: Path, run: dict[str, str] | None = 
             zooms=draw_zooms(brain, worst),
             mask_pictures=draw_mask(head),
             viewer=viewer_data(brain),
-            rows=_rows(table),
-            methods=methods_text(record),
+            rows=_rows(table, label_set),
+            methods=methods_text(record, len(label_set.structures)),
             source_sha256=record["HetsegSourceSHA256"],
             model_sha256=record["HetsegModelSHA256"],
             provenance=_provenance(record),
@@ -106,10 +108,10 @@ class Row:
     dice: Cell
 
 
-def _rows(table: pd.DataFrame) -> list[Row]:
+def _rows(table: pd.DataFrame, label_set: LabelSet) -> list[Row]:
     uneven = asymmetry(table)
     rows = []
-    for i, structure in enumerate(STRUCTURES):
+    for i, structure in enumerate(label_set.structures):
         facts = table.iloc[i]
         low, high = (float(facts[f"volume_ci95_{end}_mm3"]) for end in ("low", "high"))
         between = _cell(high - low, 0)
@@ -152,7 +154,7 @@ def _provenance(record: dict[str, Any]) -> list[tuple[str, str]]:
     return facts
 
 
-def _load_view(paths: OutputPaths, source: Path) -> View:
+def _load_view(paths: OutputPaths, source: Path, label_set: LabelSet) -> View:
     labels, native = read_labels(paths.dseg)
     working = working_grid(native)
     t1w = open_image(source)
@@ -165,6 +167,7 @@ def _load_view(paths: OutputPaths, source: Path) -> View:
         flip=flip,
         mask=nearest(mask.astype(np.uint8), mask_grid, working) > 0,
         affine=working.affine,
+        label_set=label_set,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from zlib_ng import gzip_ng
 
 from hetseg_bids.reports.mosaics import View
-from hetseg_bids.structures import MAX_ASEG_ID, STRUCTURES
+from hetseg_bids.structures import MAX_ASEG_ID, Structure
 
 _LEVELS = 255
 _Q_MAX = 0.5
@@ -48,8 +49,9 @@ def viewer_data(view: View) -> ViewerData:
     """Pack a view for the page."""
     low, high = np.percentile(view.image, (1, 99.8))
     t1w = (view.image - low) * (_LEVELS / max(high - low, 1e-6))
+    structures = view.label_set.structures
     counted = np.zeros(MAX_ASEG_ID + 1, np.uint8)
-    for number, structure in enumerate(STRUCTURES, start=1):
+    for number, structure in enumerate(structures, start=1):
         counted[structure.label] = number
     flip = None if view.flip is None else _nifti(_coarse_flip(view.flip), view.affine)
     library = resources.files("hetseg_bids.reports").joinpath("vendor", _LIBRARY).read_bytes()
@@ -58,7 +60,7 @@ def viewer_data(view: View) -> ViewerData:
         t1w=_nifti(t1w, view.affine),
         dseg=_nifti(counted[view.dseg], view.affine),
         flip=flip,
-        colors=_label_table(),
+        colors=_label_table(structures),
     )
 
 
@@ -67,16 +69,16 @@ def _coarse_flip(flip: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return np.rint(flip * (_FLIP_STEPS / _Q_MAX)) * np.float32(_LEVELS / _FLIP_STEPS)
 
 
-def _label_table() -> dict[str, list[Any]]:
-    colors = [(0, 0, 0), *(s.color for s in STRUCTURES)]
+def _label_table(structures: Sequence[Structure]) -> dict[str, list[Any]]:
+    colors = [(0, 0, 0), *(s.color for s in structures)]
     red, green, blue = (list(channel) for channel in zip(*colors, strict=True))
     return {
         "R": red,
         "G": green,
         "B": blue,
-        "A": [0] + [255] * len(STRUCTURES),
+        "A": [0] + [255] * len(structures),
         "I": list(range(len(colors))),
-        "labels": ["", *(s.title for s in STRUCTURES)],
+        "labels": ["", *(s.title for s in structures)],
     }
 
 

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hetseg_bids.structures import STRUCTURES, mirror_labels
+from hetseg_bids.structures import ASEG, STRUCTURES
 from hetseg_bids.training.random_fields import smooth_field
 
+_MIRRORED = ASEG.mirror_labels()
 _CORTEX_AND_LARGER = (2, 41, 3, 42, 7, 8, 46, 47)
 _SMALL = tuple(i for s in STRUCTURES for i in s.members if i not in _CORTEX_AND_LARGER)
 _SMALL_LATERAL = tuple(s.label for s in STRUCTURES if s.hemisphere and s.label in _SMALL)
@@ -79,7 +80,7 @@ def add_sporadic_errors(rng: np.random.Generator, labels: Tensor, config: LabelN
         labels[labels == int(rng.choice(_SMALL))] = 0
     if config.swap_rate and rng.random() < config.swap_rate:
         here = int(rng.choice(_SMALL_LATERAL))
-        there = int(mirror_labels()[here])
+        there = int(_MIRRORED[here])
         left, right = labels == here, labels == there
         labels[left], labels[right] = there, here
 
@@ -119,7 +120,7 @@ def _add_blob(rng: np.random.Generator, labels: Tensor, radius: tuple[float, flo
     if kind == 0:
         target = 0
     elif kind == 1:
-        target = int(mirror_labels()[structure.label])
+        target = int(_MIRRORED[structure.label])
     else:
         others = box[box != structure.label]
         target = int(others[rng.integers(len(others))]) if len(others) else 0

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hetseg_bids.config import SYSTEMS
-from hetseg_bids.structures import N_TASKS
+from hetseg_bids.structures import ASEG, LabelSet
 from hetseg_bids.uncertainty import spread, trained_flip
 
 GAMMA = 2.0
@@ -60,7 +60,7 @@ class PlainLoss:
 
     def __call__(self, output: Tensor, labels: Tensor) -> Tensor:
         """Loss of each pixel and task."""
-        return focal_with_logits(output[:, :N_TASKS], labels, self.gamma)
+        return focal_with_logits(output[:, : labels.shape[1]], labels, self.gamma)
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class PredictiveVarianceLoss:
 
     def __call__(self, output: Tensor, labels: Tensor) -> Tensor:
         """Loss of each pixel and task."""
-        a, v = output[:, :N_TASKS], output[:, N_TASKS:]
+        a, v = output.chunk(2, dim=1)
         sigma = spread(v)
         total = torch.zeros_like(a)
         for _ in range(self.samples):
@@ -111,7 +111,7 @@ class LabelFlipLoss:
 
     def __call__(self, output: Tensor, labels: Tensor) -> Tensor:
         """Loss of each pixel and task."""
-        a, v = output[:, :N_TASKS], output[:, N_TASKS:]
+        a, v = output.chunk(2, dim=1)
         q = trained_flip(v)
         softening = q.detach() if self.detach_q else q
         target = (1 - labels) * softening + labels * (1 - softening)
@@ -138,9 +138,9 @@ def loss_of(system: str, *, detach_q: bool = True, monte_carlo: int = 10) -> Los
     raise ValueError(f"unknown system {system!r}; choose one of {', '.join(SYSTEMS)}")
 
 
-def n_outputs_of(system: str) -> int:
+def n_outputs_of(system: str, label_set: LabelSet = ASEG) -> int:
     """Logit maps a system's network has: one a task, or two."""
-    return N_TASKS if system == "plain" else 2 * N_TASKS
+    return (1 if system == "plain" else 2) * len(label_set.tasks)
 
 
 def soft_dice_loss(

@@ -23,7 +23,7 @@ from hetseg_bids.inference import add_view, brain_box, empty_logits
 from hetseg_bids.network import HetsegNet
 from hetseg_bids.planes import PLANES
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
-from hetseg_bids.structures import N_TASKS, task_membership
+from hetseg_bids.structures import ASEG, LabelSet
 from hetseg_bids.training.tasks import pack_tasks
 from hetseg_bids.training.volumes import LabelledVolume
 from hetseg_bids.uncertainty import flip_probability, trained_flip
@@ -57,7 +57,11 @@ class RejectionConfig:
 
 
 def find_sporadic_errors(
-    network: HetsegNet, volume: LabelledVolume, patch: tuple[int, int], config: RejectionConfig
+    network: HetsegNet,
+    volume: LabelledVolume,
+    patch: tuple[int, int],
+    config: RejectionConfig,
+    label_set: LabelSet = ASEG,
 ) -> Tensor:
     """Labels that all three views contradict with confidence.
 
@@ -69,6 +73,8 @@ def find_sporadic_errors(
     patch : tuple of 2 int
         Rows and columns of the training stacks.
     config : RejectionConfig
+    label_set : LabelSet
+        Of `pack_tasks`' 31 tasks at most.
 
     Returns
     -------
@@ -76,7 +82,9 @@ def find_sporadic_errors(
         Bit t is set where the label of task t is rejected.
     """
     limit = config.confidence
-    doubts, box = contradictions(network, volume, patch, limit, corrected=config.corrected)
+    doubts, box = contradictions(
+        network, volume, patch, limit, corrected=config.corrected, label_set=label_set
+    )
     rejected = torch.zeros(volume.labels.shape, dtype=torch.int32)
     rejected[box] = pack_tasks(doubts < limit)
     return rejected
@@ -89,12 +97,13 @@ def contradictions(
     limit: float,
     *,
     corrected: bool,
+    label_set: LabelSet = ASEG,
 ) -> tuple[Tensor, tuple[slice, ...]]:
     """The q of the least confident of three views that all contradict a label.
 
     Parameters
     ----------
-    network, volume, patch
+    network, volume, patch, label_set
         As in `find_sporadic_errors`.
     limit : float
         Contradictions with this q or a larger one are of no interest.
@@ -103,26 +112,27 @@ def contradictions(
 
     Returns
     -------
-    q : (31, x, y, z) float tensor
+    q : (tasks, x, y, z) float tensor
         Of each task in the box of the brain; 1 where a view agrees, or is less sure than `limit`.
     box : tuple of 3 slice
     """
     brain = volume.image > BACKGROUND
     box = brain_box(brain)
     image, labels = volume.image[box], volume.labels[box]
-    membership = torch.from_numpy(task_membership()).T.contiguous()
+    membership = torch.from_numpy(label_set.membership()).T.contiguous()
     q_of = flip_probability if corrected else trained_flip
-    largest = torch.zeros(N_TASKS, *image.shape)
+    count = len(label_set.tasks)
+    largest = torch.zeros(count, *image.shape)
     for plane in PLANES.values():
         # what one view clears needs no second opinion
         open_cases = (largest < limit).any(dim=0).permute(*plane.axes).flatten(1).any(dim=1)
-        output = empty_logits(2 * N_TASKS, image.shape)
-        every = torch.arange(2 * N_TASKS)
+        output = empty_logits(2 * count, image.shape)
+        every = torch.arange(2 * count)
         for _ in add_view(network, image, plane, patch, every, output, open_cases):
             pass
-        for task in range(N_TASKS):
+        for task in range(count):
             denies = (output[task] > 0) != membership[task][labels.int()]
-            q = q_of(output[N_TASKS + task])
+            q = q_of(output[count + task])
             doubt = torch.where(denies & (q < limit), q, torch.ones(()))
             torch.maximum(largest[task], doubt, out=largest[task])
     return largest, box

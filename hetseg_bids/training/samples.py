@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from hetseg_bids.network import STACK_DEPTH
 from hetseg_bids.planes import PLANES, Plane
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
-from hetseg_bids.structures import STRUCTURES, mirror_labels
+from hetseg_bids.structures import ASEG, LabelSet
 from hetseg_bids.training.augmentation import (
     AugmentationConfig,
     StackTransform,
@@ -82,12 +82,20 @@ class BlockDataset(Dataset[Block]):
     source : VolumeSource
     config : SamplingConfig
     seed : int
+    label_set : LabelSet
     """
 
-    def __init__(self, source: VolumeSource, config: SamplingConfig, seed: int) -> None:
+    def __init__(
+        self,
+        source: VolumeSource,
+        config: SamplingConfig,
+        seed: int,
+        label_set: LabelSet = ASEG,
+    ) -> None:
         self.source = source
         self.config = config
         self.seed = seed
+        self.label_set = label_set
 
     def __getitem__(self, number: int) -> Block:
         rng = np.random.default_rng((self.seed, number))
@@ -95,7 +103,9 @@ class BlockDataset(Dataset[Block]):
         for _ in range(self.config.volumes_per_block):
             volume = self.source.draw(rng)
             count = self.config.stacks_per_volume
-            stacks += [cut_random_stack(rng, volume, self.config) for _ in range(count)]
+            stacks += [
+                cut_random_stack(rng, volume, self.config, self.label_set) for _ in range(count)
+            ]
         stacks = [stacks[i] for i in rng.permutation(len(stacks))]
         rejected = [s.rejected for s in stacks if s.rejected is not None]
         return Block(
@@ -123,23 +133,27 @@ class Stack:
 
 
 def cut_random_stack(
-    rng: np.random.Generator, volume: LabelledVolume, config: SamplingConfig
+    rng: np.random.Generator, volume: LabelledVolume, config: SamplingConfig, label_set: LabelSet
 ) -> Stack:
     """One augmented stack and the labels of its middle slice."""
     plane = list(PLANES.values())[rng.integers(len(PLANES))]
     transform = sample_transform(rng, config.augmentation)
-    across = _random_slice(rng, volume, plane, config.structure_rate)
+    across = _random_slice(rng, volume, plane, config.structure_rate, label_set)
     centre = (np.array(volume.labels.shape) - 1) / 2
     centre[plane.axes[0]] = across
-    return resample_stack(volume, plane, centre, transform, config.patch)
+    return resample_stack(volume, plane, centre, transform, config.patch, label_set)
 
 
 def _random_slice(
-    rng: np.random.Generator, volume: LabelledVolume, plane: Plane, structure_rate: float
+    rng: np.random.Generator,
+    volume: LabelledVolume,
+    plane: Plane,
+    structure_rate: float,
+    label_set: LabelSet,
 ) -> float:
     present = volume.presence[plane.axes[0]]
     if rng.random() < structure_rate:
-        structure = STRUCTURES[rng.integers(len(STRUCTURES))]
+        structure = label_set.structures[rng.integers(len(label_set.structures))]
         places = np.flatnonzero(present[:, structure.label])
     else:
         places = np.flatnonzero(present[:, 1:].any(axis=1))
@@ -154,6 +168,7 @@ def resample_stack(
     centre: np.ndarray,
     transform: StackTransform,
     patch: tuple[int, int],
+    label_set: LabelSet = ASEG,
 ) -> Stack:
     """Cut the stack whose middle pixel is `centre`, through the transform.
 
@@ -166,6 +181,8 @@ def resample_stack(
     transform : StackTransform
     patch : tuple of 2 int
         Rows and columns.
+    label_set : LabelSet
+        Says which labels change places in a mirrored stack.
     """
     sizes = (STACK_DEPTH, *patch)
     shift = (0.0, *transform.offset)
@@ -193,8 +210,8 @@ def resample_stack(
     labels = _nearest(volume.labels, middle)
     rejected = None if volume.rejected is None else _nearest(volume.rejected, middle)
     if transform.mirrored:
-        labels = torch.from_numpy(mirror_labels())[labels.to(torch.int64)]
-        rejected = None if rejected is None else mirror_tasks(rejected)
+        labels = torch.from_numpy(label_set.mirror_labels())[labels.to(torch.int64)]
+        rejected = None if rejected is None else mirror_tasks(rejected, label_set)
     return Stack(stack.to(torch.float16), labels, rejected)
 
 

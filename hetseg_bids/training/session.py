@@ -15,11 +15,15 @@ from tqdm import tqdm
 from hetseg_bids import __version__
 from hetseg_bids.devices import resolve_device, set_threads
 from hetseg_bids.errors import InputError
+from hetseg_bids.label_tables import read_label_table
 from hetseg_bids.models import Model, Plan, load_model, save_model
 from hetseg_bids.preprocessing.normalisation import BACKGROUND, CLIP
+from hetseg_bids.structures import ASEG, LabelSet
+from hetseg_bids.training.losses import n_outputs_of
 from hetseg_bids.training.paired import PairedSource
 from hetseg_bids.training.recipes import RECIPES, TrainingConfig, with_rejection
 from hetseg_bids.training.synthesis import SyntheticScans, SyntheticSource
+from hetseg_bids.training.tasks import MOST_TASKS
 from hetseg_bids.training.trainer import RunOptions, StepReport, Trainer
 from hetseg_bids.training.validation import (
     VALIDATION_NAME,
@@ -41,6 +45,7 @@ class TrainingRequest:
     label_maps: Path | None
     synthetic_scans: int | None
     scans: Path | None
+    labels: Path | None
     validate: Path | None
     validate_every: int
     init: str | None
@@ -71,7 +76,8 @@ def train(request: TrainingRequest) -> None:
     """
     set_threads(request.threads)
     initial = _initial(request)
-    config = _config(request, initial)
+    label_set = _label_set(request, initial)
+    config = _config(request, initial, label_set)
     options = RunOptions(
         out=request.out,
         device=resolve_device(request.device),
@@ -82,7 +88,7 @@ def train(request: TrainingRequest) -> None:
         stop_after=request.stop_after,
     )
     request.out.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(config, open_source(request), options, initial)
+    trainer = Trainer(config, open_source(request), options, initial, label_set)
     if trainer.resume():
         log.info("resumed at step %d of %d", trainer.step, config.steps)
     reports: Iterable[StepReport] = trainer.run()
@@ -100,12 +106,20 @@ def _initial(request: TrainingRequest) -> Model | None:
     return load_model(request.init, torch.device("cpu"), "--init")
 
 
-def _config(request: TrainingRequest, initial: Model | None) -> TrainingConfig:
+def _label_set(request: TrainingRequest, initial: Model | None) -> LabelSet:
+    if request.labels is not None:
+        return read_label_table(request.labels)
+    return ASEG if initial is None else initial.plan.label_set
+
+
+def _config(request: TrainingRequest, initial: Model | None, label_set: LabelSet) -> TrainingConfig:
     config = RECIPES[request.recipe](request.system, samples=request.samples, seed=request.seed)
+    outputs = n_outputs_of(request.system, label_set)
+    config = replace(config, network=replace(config.network, n_outputs=outputs))
     if initial is not None:
         config = replace(config, initial_weights=initial.plan.weights_sha256)
     if request.reject_sporadic:
-        _check_rejection(request)
+        _check_rejection(request, label_set)
         config = with_rejection(config)
     return config
 
@@ -121,8 +135,11 @@ def _validated(
         if report.samples // every > (report.samples - batch) // every:
             for scan in scans:
                 amp = trainer.options.amp
-                dice = structure_dice(trainer.network, trainer.average, scan, amp=amp)
-                table.add(report.samples, scan.participant, dice)
+                found = trainer.label_set
+                dice = structure_dice(trainer.network, trainer.average, scan, found, amp=amp)
+                table.add(
+                    report.samples, scan.participant, dict(zip(found.names, dice, strict=True))
+                )
             table.save()
         yield report
 
@@ -156,11 +173,14 @@ def export(trainer: Trainer, folder: Path, name: str) -> Plan:
             "training": asdict(config),
             "source": trainer.source.fingerprint(),
         },
+        label_set=trainer.label_set,
     )
     return save_model(folder, plan, trainer.average)
 
 
-def _check_rejection(request: TrainingRequest) -> None:
+def _check_rejection(request: TrainingRequest, label_set: LabelSet) -> None:
+    if len(label_set.tasks) > MOST_TASKS:
+        raise InputError(f"--reject-sporadic: more than {MOST_TASKS - 3} structures")
     if request.system != "label-flip":
         raise InputError("--reject-sporadic needs the flip map of --system label-flip")
     if request.scans is None and request.synthetic_scans is None:

@@ -1,11 +1,13 @@
-"""Flags of the 31 tasks packed into the bits of one int32."""
+"""Flags of up to 31 tasks packed into the bits of one int32."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from hetseg_bids.structures import N_TASKS, mirror_permutation
+from hetseg_bids.structures import LabelSet
+
+MOST_TASKS = 31
 
 
 def pack_tasks(flags: Tensor) -> Tensor:
@@ -16,13 +18,13 @@ def pack_tasks(flags: Tensor) -> Tensor:
     return packed
 
 
-def unpack_tasks(packed: Tensor) -> Tensor:
-    """Undo `pack_tasks`: (B, ...) int32 to (B, 31, ...) bool."""
-    bits = torch.arange(N_TASKS, dtype=torch.int32, device=packed.device)
+def unpack_tasks(packed: Tensor, count: int) -> Tensor:
+    """Undo `pack_tasks`: (B, ...) int32 to (B, count, ...) bool."""
+    bits = torch.arange(count, dtype=torch.int32, device=packed.device)
     return ((packed[..., None] >> bits) & 1).bool().movedim(-1, 1)
 
 
-def mirror_tasks(packed: Tensor) -> Tensor:
+def mirror_tasks(packed: Tensor, label_set: LabelSet) -> Tensor:
     """Packed flags of a (H, W) image whose sides were exchanged."""
-    flags = unpack_tasks(packed[None])[0]
-    return pack_tasks(flags[torch.from_numpy(mirror_permutation())])
+    flags = unpack_tasks(packed[None], len(label_set.tasks))[0]
+    return pack_tasks(flags[torch.from_numpy(label_set.mirror_permutation())])

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from hetseg_bids.devices import autocast, computes_bf16
 from hetseg_bids.models import Model
 from hetseg_bids.network import HetsegNet, to_channels_last
-from hetseg_bids.structures import N_TASKS, task_membership
+from hetseg_bids.structures import ASEG, LabelSet
 from hetseg_bids.training.checkpoints import Checkpoint, optimizer_tensors, restore_optimizer
 from hetseg_bids.training.initialisation import start_from
 from hetseg_bids.training.losses import Loss, PlainLoss, loss_of, soft_dice_loss
@@ -91,6 +91,8 @@ class Trainer:
     options : RunOptions
     initial : Model, optional
         What the weights start from (`training.initialisation`).
+    label_set : LabelSet
+        What the network learns to label.
     """
 
     def __init__(
@@ -99,21 +101,23 @@ class Trainer:
         source: VolumeSource,
         options: RunOptions,
         initial: Model | None = None,
+        label_set: LabelSet = ASEG,
     ) -> None:
         self.config = config
         self.source = source
         self.options = options
+        self.label_set = label_set
         self.step = 0
         self.schedule = [(0, config.samples)]
         torch.manual_seed(config.seed)
         network = build_network(config)
         if initial is not None:
-            start_from(network, config.system, initial)
+            start_from(network, config.system, initial, label_set)
         self.network = to_channels_last(network).to(options.device)
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self.optimizer = _build_optimizer(config, self.network)
         self._names = {p: name for name, p in self.network.named_parameters()}
-        self._membership = torch.from_numpy(task_membership()).to(options.device)
+        self._membership = torch.from_numpy(label_set.membership()).to(options.device)
         self._losses = (PlainLoss(), _system_loss(config))
         self._half = options.amp and computes_bf16(options.device)
         self._objective: Callable[..., Tensor] = self._compute_objective
@@ -194,7 +198,10 @@ class Trainer:
         patch = self.config.sampling.patch
         self.network.eval()
         volumes = source.volumes()
-        masks = [find_sporadic_errors(self.network, volume, patch, rejection) for volume in volumes]
+        masks = [
+            find_sporadic_errors(self.network, volume, patch, rejection, self.label_set)
+            for volume in volumes
+        ]
         self.network.train()
         count = sum(int((mask != 0).sum()) for mask in masks)
         log.info("step %d: labels of %d voxels rejected", self.step, count)
@@ -214,14 +221,15 @@ class Trainer:
     def _identity(self) -> str:
         settings = asdict(self.config)
         del settings["samples"]
-        return json.dumps([settings, self.source.fingerprint()], sort_keys=True)
+        own = [] if self.label_set == ASEG else [asdict(self.label_set)]
+        return json.dumps([settings, self.source.fingerprint(), *own], sort_keys=True)
 
     def _batches(self) -> Iterator[Batch]:
         size, batch = self.config.sampling.block_size, self.config.batch
         if size % batch:
             raise ValueError(f"a block of {size} samples doesn't divide into batches of {batch}")
         start, offset = divmod(self.step * batch, size)
-        dataset = BlockDataset(self.source, self.config.sampling, self.config.seed)
+        dataset = BlockDataset(self.source, self.config.sampling, self.config.seed, self.label_set)
         loader: DataLoader[Block] = DataLoader(
             dataset,
             batch_size=None,
@@ -240,7 +248,8 @@ class Trainer:
     def _advance(self, batch: Batch) -> StepReport:
         device = self.options.device
         images, labels = batch[0].to(device), batch[1].to(device)
-        kept = None if batch[2] is None else ~unpack_tasks(batch[2].to(device))
+        count = len(self.label_set.tasks)
+        kept = None if batch[2] is None else ~unpack_tasks(batch[2].to(device), count)
         # noise of a step depends on the step alone, so that a resumed run draws the same
         torch.manual_seed(self.config.seed * _SEED_STRIDE + self.step)
         rate = self.config.schedule.rate(self.step, self.config.steps)
@@ -280,7 +289,7 @@ class Trainer:
         else:
             weight = kept.float()
             system = (elementwise * weight).sum() / weight.sum().clamp_min(1)
-        return torch.stack((system, soft_dice_loss(output[:, :N_TASKS], targets, weight)))
+        return torch.stack((system, soft_dice_loss(output[:, : targets.shape[1]], targets, weight)))
 
     @torch.no_grad()
     def _update_average(self) -> None:

@@ -16,7 +16,7 @@ from hetseg_bids.devices import autocast
 from hetseg_bids.files import atomic_path
 from hetseg_bids.network import HetsegNet
 from hetseg_bids.planes import PLANES
-from hetseg_bids.structures import N_STRUCTURES, STRUCTURES, task_membership
+from hetseg_bids.structures import LabelSet
 from hetseg_bids.training.augmentation import StackTransform
 from hetseg_bids.training.paired import PairedSource
 from hetseg_bids.training.samples import resample_stack
@@ -77,7 +77,12 @@ def even_stacks(volume: LabelledVolume, patch: tuple[int, int]) -> tuple[Tensor,
 
 @torch.no_grad()
 def structure_dice(
-    network: HetsegNet, weights: Mapping[str, Tensor], scan: ValidationScan, *, amp: bool
+    network: HetsegNet,
+    weights: Mapping[str, Tensor],
+    scan: ValidationScan,
+    label_set: LabelSet,
+    *,
+    amp: bool,
 ) -> list[float]:
     """Dice of each structure's binary task over all stacks of a scan.
 
@@ -87,22 +92,24 @@ def structure_dice(
     weights : mapping of str to tensor
         Used instead of the network's own.
     scan : ValidationScan
+    label_set : LabelSet
     amp : bool
         bfloat16 autocast.
 
     Returns
     -------
-    dice : list of 28 float
+    dice : list of float, one a structure
         NaN where neither has the structure.
     """
+    count = len(label_set.structures)
     device = next(iter(weights.values())).device
-    membership = torch.from_numpy(task_membership()[:, :N_STRUCTURES]).to(device)
-    overlap = torch.zeros(N_STRUCTURES, device=device)
-    size = torch.zeros(N_STRUCTURES, device=device)
+    membership = torch.from_numpy(label_set.membership()[:, :count]).to(device)
+    overlap = torch.zeros(count, device=device)
+    size = torch.zeros(count, device=device)
     for images, labels in zip(scan.images.split(_BATCH), scan.labels.split(_BATCH), strict=True):
         with autocast(device, enabled=None if amp else False):
             output = functional_call(network, dict(weights), (images.to(device).float(),))
-        says = output[:, :N_STRUCTURES] > 0
+        says = output[:, :count] > 0
         truth = membership[labels.to(device).int()].permute(0, 3, 1, 2)
         overlap += (says & truth).sum(dim=(0, 2, 3))
         size += says.sum(dim=(0, 2, 3)) + truth.sum(dim=(0, 2, 3))
@@ -126,10 +133,10 @@ class ValidationLog:
             table = pd.read_csv(path, sep="\t", na_values="n/a")
             self._rows = table[table["samples"] <= seen].to_dict("records")
 
-    def add(self, samples: int, participant: str, dice: list[float]) -> None:
-        """Append a scan's figures."""
-        for structure, value in zip(STRUCTURES, dice, strict=True):
-            row = {"samples": samples, "participant": participant, "name": structure.name}
+    def add(self, samples: int, participant: str, dice: Mapping[str, float]) -> None:
+        """Append a scan's figures, by structure name."""
+        for name, value in dice.items():
+            row = {"samples": samples, "participant": participant, "name": name}
             self._rows.append({**row, "dice": round(value, _DIGITS)})
 
     def save(self) -> None:

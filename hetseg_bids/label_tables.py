@@ -1,0 +1,102 @@
+"""Label sets as TSV files in the form of BIDS's ``dseg.tsv``."""
+
+from __future__ import annotations
+
+import colorsys
+import csv
+import re
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+
+from hetseg_bids.errors import InputError
+from hetseg_bids.files import atomic_path
+from hetseg_bids.structures import MAX_ASEG_ID, LabelSet, Structure, hemisphere_of, partner_of
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_COLOR = re.compile(r"#[0-9a-fA-F]{6}")
+_GOLDEN = 0.618034  # of a turn: hues that follow each other differ
+
+
+def read_label_table(path: Path) -> LabelSet:
+    """Read a table of structures.
+
+    Parameters
+    ----------
+    path : Path
+        TSV with the columns ``index`` (the value in label images, 1-255) and ``name`` (small
+        letters, digits and underscores; ``left_X`` and ``right_X`` for the two sides of X);
+        ``color`` (``#rrggbb``) and ``members`` (ids that count as the structure in training
+        labels, comma-separated) may be left out.
+
+    Raises
+    ------
+    InputError
+        If it can't be read, or the structures in it can't be told apart or mirrored.
+    """
+    try:
+        table = pd.read_csv(
+            path, sep="\t", dtype=str, keep_default_na=False, quoting=csv.QUOTE_NONE
+        )
+        if not len(table):
+            raise ValueError("no structure in it")
+        structures = tuple(_structure(i, row) for i, row in enumerate(table.to_dict("records")))
+        _check(structures)
+    except KeyError as error:
+        raise InputError(f"{path}: not a table of structures (column {error} is missing)") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a table of structures ({error})") from None
+    return LabelSet(structures)
+
+
+def _structure(number: int, row: dict[str, str]) -> Structure:
+    name, label = row["name"], _identity(row["index"])
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"name {name!r}: small letters, digits and underscores are allowed")
+    members = tuple(_identity(word) for word in row.get("members", "").split(",") if word.strip())
+    red, green, blue = _color(number, row.get("color", ""))
+    return Structure(name, label, members or (label,), hemisphere_of(name), (red, green, blue))
+
+
+def _identity(word: str) -> int:
+    value = int(word)
+    if not 0 < value <= MAX_ASEG_ID:
+        raise ValueError(f"id {value} is outside 1-{MAX_ASEG_ID}")
+    return value
+
+
+def _color(number: int, word: str) -> tuple[int, ...]:
+    if _COLOR.fullmatch(word):
+        return tuple(bytes.fromhex(word[1:]))
+    if word not in ("", "n/a"):
+        raise ValueError(f"color {word!r}: #rrggbb is expected")
+    return tuple(round(255 * v) for v in colorsys.hsv_to_rgb(number * _GOLDEN % 1, 0.75, 0.9))
+
+
+def _check(structures: tuple[Structure, ...]) -> None:
+    for what, values in (
+        ("index", [s.label for s in structures]),
+        ("member", [i for s in structures for i in s.members]),
+        ("name", [t.name for t in LabelSet(structures).tasks]),
+    ):
+        twice = [value for value, count in Counter(values).items() if count > 1]
+        if twice:
+            raise ValueError(f"{what} {twice[0]} occurs twice")
+    sides = {s.name: len(s.members) for s in structures if s.hemisphere}
+    for name, count in sides.items():
+        if sides.get(partner_of(name)) != count:
+            raise ValueError(f"{name} has no {partner_of(name)} with as many members")
+
+
+def write_label_table(path: Path, label_set: LabelSet) -> None:
+    """Write a ``dseg.tsv``: index, name, color."""
+    rows = [(s.label, s.name, color_word(s)) for s in label_set.structures]
+    with atomic_path(path) as temporary:
+        table = pd.DataFrame(rows, columns=["index", "name", "color"])
+        table.to_csv(temporary, sep="\t", index=False)
+
+
+def color_word(structure: Structure) -> str:
+    """A structure's colour as ``#rrggbb``."""
+    return "#{:02x}{:02x}{:02x}".format(*structure.color)
