@@ -150,7 +150,7 @@ class LabelSet:
     @cached_property
     def auxiliary(self) -> tuple[AuxiliaryTask, ...]:
         """The tasks that aren't written."""
-        tissue = [s for s in self.structures if not s.name.endswith(("ventricle", "csf"))]
+        tissue = [s for s in self.structures if not s.name.endswith(("ventricle", "ventricles", "csf"))]
         return (
             AuxiliaryTask("left_hemisphere", self._of_side("L", self.sided[0])),
             AuxiliaryTask("right_hemisphere", self._of_side("R", self.sided[1])),
