@@ -126,6 +126,7 @@ def _build_structures() -> tuple[Structure, ...]:
 # Ids that belong to a hemisphere or to parenchyma but are no structure of ours.
 _SIDED: dict[Hemisphere, tuple[int, ...]] = {"L": (30, 31, 25, 78), "R": (62, 63, 57, 79)}
 _LESIONS = (25, 78, 57, 79, 77)
+_FLUID = ("ventricle", "ventricles", "csf")
 MAX_ASEG_ID = 255
 
 
@@ -150,7 +151,9 @@ class LabelSet:
     @cached_property
     def auxiliary(self) -> tuple[AuxiliaryTask, ...]:
         """The tasks that aren't written."""
-        tissue = [s for s in self.structures if not s.name.endswith(("ventricle", "ventricles", "csf"))]
+        tissue = [
+            s for s in self.structures if not s.name.endswith(("ventricle", "ventricles", "csf"))
+        ]
         return (
             AuxiliaryTask("left_hemisphere", self._of_side("L", self.sided[0])),
             AuxiliaryTask("right_hemisphere", self._of_side("R", self.sided[1])),

@@ -13,7 +13,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from bids import BIDSLayout
-from conftest import QUICK, run_cli, t1w_path, write_dataset
+from conftest import (
+    QUICK,
+    centred_affine,
+    phantom_labels,
+    run_cli,
+    stripped_phantom,
+    t1w_path,
+    write_dataset,
+)
 from tiny_model import write_tiny_model
 
 from hetseg_bids.structures import STRUCTURES
@@ -131,3 +139,32 @@ def test_every_table_loads_without_options(out):
         dictionary = path.with_suffix(".json")
         if not path.name.endswith("_dseg.tsv"):
             assert set(json.loads(dictionary.read_text())) == set(table.columns)
+
+
+@pytest.mark.slow
+def test_the_few_shot_tutorial_runs(tmp_path):
+    """Every command of the page as it stands there, but with 4 stacks instead of 1200."""
+    blocks = re.findall(r"^```\n(.*?)^```", (DOCS / "few-shot.md").read_text(), re.M | re.S)
+    (table,) = (block for block in blocks if block.startswith("index\t"))
+    commands = [line for block in blocks for line in block.splitlines() if line[:6] == "hetseg"]
+    assert [line.split()[0] for line in commands] == 2 * [
+        "hetseg-train",
+        "hetseg",
+        "hetseg-evaluate",
+    ]
+    labels = phantom_labels()
+    affine = centred_affine(labels.shape)
+    bids = write_dataset(tmp_path / "mine" / "bids")
+    nib.save(nib.Nifti1Image(stripped_phantom(), affine), t1w_path(bids, "09"))
+    for part, subject in (("train", "01"), ("validation", "09")):
+        t1w = t1w_path(tmp_path / "mine" / part, subject)
+        nib.save(nib.Nifti1Image(stripped_phantom(), affine), t1w)
+        nib.save(nib.Nifti1Image(labels, affine), t1w.with_name(f"sub-{subject}_dseg.nii.gz"))
+    (tmp_path / "mine" / "labels.tsv").write_text(table)
+    for line in commands:
+        name, *arguments = line.replace("--samples 1200", "--samples 4").split()
+        module = {"hetseg": "run"}.get(name, name.removeprefix("hetseg-"))
+        done = run_python("-m", f"hetseg_bids.cli.{module}", *arguments, cwd=tmp_path)
+        assert done.returncode == 0, f"{line}: {done.stderr}"
+    for scores, count in (("scores.tsv", 13), ("own-scores.tsv", 5)):
+        assert len(pd.read_csv(tmp_path / scores, sep="\t")) == count
