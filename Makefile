@@ -18,7 +18,7 @@ RESULTS ?= accuracy
 AUDIT := .audit
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' hetseg_bids/__init__.py)
 
-.PHONY: demo test test-fast container-test faults docs mutants accuracy bench sbom audit image lint type check install constraints clean
+.PHONY: demo test test-fast container-test faults docs mutants accuracy bench scaling sbom audit image lint type check install constraints clean
 
 demo: $(STAMP)
 	$(BIN)/hetseg demo $(DEMO_OUT)
@@ -59,6 +59,10 @@ accuracy: $(STAMP)
 # where the time of a scan goes; for an idle machine
 bench: $(STAMP)
 	$(BIN)/python benchmarks/speed.py $(T1W) $(RESULTS)/speed --model $(MODEL)
+
+# how a run grows with subjects and with voxels; hours on two cores, for an idle machine
+scaling: $(STAMP)
+	$(BIN)/python benchmarks/scaling.py $(T1W) $(RESULTS)/scaling --model $(MODEL)
 
 # what is in the environment, as CycloneDX; known weaknesses need PyPI's advisories
 sbom: $(STAMP) $(AUDIT)/.installed

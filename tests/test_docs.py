@@ -24,6 +24,8 @@ from conftest import (
 )
 from tiny_model import write_tiny_model
 
+from hetseg_bids.outliers import LIMIT
+from hetseg_bids.qc import QcLimits
 from hetseg_bids.structures import STRUCTURES
 
 ROOT = Path(__file__).parents[1]
@@ -168,3 +170,42 @@ def test_the_few_shot_tutorial_runs(tmp_path):
         assert done.returncode == 0, f"{line}: {done.stderr}"
     for scores, count in (("scores.tsv", 13), ("own-scores.tsv", 5)):
         assert len(pd.read_csv(tmp_path / scores, sep="\t")) == count
+
+
+def test_the_gallery_has_the_measured_numbers():
+    scores = pd.read_csv(ROOT / "benchmarks" / "results" / "robustness.tsv", sep="\t")
+    scores = scores[scores["scan"] == "sub-voxelmorph"].set_index("copy")
+    page = (DOCS / "qc.md").read_text()
+    rows = re.findall(r"^\| (\w+) \| (0\.\d{3}) \| (0\.\d{3}) \| (\w+) \|$", page, re.M)
+    assert len(rows) == 5
+    for name, dice, expected, verdict in rows:
+        measured = scores.loc[name]
+        assert (dice, expected) == (f"{measured.dice:.3f}", f"{measured.expected_dice:.3f}")
+        assert verdict == measured.verdict
+        assert f"(pictures/qc-{name}-" in page
+
+
+def test_the_quality_guide_states_the_limits_of_the_verdict():
+    limits = QcLimits()
+    page = (DOCS / "qc.md").read_text()
+    low, high = limits.brain_ml
+    assert f"less than {low:.0f} or more than {high:.0f} ml" in page
+    assert f"mean expected Dice is below {limits.fail_dice} |" in page
+    assert (
+        f"below {limits.look_dice}, that of any structure is below {limits.structure_dice}" in page
+    )
+    assert f"beyond {LIMIT} the list" in page
+
+
+def test_the_rating_example_joins_ratings_to_the_group(out, monkeypatch, capsys):
+    monkeypatch.chdir(out.parent)
+    row = {"scan": "sub-02", "rating": "usable", "structures": "Left putamen,Brainstem"}
+    row |= {"comment": "n/a", "rater": "me", "verdict": "look", "source_sha256": "0"}
+    Path("ratings").mkdir()
+    pd.DataFrame([row]).to_csv("ratings/sub-02_rating.tsv", sep="\t", index=False)
+    (block,) = re.findall(r"```python\n(.*?)```", (DOCS / "qc.md").read_text(), re.S)
+    exec(block, {})  # noqa: S102 - our own page
+    assert "not rated" in capsys.readouterr().out
+    rated = pd.read_csv("rated.tsv", sep="\t").set_index("scan")
+    assert list(rated["rating"]) == ["not rated", "usable"]
+    assert rated.loc["sub-02", "structures"] == "Left putamen,Brainstem"
