@@ -24,6 +24,7 @@ from hetseg_bids.derivatives import save_image
 from hetseg_bids.evaluation.compare import write_table
 from hetseg_bids.evaluation.metrics import dice
 from hetseg_bids.files import read_json
+from hetseg_bids.image_quality import ImageQuality
 from hetseg_bids.images import read_labels
 from hetseg_bids.qc import judge
 from hetseg_bids.structures import ASEG, STRUCTURES
@@ -98,7 +99,7 @@ def score(out: Path, source: Path, how: str, copy: Path) -> pd.DataFrame:
         return pd.DataFrame([{**where, "verdict": "refused"}])
     table = pd.read_csv(result_of(folder, participant, "morph"), sep="\t", na_values="n/a")
     record = read_json(dseg.with_name(dseg.name.replace(".nii.gz", ".json")))
-    verdict = judge(table, record["HetsegWarnings"])
+    verdict = judge(table, record["HetsegWarnings"], ImageQuality.of_record(record))
     labels = read_labels(dseg)[0]
     truth = ASEG.collapse(read_labels(beside(copy, "dseg"))[0])
     clean = labels if how == CLEAN else read_labels(beside(copy, "clean"))[0]

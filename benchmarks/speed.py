@@ -35,6 +35,7 @@ from hetseg_bids.derivatives import OutputPaths, Provenance, write_images, write
 from hetseg_bids.derivatives import write_tables as write_derivative_tables
 from hetseg_bids.devices import computes_bf16, device_name, resolve_device, set_threads
 from hetseg_bids.evaluation.compare import write_table
+from hetseg_bids.image_quality import measure_image
 from hetseg_bids.images import Grid
 from hetseg_bids.inference import (
     Logits,
@@ -48,7 +49,7 @@ from hetseg_bids.models import Model, load_model
 from hetseg_bids.morphometry import measure
 from hetseg_bids.planes import PLANES
 from hetseg_bids.preprocessing import brain_extraction as strip
-from hetseg_bids.preprocessing.conform import resample, working_grid
+from hetseg_bids.preprocessing.conform import nearest, resample, working_grid
 from hetseg_bids.preprocessing.headers import read_t1w
 from hetseg_bids.preprocessing.normalisation import standardise
 from hetseg_bids.reports.participant import write_report
@@ -141,12 +142,17 @@ def one_scan(t1w: Path, folder: Path, model: Model, clock: Clock) -> None:
         table = measure(result)
     paths = OutputPaths(folder / "anat", "sub-speed", "", folder / "sub-speed.html")
     method = "skip" if stripped else "deepbet"
-    facts = ("", "", None, model.plan.name, "", Settings(), method, float(mask.sum()), ())
+    facts = (*("", "", None, model.plan.name, "", Settings()), method, float(mask.sum()))
+    with clock.step("image quality"):
+        labels = nearest(np.asarray(result.full(result.dseg)), native, working)
+        image = measure_image(scores.numpy(), mask, labels, result.label_set)
     with clock.step("write"):
         inside = resample(torch.from_numpy(mask).float()[None], working, native)[0] > 0.5
         write_images(paths, result, inside.numpy().astype(np.uint8))
         write_derivative_tables(paths, table, result.label_set)
-        write_sidecars(paths, Provenance(*facts), result.label_set, flip=result.flip is not None)
+        write_sidecars(
+            paths, Provenance(*facts, image, ()), result.label_set, flip=result.flip is not None
+        )
     with clock.step("report"):
         write_report(paths, t1w)
 

@@ -19,6 +19,7 @@ from hetseg_bids.config import BIDS_VERSION, Settings
 from hetseg_bids.discovery import Scan
 from hetseg_bids.errors import InputError
 from hetseg_bids.files import atomic_path, remove_leftovers, write_json, write_text
+from hetseg_bids.image_quality import ImageQuality
 from hetseg_bids.label_tables import write_label_table
 from hetseg_bids.morphometry import COLUMNS
 from hetseg_bids.segmentation import Segmentation
@@ -225,6 +226,7 @@ class Provenance:
         Brain extraction that was carried out.
     mask_mm3 : float
         Volume of the brain mask, the group level's stand-in for intracranial volume.
+    image : ImageQuality
     warnings : tuple of str
     """
 
@@ -236,6 +238,7 @@ class Provenance:
     settings: Settings
     extraction: str
     mask_mm3: float
+    image: ImageQuality
     warnings: tuple[str, ...]
 
     def sidecar(self, description: str, **more: Any) -> dict[str, Any]:
@@ -253,6 +256,7 @@ class Provenance:
             "HetsegSettings": asdict(self.settings),
             "HetsegBrainExtraction": self.extraction,
             "HetsegBrainMaskVolume": round(self.mask_mm3, 1),
+            "HetsegImageQuality": self.image.for_record(),
             "HetsegWarnings": list(self.warnings),
         }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from hetseg_bids.cohort import CohortMap, cohort_map, load_template
 from hetseg_bids.discovery import entities_of
 from hetseg_bids.errors import InputError
 from hetseg_bids.files import atomic_path, read_json, write_json
+from hetseg_bids.image_quality import ImageQuality
 from hetseg_bids.label_tables import read_label_table
 from hetseg_bids.morphometry import COLUMNS
 from hetseg_bids.outliers import Measure, find_outliers
@@ -36,12 +37,15 @@ _KEYS = {
 _QC_COLUMNS = _KEYS | {
     "verdict": "pass, look or fail: see `reasons`",
     "reasons": "Why the verdict isn't a pass",
-    "outlier_score": "Largest robust |z| over volumes (relative to the brain mask's), asymmetries "
-    "and expected Dice; n/a with fewer than 8 scans",
+    "outlier_score": "Largest robust |z| over volumes (relative to the brain mask's), asymmetries, "
+    "expected Dice, noise and edge; n/a with fewer than 8 scans",
     "outlier_of": "The measures with |z| above 3.5, worst first, three at most",
     "mean_expected_dice": "Mean over the structures",
     "brain_mask_ml": "Volume of the brain mask, ml",
     "structures_ml": "Volume of all structures together, ml",
+    "noise": "Noise in white matter, contrast of white matter to cortex = 1",
+    "edge": "Step from white matter to cortex between neighbouring voxels, of the same contrast",
+    "cut_cm2": "Largest area in which the brain mask meets a face of the image, cm2",
     "model": "Model and the start of its weights' SHA-256",
 }
 
@@ -91,7 +95,8 @@ def run_group(bids_dir: Path, out_dir: Path) -> Path:
     uneven = np.stack([asymmetry(scan.table).to_numpy() for scan in scans])
     masks = np.array([float(s.record.get("HetsegBrainMaskVolume", np.nan)) for s in scans])
     structures = scans[0].label_set.structures
-    quality = quality_table(scans, cohort_measures(structures, volumes, masks, dice, uneven))
+    measures = cohort_measures(structures, volumes, masks, dice, uneven)
+    quality = quality_table(scans, [*measures, *image_measures(scans)])
     _write(quality.round(4), out_dir / "group_qc.tsv", _QC_COLUMNS)
     cohort = Cohort(
         structures=[s.title for s in structures],
@@ -168,10 +173,19 @@ def cohort_measures(
     measures = []
     for i, structure in enumerate(structures):
         measures.append(Measure(f"{structure.title} volume", relative[:, i]))
-        measures.append(Measure(f"{structure.title} expected Dice", dice[:, i], low_only=True))
+        measures.append(Measure(f"{structure.title} expected Dice", dice[:, i], "low"))
         if structure.hemisphere == "L":
             measures.append(Measure(f"{structure.both_sides} asymmetry", uneven[:, i]))
     return measures
+
+
+def image_measures(scans: Sequence[FinishedScan]) -> list[Measure]:
+    """Noise and blur, which scans of one protocol share."""
+    images = [ImageQuality.of_record(scan.record) for scan in scans]
+    return [
+        Measure("Image noise", np.array([i.noise for i in images]), "high"),
+        Measure("Edges of white matter", np.array([i.edge for i in images]), "low"),
+    ]
 
 
 def quality_table(scans: list[FinishedScan], measures: list[Measure]) -> pd.DataFrame:
@@ -179,7 +193,8 @@ def quality_table(scans: list[FinishedScan], measures: list[Measure]) -> pd.Data
     rows = []
     for scan, outlier in zip(scans, find_outliers(measures), strict=True):
         record = scan.record
-        verdict = judge(scan.table, record.get("HetsegWarnings", ()))
+        image = ImageQuality.of_record(record)
+        verdict = judge(scan.table, record.get("HetsegWarnings", ()), image)
         mask = record.get("HetsegBrainMaskVolume")
         model = f"{record.get('HetsegModel')} {str(record.get('HetsegModelSHA256'))[:12]}"
         facts = {
@@ -190,6 +205,7 @@ def quality_table(scans: list[FinishedScan], measures: list[Measure]) -> pd.Data
             "mean_expected_dice": scan.table["expected_dice"].astype(float).mean(),
             "brain_mask_ml": float("nan") if mask is None else mask / _MM3_PER_ML,
             "structures_ml": scan.table["volume_mm3"].astype(float).sum() / _MM3_PER_ML,
+            **asdict(image),
             "model": model,
         }
         rows.append(scan.keys | facts)

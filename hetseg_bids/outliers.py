@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,13 +24,13 @@ class Measure:
         For people, e.g. ``Left putamen volume``.
     values : (scans,) float array
         NaN where a scan has none.
-    low_only : bool
-        Whether only small values are suspicious.
+    suspicious : {"both", "low", "high"}
+        Values that stand out.
     """
 
     title: str
     values: npt.NDArray[np.float64]
-    low_only: bool = False
+    suspicious: Literal["both", "low", "high"] = "both"
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,10 @@ def find_outliers(measures: list[Measure]) -> list[Outlier]:
     """Score every scan on all measures."""
     z = np.stack([robust_z(m.values) for m in measures])
     for row, measure in zip(z, measures, strict=True):
-        if measure.low_only:
+        if measure.suspicious == "low":
             row[row > 0] = 0
+        elif measure.suspicious == "high":
+            row[row < 0] = 0
     return [_outlier(z[:, scan], measures) for scan in range(z.shape[1])]
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 import pandas as pd
 
+from hetseg_bids.image_quality import ImageQuality
 from hetseg_bids.structures import ASEG, bare_name, hemisphere_of, partner_of
 
 Level = Literal["pass", "look", "fail"]
@@ -29,6 +30,9 @@ class QcLimits:
         smaller or larger. Of the shipped models' structures, which are the whole brain.
     asymmetry : float
         Largest |L - R| / mean of the two sides that needs no look.
+    noise, cut_cm2 : float
+        `ImageQuality` beyond which the image wants a look: Dice falls with more noise, and the
+        brain is cut off.
     """
 
     fail_dice: float = 0.5
@@ -36,6 +40,8 @@ class QcLimits:
     structure_dice: float = 0.5
     brain_ml: tuple[float, float] = (500.0, 2200.0)
     asymmetry: float = 0.5
+    noise: float = 0.35
+    cut_cm2: float = 20.0
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,10 @@ def asymmetry(table: pd.DataFrame) -> pd.Series:
 
 
 def judge(
-    table: pd.DataFrame, warnings: Sequence[str] = (), limits: QcLimits | None = None
+    table: pd.DataFrame,
+    warnings: Sequence[str] = (),
+    image: ImageQuality | None = None,
+    limits: QcLimits | None = None,
 ) -> Verdict:
     """The verdict on one scan.
 
@@ -84,11 +93,13 @@ def judge(
         As `morphometry.measure` makes it.
     warnings : sequence of str
         Of the run; any wants a look.
+    image : ImageQuality, optional
     limits : QcLimits, optional
     """
     limits = limits or QcLimits()
     failing = _failures(table, limits)
-    looking = [*_doubts(table, limits), *(f"warning: {text}" for text in warnings)]
+    looking = [*_doubts(table, limits), *_image_doubts(image or ImageQuality(), limits)]
+    looking += [f"warning: {text}" for text in warnings]
     level: Level = "fail" if failing else "look" if looking else "pass"
     return Verdict(level, (*failing, *looking))
 
@@ -124,6 +135,15 @@ def _doubts(table: pd.DataFrame, limits: QcLimits) -> list[str]:
     if len(uneven):
         pairs = dict.fromkeys(bare_name(name) for name in uneven.index)
         reasons.append(f"sides differ by more than {limits.asymmetry:.0%}: {_names(pairs)}")
+    return reasons
+
+
+def _image_doubts(image: ImageQuality, limits: QcLimits) -> list[str]:
+    reasons = []
+    if image.noise > limits.noise:
+        reasons.append(f"noise is {image.noise:.2f} of the contrast of white matter to cortex")
+    if image.cut_cm2 > limits.cut_cm2:
+        reasons.append(f"the image ends in the brain ({image.cut_cm2:.0f} cm2 of it at one face)")
     return reasons
 
 

@@ -22,6 +22,7 @@ from hetseg_bids.derivatives import (
     write_sidecars,
     write_tables,
 )
+from hetseg_bids.image_quality import ImageQuality
 from hetseg_bids.images import Grid
 from hetseg_bids.morphometry import measure
 from hetseg_bids.segmentation import Segmentation
@@ -182,6 +183,7 @@ def write_results(
         settings=Settings(model=hostile or "label-flip"),
         extraction="deepbet",
         mask_mm3=float((dseg > 0).sum()) * grid.voxel_volume,
+        image=ImageQuality(0.05, 0.3, 0.0),
         warnings=(f"something {hostile}",) if hostile else (),
     )
     write_images(paths, result, (dseg > 0).astype(np.uint8))

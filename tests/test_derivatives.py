@@ -27,6 +27,7 @@ from hetseg_bids.derivatives import (
 )
 from hetseg_bids.discovery import Scan
 from hetseg_bids.errors import InputError
+from hetseg_bids.image_quality import ImageQuality
 from hetseg_bids.images import Grid
 from hetseg_bids.morphometry import COLUMNS, measure
 from hetseg_bids.segmentation import Segmentation
@@ -59,7 +60,7 @@ def some_result() -> Segmentation:
 def some_provenance(**settings: object) -> Provenance:
     return Provenance(
         "bids::sub-01/anat/x_T1w.nii.gz", "aa", "bb", "label-flip", "cc", Settings(**settings),
-        "deepbet", 1234.56, ("dark",),
+        "deepbet", 1234.56, ImageQuality(0.1, 0.3, 2.0), ("dark",),
     )  # fmt: skip
 
 
@@ -176,6 +177,7 @@ def test_sidecars_say_how_the_result_came_to_be(tmp_path):
         },
         "HetsegBrainExtraction": "deepbet",
         "HetsegBrainMaskVolume": 1234.6,
+        "HetsegImageQuality": {"noise": 0.1, "edge": 0.3, "cut_cm2": 2.0},
         "HetsegWarnings": ["dark"],
     }
     folder = paths.folder

@@ -114,7 +114,7 @@ def test_robust_z_ignores_the_outlier_itself_and_small_cohorts():
 
 def test_only_low_dice_is_suspicious():
     values = np.array([0.8, 0.81, 0.82, 0.8, 0.79, 0.8, 0.81, 0.82, 0.99, 0.3])
-    high, low = find_outliers([Measure("Dice", values, low_only=True)])[-2:]
+    high, low = find_outliers([Measure("Dice", values, "low")])[-2:]
     assert high.why == ()
     assert low.why[0].startswith("Dice (z = -")
 

@@ -16,6 +16,7 @@ LAYERS = (
     ("workflow",),
     ("reports", "evaluation", "training"),
     ("derivatives", "qc", "cohort", "outliers"),
+    ("image_quality",),
     ("morphometry",),
     ("segmentation",),
     ("inference",),

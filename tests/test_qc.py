@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from hetseg_bids.image_quality import ImageQuality
 from hetseg_bids.qc import asymmetry, judge
 from hetseg_bids.structures import STRUCTURES
 
@@ -53,6 +54,20 @@ def test_each_limit_is_named(volumes, dice, level, reason):
     verdict = judge(scan)
     assert verdict.level == level
     assert any(reason in text for text in verdict.reasons), verdict.reasons
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        (ImageQuality(noise=0.4), "noise is 0.40 of the contrast"),
+        (ImageQuality(cut_cm2=47.3), "the image ends in the brain (47 cm2"),
+    ],
+)
+def test_a_bad_image_wants_a_look_whatever_the_flip_map_says(image, reason):
+    verdict = judge(table(), image=image)
+    assert verdict.level == "look"
+    assert reason in verdict.reasons[0]
+    assert judge(table(), image=ImageQuality(0.1, 0.2, 3.0)).level == "pass"
 
 
 def test_a_failure_comes_before_a_doubt_and_a_warning_wants_a_look():

@@ -13,6 +13,7 @@ import torch
 
 from hetseg_bids.derivatives import OutputPaths
 from hetseg_bids.files import read_json, write_text
+from hetseg_bids.image_quality import ImageQuality
 from hetseg_bids.images import Grid, grid_of, open_image, read_labels, read_largest, read_voxels
 from hetseg_bids.label_tables import read_label_table
 from hetseg_bids.preprocessing.conform import nearest, resample, working_grid
@@ -52,9 +53,9 @@ def write_report(paths: OutputPaths, source: Path, run: dict[str, str] | None = 
         environment()
         .get_template("participant.html.jinja")
         .render(
-            title=paths.stem,
-            verdict=judge(table, record["HetsegWarnings"]),
-            summary=_summary(table, worst),
+            title=paths.report.stem,
+            verdict=judge(table, record["HetsegWarnings"], ImageQuality.of_record(record)),
+            summary=(_summary(table, worst), _image_summary(ImageQuality.of_record(record))),
             pictures=draw_mosaics(brain),
             zooms=draw_zooms(brain, worst),
             mask_pictures=draw_mask(head),
@@ -84,6 +85,15 @@ def _summary(table: pd.DataFrame, worst: list[str]) -> str:
         return "This model gives no flip map; look at the outlines."
     names = ", ".join(f"{name.replace('_', ' ')} ({dice[name]:.2f})" for name in worst)
     return f"Mean expected Dice {dice.mean():.2f}; least certain: {names}."
+
+
+def _image_summary(image: ImageQuality) -> str:
+    if np.isnan(image.noise):
+        return ""
+    return (
+        f"Of the contrast of white matter to cortex, noise is {image.noise:.2f} and the step from "
+        f"voxel to voxel at their border {image.edge:.2f}."
+    )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,126 @@
+"""What the image is like, in numbers that the flip map doesn't hold.
+
+The network's forecast of its own errors was learned from images like those of training; noise,
+blur and a cut-off brain spoil labels without moving it much (docs/qc.md). All are measured on
+the working grid: as the network sees the scan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from hetseg_bids.structures import LabelSet
+
+_WHITE, _GREY = "cerebral_white_matter", "cerebral_cortex"
+_DEEP = 2  # voxels that white matter is eroded by
+_LEAST_VOXELS = 1000
+_MAD_TO_SD = 1.4826  # of a normal distribution
+_NEIGHBOURS = 6
+_MM2_PER_CM2 = 100.0
+
+
+@dataclass(frozen=True)
+class ImageQuality:
+    """Three numbers of a scan.
+
+    Attributes
+    ----------
+    noise : float
+        Standard deviation of the noise in deep white matter, contrast of white matter to
+        cortex = 1; NaN where a model doesn't label both.
+    edge : float
+        Step from white matter to cortex between neighbouring voxels, of the same contrast:
+        small where the image is blurred. NaN like `noise`.
+    cut_cm2 : float
+        Largest area in which the brain mask meets a face of the image.
+    """
+
+    noise: float = float("nan")
+    edge: float = float("nan")
+    cut_cm2: float = float("nan")
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> ImageQuality:
+        """From a sidecar that may not have it."""
+        numbers = record.get("HetsegImageQuality") or {}
+        known = {name: float(value) for name, value in numbers.items() if value is not None}
+        return cls(**{name: known.get(name, float("nan")) for name in cls.__dataclass_fields__})
+
+    def for_record(self) -> dict[str, float | None]:
+        """For a sidecar."""
+        return {k: None if np.isnan(v) else round(v, 4) for k, v in asdict(self).items()}
+
+
+def measure_image(
+    image: npt.NDArray[np.float32],
+    mask: npt.NDArray[np.bool_],
+    dseg: npt.NDArray[np.uint8],
+    label_set: LabelSet,
+) -> ImageQuality:
+    """Measure a scan.
+
+    Parameters
+    ----------
+    image : (X, Y, Z) float array
+        1 mm, in any linear intensity.
+    mask : (X, Y, Z) bool array
+        Brain.
+    dseg : (X, Y, Z) uint8 array
+        `Structure.label` values.
+    label_set : LabelSet
+    """
+    faces = [mask.take(place, axis).sum() for axis in range(3) for place in (0, -1)]
+    cut = float(max(faces)) / _MM2_PER_CM2
+    white, grey = (_tissue(dseg, label_set, name) for name in (_WHITE, _GREY))
+    inside = ndimage.find_objects((white | grey).astype(np.uint8))
+    if not inside:
+        return ImageQuality(cut_cm2=cut)
+    image, white, grey = image[inside[0]], white[inside[0]], grey[inside[0]]
+    deep = ndimage.binary_erosion(white, iterations=_DEEP)
+    if min(np.count_nonzero(deep), np.count_nonzero(grey)) < _LEAST_VOXELS:
+        return ImageQuality(cut_cm2=cut)
+    contrast = float(np.median(image[deep]) - np.median(image[grey]))
+    if contrast <= 0:  # no T1w, or no labels worth the name
+        return ImageQuality(cut_cm2=cut)
+    return ImageQuality(
+        _local_deviation(image, deep) / contrast, _step(image, white, grey) / contrast, cut
+    )
+
+
+def _tissue(dseg: npt.NDArray[np.uint8], label_set: LabelSet, name: str) -> npt.NDArray[np.bool_]:
+    return np.isin(dseg, [s.label for s in label_set.structures if s.bare_name == name])
+
+
+def _local_deviation(image: npt.NDArray[np.float32], where: npt.NDArray[np.bool_]) -> float:
+    """Noise as what a voxel differs by from the mean of its six neighbours."""
+    around = np.zeros(int(where.sum()), np.float32)
+    places = np.nonzero(where)  # eroded, so no neighbour is beyond the border
+    for axis in range(3):
+        for step in (-1, 1):
+            moved = [p + step if i == axis else p for i, p in enumerate(places)]
+            around += image[tuple(moved)]
+    rest = image[where] - around / _NEIGHBOURS
+    spread = _MAD_TO_SD * np.median(np.abs(rest - np.median(rest)))
+    return float(spread / np.sqrt(1 + 1 / _NEIGHBOURS))
+
+
+def _step(
+    image: npt.NDArray[np.float32], white: npt.NDArray[np.bool_], grey: npt.NDArray[np.bool_]
+) -> float:
+    """Median difference between voxels of white and grey matter that share a face."""
+    steps = []
+    for axis, size in enumerate(image.shape):
+        low, high = (
+            tuple(slice(a, size - 1 + a) if i == axis else slice(None) for i in range(3))
+            for a in (0, 1)
+        )
+        rise = image[high] - image[low]
+        steps += [rise[grey[low] & white[high]], -rise[white[low] & grey[high]]]
+    found = np.concatenate(steps)
+    return float(np.median(found)) if len(found) else float("nan")

@@ -1,0 +1,86 @@
+"""Noise, blur and cut-off brains, on the phantom."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+from conftest import (
+    QUICK,
+    centred_affine,
+    phantom_labels,
+    phantom_t1w,
+    run_cli,
+    t1w_path,
+    write_dataset,
+)
+from scipy import ndimage
+from tiny_model import write_tiny_model
+
+from hetseg_bids.image_quality import ImageQuality, measure_image
+from hetseg_bids.structures import ASEG, LabelSet
+
+
+@pytest.fixture(scope="module")
+def dseg() -> np.ndarray:
+    return ASEG.collapse(phantom_labels())
+
+
+@pytest.fixture(scope="module")
+def image() -> np.ndarray:
+    """White matter 1000, cortex 650, noise of 15."""
+    return phantom_t1w(phantom_labels())
+
+
+def measured(image: np.ndarray, dseg: np.ndarray) -> ImageQuality:
+    return measure_image(image.astype(np.float32), dseg > 0, dseg, ASEG)
+
+
+def test_noise_is_that_of_the_image_in_units_of_contrast(image, dseg):
+    assert measured(image, dseg).noise == pytest.approx(15 / 350, rel=0.03)
+    more = np.random.default_rng(1).normal(0, 80, image.shape)
+    assert measured(image + more, dseg).noise == pytest.approx(np.hypot(15, 80) / 350, rel=0.03)
+
+
+def test_a_bias_field_is_no_noise(image, dseg):
+    ramp = np.linspace(0.7, 1.3, image.shape[0])[:, None, None]
+    assert measured(image * ramp, dseg).noise == pytest.approx(15 / 350, rel=0.1)
+
+
+def test_edges_tell_blur_and_do_not_depend_on_the_scale_of_intensities(image, dseg):
+    sharp = measured(image, dseg)
+    assert sharp.edge == pytest.approx(1, rel=0.03)
+    assert measured(image / 500 - 3, dseg).edge == pytest.approx(sharp.edge, rel=1e-3)
+    assert measured(ndimage.gaussian_filter(image, 1.0), dseg).edge < 0.6
+
+
+def test_a_cut_brain_has_an_area(image, dseg):
+    assert measured(image, dseg).cut_cm2 == 0
+    half = slice(None), slice(None), slice(70, None)
+    whole = (dseg[:, :, 70] > 0).sum() / 100
+    assert measured(image[half], dseg[half]).cut_cm2 == pytest.approx(whole)
+
+
+def test_without_white_matter_nothing_is_known_of_noise(image, dseg):
+    thalamus = LabelSet(tuple(s for s in ASEG.structures if s.bare_name == "thalamus"))
+    found = measure_image(image, dseg > 0, dseg, thalamus)
+    assert np.isnan([found.noise, found.edge]).all()
+    assert found.for_record() == {"noise": None, "edge": None, "cut_cm2": 0.0}
+    back = ImageQuality.of_record({"HetsegImageQuality": found.for_record()})
+    assert np.isnan(back.noise)
+    assert back.cut_cm2 == 0
+
+
+def test_a_run_says_that_the_image_ends_in_the_brain(tmp_path):
+    labels = phantom_labels()[:, :, 50:]
+    stripped = phantom_t1w(labels)
+    stripped[(labels == 0) | (labels == 211)] = 0
+    bids, out = write_dataset(tmp_path / "bids"), tmp_path / "out"
+    nib.save(nib.Nifti1Image(stripped, centred_affine(labels.shape)), t1w_path(bids, "01"))
+    model = write_tiny_model(tmp_path / "model")
+    done = run_cli("hetseg", bids, out, "participant", "--model", model, *QUICK)
+    assert done.code == 0, done.err
+    sidecar = out / "sub-01" / "anat" / "sub-01_seg-hetseg_dseg.json"
+    area = json.loads(sidecar.read_text())["HetsegImageQuality"]["cut_cm2"]
+    assert area > 50
+    assert f"the image ends in the brain ({area:.0f} cm2" in (out / "sub-01.html").read_text()
