@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +24,7 @@ from accuracy import write_dataset
 from degradations import Scan, regrid
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from watched import watched
 
 from hetseg_bids.derivatives import save_image
 from hetseg_bids.evaluation.compare import write_table
@@ -34,14 +33,6 @@ from hetseg_bids.images import Grid
 SUBJECTS = (1, 2, 4, 8, 16, 32, 64)
 WORKERS = (1, 2)
 VOXELS = (2.0, 1.5, 1.0, 0.8, 0.7)
-# A child begins with the peak of the process that starts it, and this one has held images: a small
-# process starts hetseg and asks for its peak.
-_WATCH = """
-import resource, subprocess, sys
-code = subprocess.run(sys.argv[2:], stdout=sys.stderr).returncode
-print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=open(sys.argv[1], "w"))
-sys.exit(code)
-"""
 
 
 def main() -> None:
@@ -107,15 +98,10 @@ def timed_run(scans: list[Path], out: Path, options: list[str]) -> dict[str, flo
     """Seconds and peak memory of one run over a fresh dataset; a failure ends the program."""
     for folder in ("bids", "run"):
         shutil.rmtree(out / folder, ignore_errors=True)
-    bids, peak = write_dataset(scans, out / "bids"), out / "peak.txt"
-    command = [sys.executable, "-c", _WATCH, str(peak)]
-    command += [sys.executable, "-m", "hetseg_bids.cli.run", str(bids), str(out / "run")]
-    start = time.perf_counter()
-    done = subprocess.run([*command, "participant", *options], capture_output=True, text=True)
-    wall = time.perf_counter() - start
-    if done.returncode:
-        sys.exit(done.stderr)
-    return {"wall_s": wall, "peak_mib": int(peak.read_text()) / 1024}
+    bids = write_dataset(scans, out / "bids")
+    command = [sys.executable, "-m", "hetseg_bids.cli.run", str(bids), str(out / "run")]
+    wall, peak = watched([*command, "participant", *options])
+    return {"wall_s": wall, "peak_mib": peak}
 
 
 def draw(table: pd.DataFrame, path: Path) -> None:

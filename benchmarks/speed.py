@@ -13,9 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -29,6 +27,7 @@ import torch
 from accuracy import write_dataset
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
+from watched import watched
 
 from hetseg_bids.config import Settings
 from hetseg_bids.derivatives import OutputPaths, Provenance, write_images, write_sidecars
@@ -226,24 +225,22 @@ def whole_runs(args: argparse.Namespace) -> dict[str, str]:
     bids = write_dataset([link], args.out / "bids")
     command = [sys.executable, "-m", "hetseg_bids.cli.run", str(bids), str(args.out / "run")]
     command += ["participant", "--model", args.model, "--device", args.device]
-    totals, without = [], []
+    totals, without, peaks = [], [], []
     for _ in range(args.repeats):
         shutil.rmtree(args.out / "run", ignore_errors=True)
-        start = time.perf_counter()
-        subprocess.run(command, check=True, capture_output=True)
-        totals.append(time.perf_counter() - start)
+        seconds, peak = watched(command)
+        totals.append(seconds)
+        peaks.append(peak)
         record = next((args.out / "run" / "logs").glob("*_run.json"))
         without.append(float(json.loads(record.read_text())["Run time without the report"][:-2]))
-    start = time.perf_counter()
     imports = "import hetseg_bids.workflow, hetseg_bids.app"
-    subprocess.run([sys.executable, "-c", imports], check=True)
-    memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    start_up, _ = watched([sys.executable, "-c", imports])
     return {
         "Whole run with start and report": f"{np.median(totals):.1f} s "
         f"({min(totals):.1f}-{max(totals):.1f})",
         "Scan without report": f"{np.median(without):.1f} s",
-        "Imports": f"{time.perf_counter() - start:.1f} s",
-        "Peak memory of the whole run": f"{memory:.0f} MiB",
+        "Imports": f"{start_up:.1f} s",
+        "Peak memory of the whole run": f"{max(peaks):.0f} MiB",
     }
 
 
