@@ -129,10 +129,12 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
 def correlations(rows: pd.DataFrame) -> dict[str, float]:
     """Pearson r of expected and true Dice."""
     full = rows.dropna(subset=["dice", "expected_dice"])
+    passed = full[full["verdict"] == "pass"]
     means = full.groupby(["scan", "copy"])[["dice", "expected_dice"]].mean()
     return {
-        f"all {len(full)} structures of all copies": full["dice"].corr(full["expected_dice"]),
-        f"means of the {len(means)} copies": means["dice"].corr(means["expected_dice"]),
+        f"all {len(full)} structures of all copies": _r(full),
+        f"the {len(passed)} structures of the copies that pass": _r(passed),
+        f"means of the {len(means)} copies": _r(means),
         "clean scans only": _r(full[full["copy"] == CLEAN]),
     }
 
