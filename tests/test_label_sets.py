@@ -22,9 +22,12 @@ from hetseg_bids.errors import InputError
 from hetseg_bids.label_tables import read_label_table, write_label_table
 from hetseg_bids.models import load_model, read_plan
 from hetseg_bids.network import HetsegNet
-from hetseg_bids.structures import ASEG
+from hetseg_bids.structures import ASEG, LabelSet
+from hetseg_bids.training.augmentation import AugmentationConfig
 from hetseg_bids.training.initialisation import start_from
 from hetseg_bids.training.losses import n_outputs_of
+from hetseg_bids.training.samples import SamplingConfig, cut_random_stack
+from hetseg_bids.training.volumes import LabelledVolume
 
 TABLE = """index\tname\tcolor\tmembers
 1\tleft_striatum\t#ff0000\t11,12,26
@@ -118,6 +121,22 @@ def test_what_a_model_knows_by_name_is_taken_over(table):
         assert torch.equal(after[9 + here], old[31 + there]), "and what it knows of its errors"
     striatum = found.task_names.index("left_striatum")
     assert torch.equal(after[striatum], before[striatum]), "nobody taught it that"
+
+
+def test_half_the_stacks_go_through_a_structure_of_the_table(table):
+    """By its members: the labels of the scans don't hold its index."""
+    labels = torch.zeros((40, 40, 40), dtype=torch.uint8)
+    labels[:, :, :] = 17  # of no structure
+    labels[20, 20, 20] = 26
+    volume = LabelledVolume(torch.zeros(labels.shape), labels)
+    striatum = LabelSet(read_label_table(table).structures[:1])
+    config = SamplingConfig(
+        (8, 8), structure_rate=0.5, augmentation=AugmentationConfig(0.0, 0.0, 0.0, 0.0, 0.0)
+    )
+    rng = np.random.default_rng(0)
+    stacks = [cut_random_stack(rng, volume, config, striatum) for _ in range(60)]
+    hits = sum(bool((stack.labels == 26).any()) for stack in stacks)
+    assert 20 < hits < 45
 
 
 @pytest.mark.slow

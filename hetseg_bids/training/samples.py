@@ -154,7 +154,7 @@ def _random_slice(
     present = volume.presence[plane.axes[0]]
     if rng.random() < structure_rate:
         structure = label_set.structures[rng.integers(len(label_set.structures))]
-        places = np.flatnonzero(present[:, structure.label])
+        places = np.flatnonzero(present[:, list(structure.members)].any(axis=1))
     else:
         places = np.flatnonzero(present[:, 1:].any(axis=1))
     if not len(places):
