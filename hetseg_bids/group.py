@@ -63,6 +63,7 @@ class FinishedScan:
     record : dict
         Sidecar of the dseg.
     label_set : LabelSet
+    image : ImageQuality
     dseg, flip, page : Path
     """
 
@@ -70,6 +71,7 @@ class FinishedScan:
     table: pd.DataFrame
     record: dict[str, Any]
     label_set: LabelSet
+    image: ImageQuality
     dseg: Path
     flip: Path
     page: Path
@@ -130,6 +132,7 @@ def finished_scans(out_dir: Path) -> Iterator[FinishedScan]:
             if tuple(table["name"]) != first:
                 raise ValueError(f"{morph.name} isn't a table of its structures")
             table[list(COLUMNS)]
+            image = ImageQuality.of_record(record)
         except (OSError, ValueError, KeyError, InputError) as error:
             log.warning("%s: left out of the group level (%s)", path, error)
             continue
@@ -142,6 +145,7 @@ def finished_scans(out_dir: Path) -> Iterator[FinishedScan]:
             table=table,
             record=record,
             label_set=label_set,
+            image=image,
             dseg=path.with_name(f"{start}_dseg.nii.gz"),
             flip=path.with_name(f"{start}_desc-labelflip_probseg.nii.gz"),
             page=out_dir / f"{stem}.html",
@@ -181,7 +185,7 @@ def cohort_measures(
 
 def image_measures(scans: Sequence[FinishedScan]) -> list[Measure]:
     """Noise and blur, which scans of one protocol share."""
-    images = [ImageQuality.of_record(scan.record) for scan in scans]
+    images = [scan.image for scan in scans]
     return [
         Measure("Image noise", np.array([i.noise for i in images]), "high"),
         Measure("Edges of white matter", np.array([i.edge for i in images]), "low"),
@@ -193,8 +197,7 @@ def quality_table(scans: list[FinishedScan], measures: list[Measure]) -> pd.Data
     rows = []
     for scan, outlier in zip(scans, find_outliers(measures), strict=True):
         record = scan.record
-        image = ImageQuality.of_record(record)
-        verdict = judge(scan.table, record.get("HetsegWarnings", ()), image)
+        verdict = judge(scan.table, record.get("HetsegWarnings", ()), scan.image)
         mask = record.get("HetsegBrainMaskVolume")
         model = f"{record.get('HetsegModel')} {str(record.get('HetsegModelSHA256'))[:12]}"
         facts = {
@@ -205,7 +208,7 @@ def quality_table(scans: list[FinishedScan], measures: list[Measure]) -> pd.Data
             "mean_expected_dice": scan.table["expected_dice"].astype(float).mean(),
             "brain_mask_ml": float("nan") if mask is None else mask / _MM3_PER_ML,
             "structures_ml": scan.table["volume_mm3"].astype(float).sum() / _MM3_PER_ML,
-            **asdict(image),
+            **asdict(scan.image),
             "model": model,
         }
         rows.append(scan.keys | facts)

@@ -47,10 +47,19 @@ class ImageQuality:
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> ImageQuality:
-        """From a sidecar that may not have it."""
-        numbers = record.get("HetsegImageQuality") or {}
-        known = {name: float(value) for name, value in numbers.items() if value is not None}
-        return cls(**{name: known.get(name, float("nan")) for name in cls.__dataclass_fields__})
+        """From a sidecar that may not have it.
+
+        Raises
+        ------
+        ValueError
+            If what it has are no numbers.
+        """
+        found = record.get("HetsegImageQuality", {})
+        try:
+            numbers = {name: found.get(name) for name in cls.__dataclass_fields__}
+            return cls(**{k: float("nan") if v is None else float(v) for k, v in numbers.items()})
+        except (AttributeError, TypeError, ValueError):
+            raise ValueError(f"HetsegImageQuality {found!r:.80}: no numbers") from None
 
     def for_record(self) -> dict[str, float | None]:
         """For a sidecar."""

@@ -41,29 +41,21 @@ def read_label_table(path: Path) -> LabelSet:
         )
         if not len(table):
             raise ValueError("no structure in it")
-        structures = tuple(_structure(i, row) for i, row in enumerate(table.to_dict("records")))
-        _check(structures)
+        rows = enumerate(table.to_dict("records"))
+        return make_label_set(tuple(_structure(i, row) for i, row in rows))
     except KeyError as error:
         raise InputError(f"{path}: not a table of structures (column {error} is missing)") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a table of structures ({error})") from None
-    return LabelSet(structures)
 
 
 def _structure(number: int, row: dict[str, str]) -> Structure:
-    name, label = row["name"], _identity(row["index"])
+    name, label = row["name"], int(row["index"])
     if not _NAME.fullmatch(name):
         raise ValueError(f"name {name!r}: small letters, digits and underscores are allowed")
-    members = tuple(_identity(word) for word in row.get("members", "").split(",") if word.strip())
+    members = tuple(int(word) for word in row.get("members", "").split(",") if word.strip())
     red, green, blue = _color(number, row.get("color", ""))
     return Structure(name, label, members or (label,), hemisphere_of(name), (red, green, blue))
-
-
-def _identity(word: str) -> int:
-    value = int(word)
-    if not 0 < value <= MAX_ASEG_ID:
-        raise ValueError(f"id {value} is outside 1-{MAX_ASEG_ID}")
-    return value
 
 
 def _color(number: int, word: str) -> tuple[int, ...]:
@@ -74,11 +66,22 @@ def _color(number: int, word: str) -> tuple[int, ...]:
     return tuple(round(255 * v) for v in colorsys.hsv_to_rgb(number * _GOLDEN % 1, 0.75, 0.9))
 
 
-def _check(structures: tuple[Structure, ...]) -> None:
+def make_label_set(structures: tuple[Structure, ...]) -> LabelSet:
+    """A label set of structures that can be told apart and mirrored.
+
+    Raises
+    ------
+    ValueError
+        If they can't.
+    """
+    label_set = LabelSet(structures)
+    for value in (i for s in structures for i in (s.label, *s.members)):
+        if not 0 < value <= MAX_ASEG_ID:
+            raise ValueError(f"id {value} is outside 1-{MAX_ASEG_ID}")
     for what, values in (
         ("index", [s.label for s in structures]),
         ("member", [i for s in structures for i in s.members]),
-        ("name", [t.name for t in LabelSet(structures).tasks]),
+        ("name", list(label_set.task_names)),
     ):
         twice = [value for value, count in Counter(values).items() if count > 1]
         if twice:
@@ -87,6 +90,7 @@ def _check(structures: tuple[Structure, ...]) -> None:
     for name, count in sides.items():
         if sides.get(partner_of(name)) != count:
             raise ValueError(f"{name} has no {partner_of(name)} with as many members")
+    return label_set
 
 
 def write_label_table(path: Path, label_set: LabelSet) -> None:

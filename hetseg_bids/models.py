@@ -18,6 +18,7 @@ from torch import Tensor
 
 from hetseg_bids.errors import InputError
 from hetseg_bids.files import atomic_path, read_json, write_json
+from hetseg_bids.label_tables import make_label_set
 from hetseg_bids.network import HetsegNet, NetworkConfig, to_channels_last
 from hetseg_bids.preprocessing.normalisation import BACKGROUND, CLIP
 from hetseg_bids.structures import ASEG, LabelSet, Structure, hemisphere_of
@@ -174,7 +175,7 @@ def read_plan(folder: Path) -> Plan:
         if (content["background"], content["clip"]) != (BACKGROUND, CLIP):
             raise ValueError("trained on another intensity scale")
         return Plan(**content, label_set=label_set)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not a usable model plan ({error})") from None
 
 
@@ -192,7 +193,7 @@ def _label_set(rows: list[dict[str, Any]] | None) -> LabelSet:
         )
         for row in rows
     ]
-    return LabelSet(tuple(structures))
+    return make_label_set(tuple(structures))
 
 
 def save_model(folder: Path, plan: Plan, weights: dict[str, Tensor]) -> Plan:

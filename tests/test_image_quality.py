@@ -71,6 +71,13 @@ def test_without_white_matter_nothing_is_known_of_noise(image, dseg):
     assert back.cut_cm2 == 0
 
 
+@pytest.mark.parametrize("junk", ["loud", 3, ["a"], {"noise": "loud"}, {"edge": [1]}])
+def test_a_sidecar_without_numbers_is_refused(junk):
+    with pytest.raises(ValueError, match="no numbers"):
+        ImageQuality.of_record({"HetsegImageQuality": junk})
+    assert np.isnan(ImageQuality.of_record({}).noise)
+
+
 def test_a_run_says_that_the_image_ends_in_the_brain(tmp_path):
     labels = phantom_labels()[:, :, 50:]
     stripped = phantom_t1w(labels)

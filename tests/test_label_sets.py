@@ -20,7 +20,7 @@ from conftest import (
 
 from hetseg_bids.errors import InputError
 from hetseg_bids.label_tables import read_label_table, write_label_table
-from hetseg_bids.models import load_model, read_plan
+from hetseg_bids.models import load_model, model_folder, read_plan
 from hetseg_bids.network import HetsegNet
 from hetseg_bids.structures import ASEG, LabelSet
 from hetseg_bids.training.augmentation import AugmentationConfig
@@ -137,6 +137,25 @@ def test_half_the_stacks_go_through_a_structure_of_the_table(table):
     stacks = [cut_random_stack(rng, volume, config, striatum) for _ in range(60)]
     hits = sum(bool((stack.labels == 26).any()) for stack in stacks)
     assert 20 < hits < 45
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"label": 999},
+        {"color": [1]},
+        {"members": 7},
+        {"name": "left_alone"},
+        {"name": None},
+    ],
+)
+def test_a_plan_whose_structures_make_no_sense_is_refused(tmp_path, change):
+    plan = json.loads((model_folder("label-flip") / "plan.json").read_text())
+    row = {"name": "x", "label": 1, "members": [1], "color": [1, 2, 3]} | change
+    names = [row["name"], "left_hemisphere", "right_hemisphere", "brain_parenchyma"]
+    (tmp_path / "plan.json").write_text(json.dumps(plan | {"structures": [row], "tasks": names}))
+    with pytest.raises(InputError, match="not a usable model plan"):
+        read_plan(tmp_path)
 
 
 @pytest.mark.slow
