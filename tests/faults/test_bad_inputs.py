@@ -149,7 +149,7 @@ def row(kind: Kind, run: Run) -> str:
         message = refusals(run)[kind.label][0]
         said = message.replace(f"{run.bids}/sub-{kind.label}/anat/", "").replace("|", "\\|")
         said = said.replace(f"sub-{kind.label}_T1w", "sub-01_T1w")
-        said = "`" + re.sub(r"0x[0-9a-f]+", "0x...", said) + "`"
+        said = "`" + re.sub(r"0x[0-9a-f]+|\b\d{8,}\b", "0x...", said) + "`"
     elif kind.fate == SEGMENTED:
         warnings = json.loads(run.record(kind.label).read_text())["HetsegWarnings"]
         said = "; ".join(warnings)
