@@ -37,7 +37,7 @@ from hetseg_bids.training.trainer import RunOptions, Trainer
 WHOLE = "everything"
 _LARGE = ("cerebral_cortex", "cerebral_white_matter", "cerebellum")
 _AS_IS = SynthesisConfig()
-_TINY = (1e-3, 1e-3)
+_CLEAN = LabelNoiseConfig(jitter=(0.0, 0.0), sporadic_rate=0.0, missing_rate=0.0)
 PARTS: dict[str, SynthesisConfig] = {
     WHOLE: _AS_IS,
     "no pia": replace(_AS_IS, pia=(0.0, 0.0)),
@@ -45,14 +45,14 @@ PARTS: dict[str, SynthesisConfig] = {
     "noise up to twice": replace(_AS_IS, noise=(0.0, 2 * _AS_IS.noise[1])),
     "rotations of twice": replace(_AS_IS, rotation_deg=2 * _AS_IS.rotation_deg),
     "no bias field": replace(_AS_IS, bias=0.0),
-    "no blur": replace(_AS_IS, blur=_TINY),
+    "no blur": replace(_AS_IS, blur=(0.0, 0.0)),
     "no thick slices": replace(_AS_IS, thick_rate=0.0),
     "no gamma": replace(_AS_IS, gamma=(1.0, 1.0)),
     "one contrast": replace(_AS_IS, contrast=(1.0, 1.0)),
     "no warp": replace(_AS_IS, warp=()),
     "no affine": replace(_AS_IS, rotation_deg=0.0, shear=0.0, scale=(1.0, 1.0)),
-    "clean labels": replace(_AS_IS, labels=LabelNoiseConfig((0.0, 0.0), 7.0, 0.0, (3.0, 8.0), 0.0)),
-    "labels moved by 0.3-0.9": replace(_AS_IS, labels=LabelNoiseConfig((0.3, 0.9))),
+    "clean labels": replace(_AS_IS, labels=_CLEAN),
+    "labels moved by 0.3-0.9": replace(_AS_IS, labels=LabelNoiseConfig(jitter=(0.3, 0.9))),
 }
 
 

@@ -53,13 +53,18 @@ def write_dataset(scans: list[Path], bids: Path) -> Path:
     """A BIDS dataset of links to scans."""
     for scan in scans:
         subject = scan.name.split("_")[0]
-        link = bids / subject / "anat" / scan.name
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.unlink(missing_ok=True)
-        link.symlink_to(scan.resolve())
+        link(scan, bids / subject / "anat" / scan.name)
     description = {"Name": "accuracy", "BIDSVersion": "1.10.0"}
     (bids / "dataset_description.json").write_text(json.dumps(description))
     return bids
+
+
+def link(scan: Path, path: Path) -> Path:
+    """Make `path` a link to a scan, in place of an older one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    path.symlink_to(scan.resolve())
+    return path
 
 
 def _markdown(scores: pd.DataFrame) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pandas as pd
-from accuracy import write_dataset
+from accuracy import link, write_dataset
 from degradations import Scan, regrid
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -57,7 +57,8 @@ def runs(args: argparse.Namespace, options: list[str]) -> Iterator[dict[str, obj
     voxels = int(np.prod(nib.load(args.t1w).shape))
     for workers in args.nprocs:
         for count in args.subjects:
-            scans = [link(args.t1w, args.out / "links", i + 1) for i in range(count)]
+            names = [f"sub-{i + 1:03d}_T1w.nii.gz" for i in range(count)]
+            scans = [link(args.t1w, args.out / "links" / name) for name in names]
             run = timed_run(scans, args.out, [*options, "--nprocs", str(workers)])
             yield {"kind": processes(workers), "n": count, "voxels": voxels, **run}
     for size in args.voxels:
@@ -70,15 +71,6 @@ def runs(args: argparse.Namespace, options: list[str]) -> Iterator[dict[str, obj
 def processes(count: int) -> str:
     """What the rows of a number of workers are called."""
     return "one process" if count == 1 else f"{count} workers"
-
-
-def link(t1w: Path, folder: Path, number: int) -> Path:
-    """The scan under the name of another subject."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"sub-{number:03d}_T1w.nii.gz"
-    path.unlink(missing_ok=True)
-    path.symlink_to(t1w.resolve())
-    return path
 
 
 def resampled(t1w: Path, folder: Path, size: float) -> Path:

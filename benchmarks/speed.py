@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from accuracy import write_dataset
+from accuracy import link, write_dataset
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from watched import watched
@@ -218,11 +218,8 @@ def table_lines(steps: pd.DataFrame) -> list[str]:
 
 def whole_runs(args: argparse.Namespace) -> dict[str, str]:
     """The command line from start to end, its start-up, and its memory."""
-    scan = args.t1w.resolve()
-    link = args.out / "sub-speed_T1w.nii.gz"
-    link.unlink(missing_ok=True)
-    link.symlink_to(scan)
-    bids = write_dataset([link], args.out / "bids")
+    scan = link(args.t1w, args.out / "sub-speed_T1w.nii.gz")
+    bids = write_dataset([scan], args.out / "bids")
     command = [sys.executable, "-m", "hetseg_bids.cli.run", str(bids), str(args.out / "run")]
     command += ["participant", "--model", args.model, "--device", args.device]
     totals, without, peaks = [], [], []

@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from hetseg_bids.robust import robust_sd
 from hetseg_bids.structures import LabelSet
 
 _WHITE, _GREY = "cerebral_white_matter", "cerebral_cortex"
 _DEEP = 2  # voxels that white matter is eroded by
 _LEAST_VOXELS = 1000
-_MAD_TO_SD = 1.4826  # of a normal distribution
 _NEIGHBOURS = 6
 _MM2_PER_CM2 = 100.0
 
@@ -115,8 +115,7 @@ def _local_deviation(image: npt.NDArray[np.float32], where: npt.NDArray[np.bool_
             moved = [p + step if i == axis else p for i, p in enumerate(places)]
             around += image[tuple(moved)]
     rest = image[where] - around / _NEIGHBOURS
-    spread = _MAD_TO_SD * np.median(np.abs(rest - np.median(rest)))
-    return float(spread / np.sqrt(1 + 1 / _NEIGHBOURS))
+    return float(robust_sd(rest) / np.sqrt(1 + 1 / _NEIGHBOURS))
 
 
 def _step(

@@ -134,6 +134,7 @@ def add_view(
         Passes without a wanted slice are left out.
     """
     device = next(network.parameters()).device
+    keep = keep.to(device)
     stack, window = _padded_stack(image, plane, patch)
     # where the stack's (slice, row, column) axes lie in the volume
     into = total.permute(0, *(1 + axis for axis in plane.axes))
@@ -146,7 +147,7 @@ def add_view(
             continue
         block = stack[start : stop + 2 * _REACH].to(device)
         with torch.inference_mode(), autocast(device):
-            output = network.forward_block(block, keep.to(device))
+            output = network.forward_block(block, keep)
         logits = output[:, :, window[0], window[1]].cpu()
         # slice by slice, all channels of a voxel at once: the order they lie in on both sides
         for place, one in enumerate(logits, start):

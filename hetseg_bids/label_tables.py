@@ -12,7 +12,7 @@ import pandas as pd
 
 from hetseg_bids.errors import InputError
 from hetseg_bids.files import atomic_path
-from hetseg_bids.structures import MAX_ASEG_ID, LabelSet, Structure, hemisphere_of, partner_of
+from hetseg_bids.structures import MAX_ASEG_ID, LabelSet, Structure, partner_of
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _COLOR = re.compile(r"#[0-9a-fA-F]{6}")
@@ -55,7 +55,7 @@ def _structure(number: int, row: dict[str, str]) -> Structure:
         raise ValueError(f"name {name!r}: small letters, digits and underscores are allowed")
     members = tuple(int(word) for word in row.get("members", "").split(",") if word.strip())
     red, green, blue = _color(number, row.get("color", ""))
-    return Structure(name, label, members or (label,), hemisphere_of(name), (red, green, blue))
+    return Structure(name, label, members or (label,), (red, green, blue))
 
 
 def _color(number: int, word: str) -> tuple[int, ...]:
@@ -95,12 +95,7 @@ def make_label_set(structures: tuple[Structure, ...]) -> LabelSet:
 
 def write_label_table(path: Path, label_set: LabelSet) -> None:
     """Write a ``dseg.tsv``: index, name, color."""
-    rows = [(s.label, s.name, color_word(s)) for s in label_set.structures]
+    rows = [(s.label, s.name, "#{:02x}{:02x}{:02x}".format(*s.color)) for s in label_set.structures]
     with atomic_path(path) as temporary:
         table = pd.DataFrame(rows, columns=["index", "name", "color"])
         table.to_csv(temporary, sep="\t", index=False)
-
-
-def color_word(structure: Structure) -> str:
-    """A structure's colour as ``#rrggbb``."""
-    return "#{:02x}{:02x}{:02x}".format(*structure.color)

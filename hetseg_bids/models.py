@@ -21,12 +21,11 @@ from hetseg_bids.files import atomic_path, read_json, write_json
 from hetseg_bids.label_tables import make_label_set
 from hetseg_bids.network import HetsegNet, NetworkConfig, to_channels_last
 from hetseg_bids.preprocessing.normalisation import BACKGROUND, CLIP
-from hetseg_bids.structures import ASEG, LabelSet, Structure, hemisphere_of
+from hetseg_bids.structures import ASEG, LabelSet, Structure
 
 WEIGHTS_NAME = "weights.safetensors"
 PLAN_NAME = "plan.json"
 _PLAN_FORMAT = 1
-_STRUCTURE_FACTS = ("name", "label", "members", "color")
 _SHIPPED = (Path(__file__).parent / "_models", Path(__file__).parents[1] / "models")
 
 
@@ -72,7 +71,7 @@ class Plan:
         structures = facts.pop("label_set")["structures"]
         content = {"format": _PLAN_FORMAT, "tasks": list(self.label_set.task_names)}
         if self.label_set != ASEG:
-            content["structures"] = [{k: s[k] for k in _STRUCTURE_FACTS} for s in structures]
+            content["structures"] = structures
         write_json(folder / PLAN_NAME, content | facts)
 
 
@@ -183,16 +182,11 @@ def _label_set(rows: list[dict[str, Any]] | None) -> LabelSet:
     """The structures of a plan that has its own."""
     if rows is None:
         return ASEG
-    structures = [
-        Structure(
-            row["name"],
-            row["label"],
-            tuple(row["members"]),
-            hemisphere_of(row["name"]),
-            (row["color"][0], row["color"][1], row["color"][2]),
-        )
-        for row in rows
-    ]
+    structures = []
+    for row in rows:
+        red, green, blue = row["color"]
+        members = tuple(row["members"])
+        structures.append(Structure(row["name"], row["label"], members, (red, green, blue)))
     return make_label_set(tuple(structures))
 
 

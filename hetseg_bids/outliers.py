@@ -8,9 +8,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from hetseg_bids.robust import robust_sd
+
 LIMIT = 3.5  # Iglewicz & Hoaglin 1993
 _LEAST_SCANS = 8
-_MAD_TO_SD = 1.4826  # of a normal distribution
 _WORST = 3
 
 
@@ -65,7 +66,7 @@ def robust_z(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     if len(known) < _LEAST_SCANS:
         return np.full(len(values), np.nan)
     middle = np.median(known)
-    spread = _MAD_TO_SD * np.median(np.abs(known - middle))
+    spread = robust_sd(known)
     if not spread > 0:
         return np.full(len(values), np.nan)
     return np.where(np.isfinite(values), (values - middle) / spread, np.nan)

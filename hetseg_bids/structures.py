@@ -30,7 +30,6 @@ class Structure:
         Value written in the dseg image.
     members : tuple of int
         Every id that counts as this structure in a reference segmentation.
-    hemisphere : {"L", "R", None}
     color : tuple of int
         RGB, 0-255, after FreeSurfer's colour table.
     """
@@ -38,8 +37,12 @@ class Structure:
     name: str
     label: int
     members: tuple[int, ...]
-    hemisphere: Hemisphere | None
     color: tuple[int, int, int]
+
+    @property
+    def hemisphere(self) -> Hemisphere | None:
+        """The side, None for midline structures."""
+        return hemisphere_of(self.name)
 
     @property
     def title(self) -> str:
@@ -116,15 +119,15 @@ _MIDLINE: tuple[tuple[str, tuple[int, ...], tuple[int, int, int]], ...] = (
 def _build_structures() -> tuple[Structure, ...]:
     rows = []
     for name, left, right, color in _LATERAL:
-        rows.append(Structure(f"left_{name}", left[0], left, "L", color))
-        rows.append(Structure(f"right_{name}", right[0], right, "R", color))
+        rows.append(Structure(f"left_{name}", left[0], left, color))
+        rows.append(Structure(f"right_{name}", right[0], right, color))
     for name, ids, color in _MIDLINE:
-        rows.append(Structure(name, ids[0], ids, None, color))
+        rows.append(Structure(name, ids[0], ids, color))
     return tuple(rows)
 
 
 # Ids that belong to a hemisphere or to parenchyma but are no structure of ours.
-_SIDED: dict[Hemisphere, tuple[int, ...]] = {"L": (30, 31, 25, 78), "R": (62, 63, 57, 79)}
+_SIDED = ((30, 31, 25, 78), (62, 63, 57, 79))
 _LESIONS = (25, 78, 57, 79, 77)
 _FLUID = ("ventricle", "ventricles", "csf")
 MAX_ASEG_ID = 255
@@ -151,9 +154,7 @@ class LabelSet:
     @cached_property
     def auxiliary(self) -> tuple[AuxiliaryTask, ...]:
         """The tasks that aren't written."""
-        tissue = [
-            s for s in self.structures if not s.name.endswith(("ventricle", "ventricles", "csf"))
-        ]
+        tissue = [s for s in self.structures if not s.name.endswith(_FLUID)]
         return (
             AuxiliaryTask("left_hemisphere", self._of_side("L", self.sided[0])),
             AuxiliaryTask("right_hemisphere", self._of_side("R", self.sided[1])),
@@ -213,14 +214,11 @@ class LabelSet:
         table : (256,) uint8 array
         """
         table = np.arange(MAX_ASEG_ID + 1, dtype=np.uint8)
-        by_name = {s.name: s for s in self.structures}
-        for left in (s for s in self.structures if s.hemisphere == "L"):
-            for here, there in zip(
-                left.members, by_name[partner_of(left.name)].members, strict=True
-            ):
+        members = {s.name: s.members for s in self.structures}
+        sides = [(ids, members[partner_of(n)]) for n, ids in members.items() if partner_of(n) != n]
+        for left, right in (*sides, self.sided):
+            for here, there in zip(left, right, strict=True):
                 table[here], table[there] = there, here
-        for here, there in zip(*self.sided, strict=True):
-            table[here], table[there] = there, here
         return table
 
     def color_table(self) -> npt.NDArray[np.uint8]:
@@ -255,7 +253,7 @@ class LabelSet:
         return table[np.where(inside, labels, 0)]
 
 
-ASEG = LabelSet(_build_structures(), (_SIDED["L"], _SIDED["R"]), _LESIONS)
+ASEG = LabelSet(_build_structures(), _SIDED, _LESIONS)
 """The label set of the shipped models."""
 
 STRUCTURES: tuple[Structure, ...] = ASEG.structures

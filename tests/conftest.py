@@ -153,6 +153,16 @@ def t1w_path(root: Path, subject: str, extra: str = "") -> Path:
     return path
 
 
+def write_pair(folder: Path, subject: str = "01") -> Path:
+    """The stripped phantom and its labels, to train on or to compare with."""
+    t1w, labels = t1w_path(folder, subject), phantom_labels()
+    affine = centred_affine(labels.shape)
+    brain = np.where((labels == 211) | (labels == 24), 0, labels)
+    nib.save(nib.Nifti1Image(stripped_phantom(), affine), t1w)
+    nib.save(nib.Nifti1Image(brain, affine), t1w.with_name(f"sub-{subject}_dseg.nii.gz"))
+    return folder
+
+
 def small_brain() -> np.ndarray:
     """The phantom at 2 mm, without skin and CSF."""
     labels = phantom_labels()[::2, ::2, ::2]

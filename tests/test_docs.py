@@ -16,11 +16,11 @@ from bids import BIDSLayout
 from conftest import (
     QUICK,
     centred_affine,
-    phantom_labels,
     run_cli,
     stripped_phantom,
     t1w_path,
     write_dataset,
+    write_pair,
 )
 from tiny_model import write_tiny_model
 
@@ -154,14 +154,10 @@ def test_the_few_shot_tutorial_runs(tmp_path):
         "hetseg",
         "hetseg-evaluate",
     ]
-    labels = phantom_labels()
-    affine = centred_affine(labels.shape)
-    bids = write_dataset(tmp_path / "mine" / "bids")
-    nib.save(nib.Nifti1Image(stripped_phantom(), affine), t1w_path(bids, "09"))
-    for part, subject in (("train", "01"), ("validation", "09")):
-        t1w = t1w_path(tmp_path / "mine" / part, subject)
-        nib.save(nib.Nifti1Image(stripped_phantom(), affine), t1w)
-        nib.save(nib.Nifti1Image(labels, affine), t1w.with_name(f"sub-{subject}_dseg.nii.gz"))
+    bids, brain = write_dataset(tmp_path / "mine" / "bids"), stripped_phantom()
+    nib.save(nib.Nifti1Image(brain, centred_affine(brain.shape)), t1w_path(bids, "09"))
+    write_pair(tmp_path / "mine" / "train", "01")
+    write_pair(tmp_path / "mine" / "validation", "09")
     (tmp_path / "mine" / "labels.tsv").write_text(table)
     for line in commands:
         name, *arguments = line.replace("--samples 1200", "--samples 4").split()

@@ -11,11 +11,11 @@ import torch
 from conftest import (
     QUICK,
     centred_affine,
-    phantom_labels,
     run_cli,
     stripped_phantom,
     t1w_path,
     write_dataset,
+    write_pair,
 )
 
 from hetseg_bids.errors import InputError
@@ -160,11 +160,7 @@ def test_a_plan_whose_structures_make_no_sense_is_refused(tmp_path, change):
 
 @pytest.mark.slow
 def test_a_model_of_ones_own_structures_from_scans_to_scores(table, tmp_path):
-    labels, anat = phantom_labels(), tmp_path / "mine" / "sub-01" / "anat"
-    affine = centred_affine(labels.shape)
-    anat.mkdir(parents=True)
-    nib.save(nib.Nifti1Image(stripped_phantom(), affine), anat / "sub-01_T1w.nii.gz")
-    nib.save(nib.Nifti1Image(labels, affine), anat / "sub-01_dseg.nii.gz")
+    write_pair(tmp_path / "mine")
     run = (tmp_path / "run", "--scans", tmp_path / "mine", "--labels", table, "--workers", 0)
     more = ("--init", "label-flip", "--samples", 8, "--name", "ours")
     done = run_cli("hetseg-train", *run, *more, "--validate", tmp_path / "mine")
@@ -173,7 +169,8 @@ def test_a_model_of_ones_own_structures_from_scans_to_scores(table, tmp_path):
     assert read_plan(model).label_set == read_label_table(table)
 
     bids, out = write_dataset(tmp_path / "bids"), tmp_path / "out"
-    nib.save(nib.Nifti1Image(stripped_phantom(), affine), t1w_path(bids, "01"))
+    brain = stripped_phantom()
+    nib.save(nib.Nifti1Image(brain, centred_affine(brain.shape)), t1w_path(bids, "01"))
     done = run_cli("hetseg", bids, out, "participant", "--model", model, *QUICK)
     assert done.code == 0, done.err
     stem = out / "sub-01" / "anat" / "sub-01_seg-hetseg"
@@ -183,7 +180,7 @@ def test_a_model_of_ones_own_structures_from_scans_to_scores(table, tmp_path):
     dseg = np.asarray(nib.load(f"{stem}_dseg.nii.gz").dataobj)
     assert set(np.unique(dseg)) <= {0, 1, 2, 3, 4, 5, 16}
     flip = nib.load(f"{stem}_desc-labelflip_probseg.nii.gz")
-    assert flip.shape == (*labels.shape, 6)
+    assert flip.shape == (*brain.shape, 6)
     sidecar = Path(f"{stem}_desc-labelflip_probseg.json")
     assert tuple(json.loads(sidecar.read_text())["LabelMap"]) == ours
     assert "6 structures" in (out / "sub-01.html").read_text()

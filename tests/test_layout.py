@@ -22,7 +22,7 @@ LAYERS = (
     ("inference",),
     ("uncertainty", "models", "preprocessing", "discovery", "validation", "label_tables"),
     ("network", "locks", "config"),
-    ("images", "devices", "files", "planes", "structures"),
+    ("images", "devices", "files", "planes", "robust", "structures"),
     ("errors",),
 )
 MODULES = sorted(p for p in ROOT.rglob("*.py") if p.name != "__init__.py")

@@ -49,13 +49,14 @@ def write_report(paths: OutputPaths, source: Path, run: dict[str, str] | None = 
     head = _load_view(paths, source, label_set)
     brain = head.cropped(_brain_box(head.mask | (head.dseg > 0)))
     worst = _least_certain(table)
+    image = ImageQuality.of_record(record)
     html = (
         environment()
         .get_template("participant.html.jinja")
         .render(
             title=paths.report.stem,
-            verdict=judge(table, record["HetsegWarnings"], ImageQuality.of_record(record)),
-            summary=(_summary(table, worst), _image_summary(ImageQuality.of_record(record))),
+            verdict=judge(table, record["HetsegWarnings"], image),
+            summary=(_summary(table, worst), _image_summary(image)),
             pictures=draw_mosaics(brain),
             zooms=draw_zooms(brain, worst),
             mask_pictures=draw_mask(head),

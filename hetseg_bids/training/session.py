@@ -135,11 +135,10 @@ def _validated(
         if report.samples // every > (report.samples - batch) // every:
             for scan in scans:
                 amp = trainer.options.amp
-                found = trainer.label_set
-                dice = structure_dice(trainer.network, trainer.average, scan, found, amp=amp)
-                table.add(
-                    report.samples, scan.participant, dict(zip(found.names, dice, strict=True))
+                dice = structure_dice(
+                    trainer.network, trainer.average, scan, trainer.label_set, amp=amp
                 )
+                table.add(report.samples, scan.participant, dice)
             table.save()
         yield report
 

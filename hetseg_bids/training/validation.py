@@ -83,7 +83,7 @@ def structure_dice(
     label_set: LabelSet,
     *,
     amp: bool,
-) -> list[float]:
+) -> dict[str, float]:
     """Dice of each structure's binary task over all stacks of a scan.
 
     Parameters
@@ -98,7 +98,7 @@ def structure_dice(
 
     Returns
     -------
-    dice : list of float, one a structure
+    dice : dict of str to float, by structure name
         NaN where neither has the structure.
     """
     count = len(label_set.structures)
@@ -113,7 +113,7 @@ def structure_dice(
         truth = membership[labels.to(device).int()].permute(0, 3, 1, 2)
         overlap += (says & truth).sum(dim=(0, 2, 3))
         size += says.sum(dim=(0, 2, 3)) + truth.sum(dim=(0, 2, 3))
-    return (2 * overlap / size).tolist()
+    return dict(zip(label_set.names, (2 * overlap / size).tolist(), strict=True))
 
 
 class ValidationLog:
