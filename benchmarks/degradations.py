@@ -128,6 +128,18 @@ def nod(image: np.ndarray, degrees: float, mm: float) -> np.ndarray:
     return ndimage.shift(turned, (0, 0, mm), order=1)
 
 
+def pale(share: float) -> Callable[[Scan], Scan]:
+    """Deep grey matter that lost a share of its distance to white matter."""
+
+    def degrade(scan: Scan) -> Scan:
+        deep = np.isin(scan.labels[0], (10, 49, 12, 51, 13, 52, 28, 60))
+        white = np.median(scan.image[np.isin(scan.labels[0], (2, 41))])
+        weight = share * ndimage.gaussian_filter(deep.astype(np.float32), 0.7)
+        return replace(scan, image=scan.image + weight * (white - scan.image))
+
+    return degrade
+
+
 def mirrored(scan: Scan) -> Scan:
     """Left and right exchanged."""
     swap = ASEG.mirror_labels()
@@ -197,6 +209,7 @@ DEGRADATIONS: dict[str, Callable[[Scan], Scan]] = {
     "bias40": bias(0.4),
     "motion1": motion(1.0),
     "motion3": motion(3.0),
+    "pale80": pale(0.8),
     "mirrored": mirrored,
     "turned30": turned(30.0),
     "cropped20": cropped(20.0),

@@ -156,16 +156,58 @@ def test_a_volume_knows_which_slices_hold_a_structure(volume):
             assert np.array_equal(volume.presence[axis][:, label], expected.numpy())
 
 
+_SHARP = SynthesisConfig(
+    bias=0,
+    blur=(0, 0),
+    thick_rate=0,
+    motion_rate=0,
+    noise=(0, 0),
+    gamma=(1, 1),
+    pale_rate=0,
+    pia=(0, 0),
+)
+
+
+_DEEP = (10, 49, 12, 51, 13, 52, 28, 60)
+
+
+def test_pale_scans_lose_the_contrast_of_the_deep_grey_matter_only():
+    labels = torch.from_numpy(phantom_labels())
+    usual, pale = (
+        paint(np.random.default_rng(4), labels, replace(_SHARP, pale_rate=1, pale=(share, share)))
+        for share in (1.0, 0.2)
+    )
+    changed = usual != pale
+    assert changed.any()
+    assert torch.isin(labels[changed], torch.tensor(_DEEP)).all()
+    for putamen in (12, 51):  # darker than white matter, and less so
+        assert float(usual[labels == putamen].mean()) < float(pale[labels == putamen].mean())
+
+
+def test_motion_smears_an_image_along_one_axis_and_keeps_its_sum():
+    labels = torch.from_numpy(phantom_labels())
+    still, shaken, held = (
+        paint(np.random.default_rng(6), labels, replace(_SHARP, motion_rate=rate, motion=(mm, mm)))
+        for rate, mm in ((0, 0.0), (1, 3.0), (1, 0.0))
+    )
+    assert torch.allclose(still, held, atol=1e-5)
+    assert float((still - shaken).abs().mean()) > 0.01
+    assert float(shaken.mean()) == pytest.approx(float(still.mean()), rel=0.02)
+    middle = sorted(
+        float(torch.fft.fft(still - shaken, dim=axis).abs().narrow(axis, 0, 3).max())
+        for axis in range(3)
+    )
+    # along the axis that was filled, the middle of k-space is whole
+    assert 10 * middle[0] < middle[1]
+
+
 def test_only_the_fluid_that_touches_grey_matter_looks_like_it():
     labels = torch.zeros(24, 24, 24, dtype=torch.uint8)
     labels[4:20, 4:20, 4:20] = 24
     labels[8:16, 8:16, 8:16] = 3
     labels[10:14, 10:14, 10:14] = 2
-    sharp = SynthesisConfig(
-        bias=0, blur=(0, 0), thick_rate=0, noise=(0, 0), gamma=(1, 1), pia=(0, 0)
-    )
     without, half = (
-        paint(np.random.default_rng(3), labels, replace(sharp, pia=(share, share)))
+        paint(np.random.default_rng(3), labels, replace(_SHARP, pia=(share, share)))
         for share in (0.0, 0.5)
     )
     changed = (without - half).abs() > 1e-6

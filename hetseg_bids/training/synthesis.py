@@ -41,6 +41,9 @@ class SynthesisConfig:
         Smooth deformations: lattice spacing and largest standard deviation.
     contrast : tuple of 2 float
         Factor on every tissue's distance to white matter.
+    pale_rate, pale : float, tuple of 2 float
+        How often the deep grey matter is brighter than the prior says, and the factor on its
+        distance to white matter then.
     pia : tuple of 2 float
         How far the voxels that touch the cortex from outside look like it, 0-1: pia, vessels and
         cortex that a reference leaves out.
@@ -50,23 +53,29 @@ class SynthesisConfig:
         Gaussian sigma, each axis.
     thick_rate, thick : float, tuple of 2 float
         How often one axis is acquired thicker, and how thick.
+    motion_rate, motion : float, tuple of 2 float
+        How often the head moved while k-space was filled, and how far.
     noise : tuple of 2 float
         Standard deviation, white matter = 1.
     gamma : tuple of 2 float
     labels : LabelNoiseConfig
     """
 
-    rotation_deg: float = 6.0
+    rotation_deg: float = 8.0
     shear: float = 0.04
     scale: tuple[float, float] = (0.86, 1.14)
     warp: tuple[tuple[float, float], ...] = ((48.0, 4.0), (20.0, 1.6))
-    contrast: tuple[float, float] = (0.6, 1.3)
+    contrast: tuple[float, float] = (0.5, 1.3)
+    pale_rate: float = 0.3
+    pale: tuple[float, float] = (0.1, 1.0)
     pia: tuple[float, float] = (0.0, 0.5)
     bias: float = 0.25
     blur: tuple[float, float] = (0.2, 0.75)
     thick_rate: float = 0.15
     thick: tuple[float, float] = (1.5, 3.0)
-    noise: tuple[float, float] = (0.0, 0.05)
+    motion_rate: float = 0.1
+    motion: tuple[float, float] = (0.5, 3.0)
+    noise: tuple[float, float] = (0.0, 0.08)
     gamma: tuple[float, float] = (0.8, 1.25)
     labels: LabelNoiseConfig = field(default_factory=LabelNoiseConfig)
 
@@ -192,7 +201,8 @@ def _random_affine(rng: np.random.Generator, config: SynthesisConfig) -> np.ndar
 
 def paint(rng: np.random.Generator, labels: Tensor, config: SynthesisConfig) -> Tensor:
     """A T1w-like image of a label map, white matter about 1, not yet stripped."""
-    look = draw_appearance(rng, config.contrast)
+    deep = rng.uniform(*config.pale) if rng.random() < config.pale_rate else 1.0
+    look = draw_appearance(rng, config.contrast, deep)
     index = labels.to(torch.int32)
     image = torch.from_numpy(look.mean)[index]
     shape = tuple(labels.shape)
@@ -208,6 +218,8 @@ def paint(rng: np.random.Generator, labels: Tensor, config: SynthesisConfig) -> 
     image = gaussian_blur(image, (float(sigma[0]), float(sigma[1]), float(sigma[2])))
     if rng.random() < config.thick_rate:
         image = _thicken(rng, image, config.thick)
+    if rng.random() < config.motion_rate:
+        image = _move(rng, image, config.motion)
     image = (
         image
         * smooth_field(rng, shape, rng.uniform(50, 120))[0].mul_(rng.uniform(0, config.bias)).exp_()
@@ -244,6 +256,31 @@ def _thicken(rng: np.random.Generator, image: Tensor, thick: tuple[float, float]
     low = functional.interpolate(blurred, size=coarse, mode="trilinear", align_corners=True)
     shape = list(image.shape)
     return functional.interpolate(low, size=shape, mode="trilinear", align_corners=True)[0, 0]
+
+
+def _move(rng: np.random.Generator, image: Tensor, motion: tuple[float, float]) -> Tensor:
+    """Fill the lines of k-space along one axis while the head is in 2-4 places.
+
+    The places are shifts of fractions of a voxel; the middle of k-space sees one of them.
+    """
+    axis = int(rng.integers(3))
+    lines = image.shape[axis] // 2 + 1  # of the half that a real image needs, from the middle
+    spectrum = torch.fft.rfft(image, dim=axis)
+    for start in np.sort(rng.uniform(0.08, 0.7, rng.integers(1, 4))):
+        shift = rng.normal(0, rng.uniform(*motion), 3)
+        moved = torch.fft.rfft(_shifted(image, shift), dim=axis)
+        first = max(1, int(start * lines))
+        spectrum.narrow(axis, first, lines - first).copy_(moved.narrow(axis, first, lines - first))
+    return torch.fft.irfft(spectrum, n=image.shape[axis], dim=axis)
+
+
+def _shifted(image: Tensor, shift: np.ndarray) -> Tensor:
+    for axis, distance in enumerate(shift):
+        whole = int(np.floor(distance))
+        share = float(distance - whole)
+        near, far = (torch.roll(image, whole + step, dims=axis) for step in (0, 1))
+        image = torch.lerp(near, far, share)
+    return image
 
 
 def random_strip_mask(rng: np.random.Generator, labels: Tensor) -> Tensor:

@@ -66,6 +66,10 @@ TISSUES: tuple[Tissue, ...] = (
 _OTHER = Tissue("other", (), 0.45, 0.20, 0.12)
 
 
+# iron, age and the sequence bring these close to white matter, whatever the cortex does
+DEEP_GREY = ("thalamus", "putamen", "pallidum", "ventral_dc")
+
+
 @dataclass(frozen=True)
 class Appearance:
     """What one synthetic scan looks like: a row a label id.
@@ -82,7 +86,9 @@ class Appearance:
     slope: npt.NDArray[np.float32]
 
 
-def draw_appearance(rng: np.random.Generator, contrast: tuple[float, float]) -> Appearance:
+def draw_appearance(
+    rng: np.random.Generator, contrast: tuple[float, float], deep: float = 1.0
+) -> Appearance:
     """Draw the intensities of one scan.
 
     Parameters
@@ -90,6 +96,8 @@ def draw_appearance(rng: np.random.Generator, contrast: tuple[float, float]) -> 
     rng : numpy.random.Generator
     contrast : tuple of 2 float
         Range of the factor that scales every tissue's distance to white matter.
+    deep : float
+        A further factor for `DEEP_GREY`.
     """
     factor = rng.uniform(*contrast)
     mean = np.zeros(256, np.float32)
@@ -103,18 +111,20 @@ def draw_appearance(rng: np.random.Generator, contrast: tuple[float, float]) -> 
     ]
     for tissue in (*TISSUES, *others):
         value = rng.normal(tissue.mean, tissue.between)
-        value = 1 + factor * (value - 1)
+        value = 1 + factor * (deep if tissue.name in DEEP_GREY else 1.0) * (value - 1)
         for label in tissue.labels:
             # the two sides differ slightly, as coil sensitivity leaves them
             mean[label] = max(0.0, value + rng.normal(0, 0.01))
             within[label] = tissue.within * rng.uniform(0.5, 1.5)
             slope[label] = rng.normal(0, 0.12, 3)
-    _brighten_lateral_thalamus(rng, slope)
+    _brighten_lateral_thalamus(rng, slope, deep)
     return Appearance(mean, within, slope)
 
 
-def _brighten_lateral_thalamus(rng: np.random.Generator, slope: npt.NDArray[np.float32]) -> None:
+def _brighten_lateral_thalamus(
+    rng: np.random.Generator, slope: npt.NDArray[np.float32], deep: float
+) -> None:
     # the lateral nuclei are myelinated: 0.1-0.2 of WM brighter over about 20 mm
-    gain = abs(rng.normal(0.7, 0.4))
+    gain = deep * abs(rng.normal(0.7, 0.4))
     slope[10, 0] -= gain
     slope[49, 0] += gain
