@@ -32,7 +32,13 @@ from watched import watched
 from hetseg_bids.config import Settings
 from hetseg_bids.derivatives import OutputPaths, Provenance, write_images, write_sidecars
 from hetseg_bids.derivatives import write_tables as write_derivative_tables
-from hetseg_bids.devices import computes_bf16, device_name, resolve_device, set_threads
+from hetseg_bids.devices import (
+    computes_bf16,
+    device_name,
+    keep_freed_memory,
+    resolve_device,
+    set_threads,
+)
 from hetseg_bids.evaluation.compare import write_table
 from hetseg_bids.image_quality import measure_image
 from hetseg_bids.images import Grid
@@ -94,6 +100,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
     set_threads(args.threads)
+    keep_freed_memory()
     device = resolve_device(args.device)
     clock = Clock()
     with clock.step("load the model"):

@@ -1,10 +1,15 @@
-"""Which device computes, with how many threads."""
+"""Which device computes, with how many threads, and how a process holds its memory."""
 
 from __future__ import annotations
+
+import ctypes
 
 import torch
 
 from hetseg_bids.errors import InputError
+
+_KEPT = 2**30  # bytes; twice as much is no faster and takes 0.2 GiB more
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 def resolve_device(name: str) -> torch.device:
@@ -47,6 +52,30 @@ def set_threads(threads: int | None) -> None:
     """Limit the CPU threads of this process; None leaves torch's choice."""
     if threads:
         torch.set_num_threads(threads)
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep memory that it freed; nothing without glibc.
+
+    A scan allocates the same large arrays again and again. Given back to the system at once,
+    their pages are cleared and mapped anew each time: a fifth of a scan's time.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_TRIM_THRESHOLD, _KEPT)
+        mallopt(_M_MMAP_THRESHOLD, _KEPT)
+
+
+def worker_environment(threads: int) -> dict[str, str]:
+    """Variables of a process that is yet to start: its threads, all of them keeping memory."""
+    return {
+        "MALLOC_ARENA_MAX": "1",  # other arenas can't hold large arrays
+        "MALLOC_TRIM_THRESHOLD_": str(_KEPT),
+        "MALLOC_MMAP_THRESHOLD_": str(_KEPT),
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "OPENBLAS_NUM_THREADS": str(threads),
+    }
 
 
 def autocast(device: torch.device, *, enabled: bool | None = None) -> torch.autocast:

@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from hetseg_bids.config import Execution, RunConfig
-from hetseg_bids.devices import resolve_device, set_threads
+from hetseg_bids.devices import (
+    keep_freed_memory,
+    resolve_device,
+    set_threads,
+    worker_environment,
+)
 from hetseg_bids.discovery import Scan
 from hetseg_bids.errors import InputError
 from hetseg_bids.images import one_line
@@ -57,13 +62,14 @@ def _in_this_process(
     scans: Sequence[Scan], config: RunConfig, stages: ScanStages | None
 ) -> Iterator[Outcome]:
     set_threads(config.threads)
+    keep_freed_memory()
     model = load_model(config.settings.model, resolve_device(config.device))
     for scan in scans:
         yield process(scan, config, model, stages)
 
 
 def _with_dask(scans: Sequence[Scan], config: RunConfig) -> Iterator[Outcome]:
-    with _client(config) as client:
+    with _client(config, len(scans)) as client:
         for scan, result in map_bounded(client, _process_in_worker, scans, config):
             if isinstance(result, BaseException):
                 yield report_loss(scan, config, _why_lost(result))
@@ -144,7 +150,7 @@ def _why_lost(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _client(config: RunConfig) -> Iterator[Client]:
+def _client(config: RunConfig, scans: int) -> Iterator[Client]:
     try:
         import dask
         from distributed import Client
@@ -160,7 +166,7 @@ def _client(config: RunConfig) -> Iterator[Client]:
     with (
         tempfile.TemporaryDirectory(prefix="hetseg-", dir=execution.work_dir) as scratch,
         dask.config.set({**settings, "temporary-directory": scratch}),
-        _cluster(execution, config, scratch) as address,
+        _cluster(config, scans, scratch) as address,
     ):
         try:
             client = Client(address)
@@ -171,50 +177,56 @@ def _client(config: RunConfig) -> Iterator[Client]:
 
 
 @contextlib.contextmanager
-def _cluster(execution: Execution, config: RunConfig, scratch: str) -> Iterator[Any]:
+def _cluster(config: RunConfig, scans: int, scratch: str) -> Iterator[Any]:
+    execution = config.execution
     if execution.scheduler is not None:
         yield execution.scheduler
     elif execution.cluster == "slurm":
-        with _slurm_cluster(execution, config, scratch) as cluster:
+        with _slurm_cluster(config, scans, scratch) as cluster:
             yield cluster
     else:
-        with _local_cluster(execution, config, scratch) as cluster:
+        with _local_cluster(config, scans, scratch) as cluster:
             yield cluster
 
 
-def _local_cluster(execution: Execution, config: RunConfig, scratch: str) -> Any:
+def _local_cluster(config: RunConfig, scans: int, scratch: str) -> Any:
     """One worker process a GPU, or as many as processors and memory allow."""
+    import dask
     from distributed import Nanny, Scheduler, SpecCluster
 
+    execution = config.execution
     device = resolve_device(config.device)
     gpus = torch.cuda.device_count() if device.type == "cuda" and device.index is None else 0
-    count = worker_count(execution, gpus)
-    threads = config.threads or max(1, (os.cpu_count() or 1) // count)
+    count = worker_count(execution, gpus, scans)
     limit = None if execution.mem_gb is None else int(execution.mem_gb * 1e9 / count)
     workers = {}
     for number in range(count):
-        environment = {"OMP_NUM_THREADS": str(threads)}
-        if gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = str(number)
         options = {
             "nthreads": 1,
             "memory_limit": limit or 0,
-            "env": environment,
+            "env": {"CUDA_VISIBLE_DEVICES": str(number)} if gpus else {},
             "local_directory": scratch,
             "dashboard_address": None,
         }
         workers[number] = {"cls": Nanny, "options": options}
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False}}
+    threads = config.threads or max(1, (os.cpu_count() or 1) // count)
+    # dask's own values mean one thread, and that no freed memory is kept
+    environment = {"distributed.nanny.pre-spawn-environ": worker_environment(threads)}
     try:
-        return SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL)
+        with dask.config.set(environment):
+            return SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL)
     except RuntimeError as error:
         cause = one_line(error.__cause__ or error)
         raise InputError(f"no worker could be started ({cause}); try without --nprocs") from None
 
 
-def worker_count(execution: Execution, gpus: int) -> int:
-    """Workers of a local cluster: asked for, one a GPU, or what memory holds."""
-    wanted = execution.nprocs or gpus or os.cpu_count() or 1
+def worker_count(execution: Execution, gpus: int, scans: int) -> int:
+    """Workers of a local cluster: asked for, one a GPU, or what memory holds; no idle ones.
+
+    The cores are shared by the workers, so one that has no scan slows the others.
+    """
+    wanted = min(execution.nprocs or gpus or os.cpu_count() or 1, scans)
     if gpus:
         wanted = min(wanted, gpus)
     if execution.mem_gb is not None:
@@ -222,7 +234,7 @@ def worker_count(execution: Execution, gpus: int) -> int:
     return max(1, wanted)
 
 
-def _slurm_cluster(execution: Execution, config: RunConfig, scratch: str) -> Any:
+def _slurm_cluster(config: RunConfig, scans: int, scratch: str) -> Any:
     """Workers as SLURM jobs; partition, account and time come from dask's jobqueue.yaml."""
     try:
         from dask_jobqueue import SLURMCluster
@@ -230,12 +242,15 @@ def _slurm_cluster(execution: Execution, config: RunConfig, scratch: str) -> Any
         raise InputError(
             "--dask-cluster slurm needs dask-jobqueue: pip install 'hetseg[dask]'"
         ) from None
-    jobs = execution.nprocs or 1
+    execution = config.execution
+    jobs = max(1, min(execution.nprocs or 1, scans))
+    threads = config.threads or 1
     memory = (execution.mem_gb or GB_PER_SCAN * jobs) / jobs
     cluster = SLURMCluster(
         cores=1,
         processes=1,
-        job_cpu=config.threads or 1,
+        job_cpu=threads,
+        job_script_prologue=[f"export {k}={v}" for k, v in worker_environment(threads).items()],
         memory=f"{memory:.1f}GB",
         local_directory=scratch if execution.work_dir else None,
         log_directory=str(Path(config.out_dir) / "logs" / "slurm"),

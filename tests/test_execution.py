@@ -113,17 +113,20 @@ def test_ten_thousand_subjects_cost_little_time_and_no_memory(client, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("execution", "gpus", "expected"),
+    ("execution", "gpus", "scans", "expected"),
     [
-        (Execution(nprocs=5), 0, 5),
-        (Execution(nprocs=5, mem_gb=9), 0, 2),
-        (Execution(mem_gb=1), 0, 1),
-        (Execution(), 4, 4),
-        (Execution(nprocs=8), 2, 2),
+        (Execution(nprocs=5), 0, 9, 5),
+        (Execution(nprocs=5), 0, 3, 3),
+        (Execution(nprocs=5, mem_gb=9), 0, 9, 2),
+        (Execution(mem_gb=1), 0, 9, 1),
+        (Execution(), 4, 9, 4),
+        (Execution(), 4, 1, 1),
+        (Execution(nprocs=8), 2, 9, 2),
+        (Execution(nprocs=8), 0, 0, 1),
     ],
 )
-def test_workers_are_as_many_as_gpus_or_memory_allow(execution, gpus, expected):
-    assert worker_count(execution, gpus) == expected
+def test_workers_are_as_many_as_scans_gpus_or_memory_allow(execution, gpus, scans, expected):
+    assert worker_count(execution, gpus, scans) == expected
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from hetseg_bids import __version__
-from hetseg_bids.devices import resolve_device, set_threads
+from hetseg_bids.devices import keep_freed_memory, resolve_device, set_threads
 from hetseg_bids.errors import InputError
 from hetseg_bids.label_tables import read_label_table
 from hetseg_bids.models import Model, Plan, load_model, save_model
@@ -75,6 +75,7 @@ def train(request: TrainingRequest) -> None:
         If the output folder holds another run.
     """
     set_threads(request.threads)
+    keep_freed_memory()
     initial = _initial(request)
     label_set = _label_set(request, initial)
     config = _config(request, initial, label_set)
