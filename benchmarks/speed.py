@@ -109,7 +109,8 @@ def main() -> None:
     for _ in range(args.repeats):
         one_scan(args.t1w, args.out / "scan", model, clock)
     steps = summarise(pd.DataFrame(clock.rows))
-    steps["peak_mib"].update(pd.DataFrame(needs.rows).set_index("step")["peak_mib"])
+    peaks = pd.DataFrame(needs.rows).set_index("step")["peak_mib"]
+    steps["peak_mib"] = peaks.reindex(steps.index).fillna(steps["peak_mib"])
     network = steps.loc[[f"network, {name}" for name in PLANES], "wall_s"].sum()
     work = 2 * multiply_adds(model, args.t1w)
     machine = matmul_rate(device)
