@@ -41,6 +41,8 @@ _CLEAN = LabelNoiseConfig(jitter=(0.0, 0.0), sporadic_rate=0.0, missing_rate=0.0
 PARTS: dict[str, SynthesisConfig] = {
     WHOLE: _AS_IS,
     "no pia": replace(_AS_IS, pia=(0.0, 0.0)),
+    "no pale deep grey matter": replace(_AS_IS, pale_rate=0.0),
+    "no motion": replace(_AS_IS, motion_rate=0.0),
     "no noise": replace(_AS_IS, noise=(0.0, 0.0)),
     "noise up to twice": replace(_AS_IS, noise=(0.0, 2 * _AS_IS.noise[1])),
     "rotations of twice": replace(_AS_IS, rotation_deg=2 * _AS_IS.rotation_deg),
