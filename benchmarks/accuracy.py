@@ -3,7 +3,8 @@
     python benchmarks/accuracy.py DATA OUT [--model NAME]
 
 DATA holds sub-X_T1w.nii.gz and sub-X_dseg.nii.gz (FreeSurfer aseg ids) in one folder.
-Writes OUT/scores.tsv and prints a Markdown table.
+Writes OUT/scores.tsv and OUT/groups.tsv (Dice of 14 groups: left and right and all ventricles
+merged, as in brainchop's 50-class network) and prints Markdown tables.
 """
 
 from __future__ import annotations
@@ -15,11 +16,15 @@ import platform
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 
 from hetseg_bids.cli import evaluate, run
-from hetseg_bids.structures import STRUCTURES
+from hetseg_bids.evaluation.compare import write_table
+from hetseg_bids.evaluation.metrics import dice
+from hetseg_bids.images import read_labels
+from hetseg_bids.structures import ASEG, STRUCTURES
 
 
 def main() -> int:
@@ -38,6 +43,9 @@ def main() -> int:
     code = evaluate.main([str(args.data), str(results), "--out", str(scores)])
     if not code:
         print(_markdown(pd.read_csv(scores, sep="\t", na_values="n/a")))
+        groups = pd.concat([score_groups(scan, results) for scan in scans_of(args.data)])
+        write_table(groups, args.out / "groups.tsv")
+        print(_groups_markdown(groups))
     return code
 
 
@@ -67,11 +75,35 @@ def link(scan: Path, path: Path) -> Path:
     return path
 
 
+def score_groups(t1w: Path, results: Path) -> pd.DataFrame:
+    """Dice of one scan with the sides and the ventricles merged."""
+    participant = t1w.name.split("_")[0]
+    found = read_labels(results / participant / "anat" / f"{participant}_seg-hetseg_dseg.nii.gz")[0]
+    labels, _ = read_labels(t1w.with_name(t1w.name.replace("_T1w", "_dseg")))
+    truth = ASEG.collapse(labels)
+    members: dict[str, list[int]] = {}
+    for s in STRUCTURES:
+        name = "ventricles" if s.bare_name.endswith("ventricle") else s.bare_name
+        members.setdefault(name, []).append(s.label)
+    scores = {k: dice(np.isin(found, v), np.isin(truth, v)) for k, v in members.items()}
+    return pd.DataFrame(
+        {"participant": participant, "group": scores.keys(), "dice": scores.values()}
+    )
+
+
+def _groups_markdown(groups: pd.DataFrame) -> str:
+    table = groups.pivot(index="group", columns="participant", values="dice")
+    lines = ["", f"| {len(table)} groups | " + " | ".join(table.columns) + " |"]
+    lines.append("|---|" + "---|" * len(table.columns))
+    lines.append("| mean Dice | " + " | ".join(f"{v:.3f}" for v in table.mean()) + " |")
+    return "\n".join(lines)
+
+
 def _markdown(scores: pd.DataFrame) -> str:
-    dice = scores.pivot(index="name", columns="participant", values="dice")
-    order = [s.name for s in STRUCTURES if s.name in dice.index]
-    dice = dice.loc[order]
-    names = list(dice.columns)
+    table = scores.pivot(index="name", columns="participant", values="dice")
+    order = [s.name for s in STRUCTURES if s.name in table.index]
+    table = table.loc[order]
+    names = list(table.columns)
     lines = [
         f"Dice, {len(names)} scans; {platform.processor() or platform.machine()}, "
         f"{os.cpu_count()} cores, torch {torch.__version__}",
@@ -79,9 +111,9 @@ def _markdown(scores: pd.DataFrame) -> str:
         "| structure | " + " | ".join(names) + " |",
         "|---|" + "---|" * len(names),
     ]
-    for name, row in dice.iterrows():
+    for name, row in table.iterrows():
         lines.append(f"| {name} | " + " | ".join(f"{v:.3f}" for v in row) + " |")
-    lines.append("| **mean** | " + " | ".join(f"**{v:.3f}**" for v in dice.mean()) + " |")
+    lines.append("| **mean** | " + " | ".join(f"**{v:.3f}**" for v in table.mean()) + " |")
     hd = scores.groupby("participant")["hd95_mm"].mean()
     lines.append("| mean HD95, mm | " + " | ".join(f"{hd[n]:.2f}" for n in names) + " |")
     return "\n".join(lines)

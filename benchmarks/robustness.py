@@ -131,8 +131,10 @@ def correlations(rows: pd.DataFrame) -> dict[str, float]:
     full = rows.dropna(subset=["dice", "expected_dice"])
     passed = full[full["verdict"] == "pass"]
     means = full.groupby(["scan", "copy"])[["dice", "expected_dice"]].mean()
+    in_place = full[~full["copy"].str.contains("turned|cropped")]
     return {
         f"all {len(full)} structures of all copies": _r(full),
+        f"the {len(in_place)} structures of the copies that aren't turned or cropped": _r(in_place),
         f"the {len(passed)} structures of the copies that pass": _r(passed),
         f"means of the {len(means)} copies": _r(means),
         "clean scans only": _r(full[full["copy"] == CLEAN]),
