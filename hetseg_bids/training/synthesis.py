@@ -19,6 +19,7 @@ from hetseg_bids.preprocessing.normalisation import standardise
 from hetseg_bids.training.label_maps import read_label_map
 from hetseg_bids.training.label_noise import LabelNoiseConfig, weaken
 from hetseg_bids.training.random_fields import gaussian_blur, smooth_field
+from hetseg_bids.training.sizes import Place, find_places, resize
 from hetseg_bids.training.tissue_priors import draw_appearance
 from hetseg_bids.training.volumes import FRAME, LabelledVolume, centre_in_frame
 
@@ -39,6 +40,9 @@ class SynthesisConfig:
         Range, each axis.
     warp : tuple of (spacing, amplitude)
         Smooth deformations: lattice spacing and largest standard deviation.
+    sizes : float
+        How much deep structures are larger or smaller than in the map (`training.sizes`):
+        standard deviation of the log of their lengths.
     contrast : tuple of 2 float
         Factor on every tissue's distance to white matter.
     pale_rate, pale : float, tuple of 2 float
@@ -65,6 +69,7 @@ class SynthesisConfig:
     shear: float = 0.04
     scale: tuple[float, float] = (0.86, 1.14)
     warp: tuple[tuple[float, float], ...] = ((48.0, 4.0), (20.0, 1.6))
+    sizes: float = 0.0
     contrast: tuple[float, float] = (0.5, 1.3)
     pale_rate: float = 0.3
     pale: tuple[float, float] = (0.1, 1.0)
@@ -95,7 +100,7 @@ class SyntheticSource:
             raise ValueError("no label maps to generate from")
         self.maps = tuple(sorted(maps))
         self.config = config or SynthesisConfig()
-        self._cache: dict[Path, Tensor] = {}
+        self._cache: dict[Path, tuple[Tensor, dict[int, Place]]] = {}
 
     def fingerprint(self) -> dict[str, object]:
         """Kind, map names and every range, for plan.json."""
@@ -106,8 +111,9 @@ class SyntheticSource:
         """One synthetic scan with weak labels."""
         path = self.maps[rng.integers(len(self.maps))]
         if path not in self._cache:
-            self._cache[path] = _framed(path)
-        truth = deform(rng, self._cache[path], self.config)
+            labels = _framed(path)
+            self._cache[path] = labels, find_places(labels)
+        truth = deform(rng, *self._cache[path], self.config)
         mask = random_strip_mask(rng, truth)
         image = standardise(paint(rng, truth, self.config), mask)
         truth = torch.where(mask, truth, torch.zeros((), dtype=torch.uint8))
@@ -167,21 +173,29 @@ def _framed(path: Path) -> Tensor:
     return torch.from_numpy(centre_in_frame(labels, centre, shape))  # type: ignore[arg-type]
 
 
-def deform(rng: np.random.Generator, labels: Tensor, config: SynthesisConfig) -> Tensor:
+def deform(
+    rng: np.random.Generator, labels: Tensor, places: dict[int, Place], config: SynthesisConfig
+) -> Tensor:
     """Random affine and smooth warp of a map, onto `FRAME`, nearest neighbour."""
     matrix = _random_affine(rng, config)
     axes = [torch.arange(n, dtype=torch.float32) - (n - 1) / 2 for n in FRAME]
-    displacement = torch.zeros(3, *FRAME)
+    positions = torch.zeros(3, *FRAME)
     for spacing, amplitude in config.warp:
         strength = rng.uniform(0, amplitude)
-        displacement.add_(smooth_field(rng, FRAME, spacing, channels=3), alpha=strength)
-    views = [axis.view([-1 if i == j else 1 for j in range(3)]) for i, axis in enumerate(axes)]
+        positions.add_(smooth_field(rng, FRAME, spacing, channels=3), alpha=strength)
+    middle = (np.array(labels.shape) - 1) / 2
+    for axis in range(3):
+        positions[axis] += float(middle[axis])
+        for other in range(3):
+            view = axes[other].view([-1 if other == j else 1 for j in range(3)])
+            positions[axis] += float(matrix[axis, other]) * view
+    if config.sizes:
+        back = np.linalg.inv(matrix)
+        shift = (np.array(FRAME) - 1) / 2 - back @ middle
+        resize(rng, list(positions), places, config.sizes, np.c_[back, shift])
     flat = torch.zeros(FRAME, dtype=torch.int32)
     for axis, size in enumerate(labels.shape):
-        position = displacement[axis]
-        for other in range(3):
-            position = position + float(matrix[axis, other]) * views[other]
-        index = position.add_((size - 1) / 2).round_().clamp_(0, size - 1).to(torch.int32)
+        index = positions[axis].round_().clamp_(0, size - 1).to(torch.int32)
         flat.mul_(size).add_(index)
     return labels.view(-1)[flat.view(-1)].view(FRAME)
 
