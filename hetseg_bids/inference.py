@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from hetseg_bids.devices import autocast
+from hetseg_bids.islands import dismiss_islands
 from hetseg_bids.models import Model, Plan
 from hetseg_bids.network import DOWNSAMPLING, STACK_DEPTH, HetsegNet
 from hetseg_bids.planes import PLANES, Plane
@@ -31,7 +32,7 @@ class Logits:
     Attributes
     ----------
     label : (S, x, y, z) float32 tensor
-        Logit a of each of the S structures.
+        Logit a of each of the S structures, small detached pieces dismissed (`islands`).
     second : (S, x, y, z) float32 tensor or None
         Second output v, where the model has one; `system` says what it means.
     system : str
@@ -90,8 +91,9 @@ def predict(
 
 
 def to_logits(total: Tensor, plan: Plan, box: tuple[slice, slice, slice]) -> Logits:
-    """The kept outputs (`kept_outputs`) of a box, told apart."""
+    """The kept outputs (`kept_outputs`) of a box, told apart, without islands."""
     count = len(plan.label_set.structures)
+    dismiss_islands(total[:count], plan.label_set)
     second = total[count:] if plan.heteroscedastic else None
     return Logits(total[:count], second, plan.system, box, plan.label_set)
 

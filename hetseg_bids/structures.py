@@ -32,12 +32,15 @@ class Structure:
         Every id that counts as this structure in a reference segmentation.
     color : tuple of int
         RGB, 0-255, after FreeSurfer's colour table.
+    single : bool
+        Whether it is one piece in anatomy, so that small pieces elsewhere are errors.
     """
 
     name: str
     label: int
     members: tuple[int, ...]
     color: tuple[int, int, int]
+    single: bool = False
 
     @property
     def hemisphere(self) -> Hemisphere | None:
@@ -116,13 +119,18 @@ _MIDLINE: tuple[tuple[str, tuple[int, ...], tuple[int, int, int]], ...] = (
 )
 
 
+# narrow passages fall below the size of a voxel
+_OF_SEVERAL_PIECES = ("lateral_ventricle",)
+
+
 def _build_structures() -> tuple[Structure, ...]:
     rows = []
     for name, left, right, color in _LATERAL:
-        rows.append(Structure(f"left_{name}", left[0], left, color))
-        rows.append(Structure(f"right_{name}", right[0], right, color))
+        single = name not in _OF_SEVERAL_PIECES
+        rows.append(Structure(f"left_{name}", left[0], left, color, single))
+        rows.append(Structure(f"right_{name}", right[0], right, color, single))
     for name, ids, color in _MIDLINE:
-        rows.append(Structure(name, ids[0], ids, color))
+        rows.append(Structure(name, ids[0], ids, color, single=True))
     return tuple(rows)
 
 

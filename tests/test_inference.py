@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from hetseg_bids import inference
 from hetseg_bids.inference import Logits, predict
 from hetseg_bids.models import Model, load_model
 from hetseg_bids.preprocessing.normalisation import standardise
-from hetseg_bids.structures import STRUCTURES
+from hetseg_bids.structures import ASEG, STRUCTURES
 
 _TOLERANCE = 1e-3  # logits; float32 sums in another order
 
@@ -20,7 +22,10 @@ _TOLERANCE = 1e-3  # logits; float32 sums in another order
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     folder = write_tiny_model(tmp_path_factory.mktemp("model"))
-    return load_model(str(folder), torch.device("cpu"))
+    model = load_model(str(folder), torch.device("cpu"))
+    # of the noise that random weights give, rounding decides what is a piece of its own
+    structures = tuple(replace(s, single=False) for s in ASEG.structures)
+    return replace(model, plan=replace(model.plan, label_set=replace(ASEG, structures=structures)))
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +64,12 @@ def test_threads_change_nothing_but_rounding(model, brain, reference, threads):
 @pytest.mark.parametrize("slices", [1, 3, 64])
 def test_slices_a_pass_change_nothing_but_rounding(model, brain, reference, slices, monkeypatch):
     monkeypatch.setitem(inference._CHUNK, "cpu", slices)
-    assert_same(predict(model, *brain), reference, _TOLERANCE)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # two share out a pass of one slice, and bf16 sums differ
+    try:
+        assert_same(predict(model, *brain), reference, _TOLERANCE)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_empty_space_around_the_brain_changes_nothing(model, brain, reference):
