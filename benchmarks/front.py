@@ -1,0 +1,185 @@
+"""Which network is worth its time: Dice against CPU time of training and seconds a scan.
+
+    python benchmarks/front.py MAPS DATA OUT [--samples N] [--only NAME ...]
+
+MAPS holds the label maps, DATA sub-X_T1w.nii.gz and sub-X_dseg.nii.gz (FreeSurfer aseg ids).
+Trains networks of several sizes from nothing, each on as many stacks as cost it what N cost the
+default one in multiply-adds, on one core, and scores them on DATA. Writes OUT/front.tsv (a row a
+network), OUT/front.md and OUT/front.png, .svg. What exists is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+import torch
+from ablation import score
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch.utils.flop_counter import FlopCounterMode
+
+from hetseg_bids.devices import set_threads
+from hetseg_bids.evaluation.compare import write_table
+from hetseg_bids.evaluation.figures import save_figure
+from hetseg_bids.files import read_json, write_json
+from hetseg_bids.inference import add_view, empty_logits, kept_outputs
+from hetseg_bids.models import load_model
+from hetseg_bids.network import STACK_DEPTH, HetsegNet, NetworkConfig
+from hetseg_bids.planes import PLANES
+from hetseg_bids.training.losses import n_outputs_of
+from hetseg_bids.training.recipes import TrainingConfig, fast_recipe
+from hetseg_bids.training.schedules import Schedule
+from hetseg_bids.training.session import export
+from hetseg_bids.training.synthesis import SyntheticSource
+from hetseg_bids.training.trainer import RunOptions, Trainer
+
+DEFAULT = "default"
+_BRAIN = (150, 180, 140)  # box of a large brain, mm
+_REPEATS = 3
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A network, and how its weights are averaged."""
+
+    network: NetworkConfig
+    ema_decay: float = 0.99
+
+
+_DEFAULT = NetworkConfig(n_outputs_of("label-flip"))
+VARIANTS: dict[str, Variant] = {
+    DEFAULT: Variant(_DEFAULT),
+    "half width": Variant(replace(_DEFAULT, stem=(8, 8, 16), levels=(16, 32, 48), growth=16)),
+    "width x 1.5": Variant(replace(_DEFAULT, stem=(24, 24, 48), levels=(48, 96, 144), growth=48)),
+    "2 dense blocks": Variant(replace(_DEFAULT, dilations=(1, 2))),
+    "8 dense blocks": Variant(replace(_DEFAULT, dilations=(1, 2, 4, 8, 1, 2, 4, 1))),
+    "thin stem": Variant(replace(_DEFAULT, stem=(4, 8, 16))),
+    "no average of weights": Variant(_DEFAULT, ema_decay=0.0),
+}
+
+
+def main() -> None:
+    """Train, time, score, draw."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("maps", type=Path)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--samples", type=int, default=3000)
+    parser.add_argument("--only", nargs="+", choices=VARIANTS, default=tuple(VARIANTS))
+    args = parser.parse_args()
+    set_threads(1)
+    rows = []
+    for name in args.only:
+        facts = train(name, args)
+        model = str(args.out / name.replace(" ", "-") / "model")
+        scores = score(name, model, args)
+        dice = scores.groupby("scan")["dice"].mean()
+        rows.append({"network": name, **facts, "seconds_a_scan": seconds(model), **dice})
+        rows[-1]["mean_dice"] = dice.mean()
+    table = pd.DataFrame(rows)
+    write_table(table, args.out / "front.tsv")
+    (args.out / "front.md").write_text(markdown(table), encoding="utf-8")
+    save_figure(draw(table), args.out / "front")
+    print(markdown(table))
+
+
+def train(name: str, args: argparse.Namespace) -> dict[str, float]:
+    """Train a network for the common budget; what it is and took."""
+    folder = args.out / name.replace(" ", "-")
+    kept = folder / "facts.json"
+    if not kept.exists():
+        config = recipe(VARIANTS[name], args.samples)
+        source = SyntheticSource(sorted(args.maps.glob("*.nii*")))
+        options = RunOptions(folder, torch.device("cpu"), workers=0, compile=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        trainer = Trainer(config, source, options)
+        before = time.process_time()
+        for _ in trainer.run():
+            pass
+        minutes = (time.process_time() - before) / 60
+        export(trainer, folder / "model", name)
+        parameters = sum(p.numel() for p in trainer.network.parameters())
+        write_json(
+            kept,
+            {"parameters": parameters, "stacks": config.samples, "training_cpu_min": minutes},
+        )
+    facts: dict[str, float] = read_json(kept)
+    return facts
+
+
+def recipe(variant: Variant, samples: int) -> TrainingConfig:
+    """As many stacks as cost what `samples` cost the default network, in small batches."""
+    share = multiply_adds(_DEFAULT) / multiply_adds(variant.network)
+    config = fast_recipe("label-flip", samples=round(samples * share / 2) * 2)
+    return replace(
+        config,
+        network=variant.network,
+        batch=2,
+        schedule=Schedule(warmup=100),
+        ema_decay=variant.ema_decay,
+    )
+
+
+def multiply_adds(network: NetworkConfig) -> float:
+    """Of the convolutions over one stack."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        HetsegNet(network)(torch.zeros(1, 1, STACK_DEPTH, 64, 64))
+    return counter.get_total_flops() / 2
+
+
+def seconds(name: str) -> float:
+    """Least wall time of the three views of one brain, on the threads that are set."""
+    model = load_model(name, torch.device("cpu"))
+    keep = kept_outputs(model.plan)
+    image = torch.randn(_BRAIN, generator=torch.Generator().manual_seed(0))
+    times = []
+    for _ in range(_REPEATS):
+        total = empty_logits(len(keep), _BRAIN)
+        start = time.perf_counter()
+        for plane in PLANES.values():
+            for _ in add_view(model.network, image, plane, model.plan.patch, keep, total):
+                pass
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """The table for people."""
+    scans = [c for c in table.columns if c.startswith("sub-")]
+    head = ["network", "parameters", "stacks", "training, CPU min", "network, s a scan", *scans]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for _, row in table.iterrows():
+        dice = " | ".join(f"{row[s]:.3f}" for s in scans)
+        lines.append(
+            f"| {row['network']} | {row['parameters'] / 1e6:.2f} M | {row['stacks']:,.0f} | "
+            f"{row['training_cpu_min']:.1f} | {row['seconds_a_scan']:.1f} | {dice} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def draw(table: pd.DataFrame) -> Figure:
+    """Mean Dice against seconds a scan; what nothing beats in both is joined."""
+    figure = Figure(figsize=(6.4, 4.2))
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.plot(table["seconds_a_scan"], table["mean_dice"], "o")
+    for _, row in table.iterrows():
+        label = f"{row['network']}, {row['training_cpu_min']:.0f} min"
+        place = (row["seconds_a_scan"], row["mean_dice"])
+        axes.annotate(label, place, xytext=(4, 4), textcoords="offset points", fontsize=7)
+    ordered = table.sort_values("seconds_a_scan")
+    front = ordered[ordered["mean_dice"] >= ordered["mean_dice"].cummax()]
+    axes.plot(front["seconds_a_scan"], front["mean_dice"], color="0.6", linewidth=1)
+    axes.set(xlabel="network, seconds a scan on one core", ylabel="mean Dice")
+    axes.margins(x=0.25)
+    axes.grid(alpha=0.3)
+    figure.tight_layout()
+    return figure
+
+
+if __name__ == "__main__":
+    main()
