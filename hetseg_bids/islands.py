@@ -17,7 +17,8 @@ from hetseg_bids.structures import LabelSet
 _SMALL = 0.1  # of the largest piece
 _DISMISSED = -3.0  # logit: one such voxel in twenty is right
 _TOUCHING = np.ones((3, 3, 3), bool)
-_ALMOST_ONE = 0.999
+_ALMOST_ONE = 0.999  # logits stay finite, which resampling needs
+_ROUNDS = 2  # a voxel may go to a structure that is apart from its body there, too
 
 
 def dismiss_islands(label: Tensor, label_set: LabelSet) -> None:
@@ -32,15 +33,28 @@ def dismiss_islands(label: Tensor, label_set: LabelSet) -> None:
     label_set : LabelSet
         The S structures.
     """
+    winner = _winner(label).numpy()
+    single = [i for i, s in enumerate(label_set.structures) if s.single]
+    left = set(single)
+    for _ in range(_ROUNDS):
+        boxes = ndimage.find_objects(winner, max_label=len(label_set.structures))
+        gained: set[int] = set()
+        for i in single:
+            box = boxes[i]
+            if i not in left or box is None:
+                continue
+            islands = _islands(winner[box] == i + 1)
+            if islands is not None:
+                instead = _exclude(label[(slice(None), *box)], i, torch.from_numpy(islands))
+                winner[box][islands] = instead
+                gained.update((np.unique(instead[instead > 0]) - 1).tolist())
+        left = gained
+
+
+def _winner(label: Tensor) -> Tensor:
+    """1 + the number of the most probable structure, 0 for background: (S, ...) -> (...)."""
     best, index = label.max(dim=0)
-    winner = torch.where(best > 0, index + 1, 0).to(torch.uint8).numpy()
-    boxes = ndimage.find_objects(winner, max_label=len(label_set.structures))
-    for i, (structure, box) in enumerate(zip(label_set.structures, boxes, strict=True)):
-        if not structure.single or box is None:
-            continue
-        islands = _islands(winner[box] == i + 1)
-        if islands is not None:
-            _exclude(label[(slice(None), *box)], i, torch.from_numpy(islands))
+    return torch.where(best > 0, index + 1, 0).to(torch.uint8)
 
 
 def _islands(segment: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_] | None:
@@ -51,13 +65,18 @@ def _islands(segment: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_] | None:
     sizes[0] = 0
     small = sizes < _SMALL * sizes.max()
     small[0] = False
+    if not small.any():
+        return None
     islands: npt.NDArray[np.bool_] = small[pieces]
     return islands
 
 
-def _exclude(label: Tensor, number: int, where: Tensor) -> None:
+def _exclude(label: Tensor, number: int, where: Tensor) -> npt.NDArray[np.uint8]:
+    """Take a structure out of the running somewhere, in place; what wins there instead."""
     p = torch.sigmoid(label[:, where])
-    given = (p / (1 - p[number])).clamp(max=_ALMOST_ONE)
+    given = (p / (1 - p[number])).clamp(1 - _ALMOST_ONE, _ALMOST_ONE)
     logits = torch.logit(given)
     logits[number] = _DISMISSED
     label[:, where] = logits
+    winner: npt.NDArray[np.uint8] = _winner(logits).numpy()
+    return winner
