@@ -18,7 +18,7 @@ RESULTS ?= accuracy
 AUDIT := .audit
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' hetseg_bids/__init__.py)
 
-.PHONY: demo test test-fast container-test faults docs mutants accuracy bench scaling sbom audit image lint type check install constraints clean
+.PHONY: demo test test-fast container-test faults docs mutants accuracy ablation bench scaling sbom audit image lint type check install constraints clean
 
 demo: $(STAMP)
 	$(BIN)/hetseg demo $(DEMO_OUT)
@@ -49,12 +49,17 @@ mutants: $(STAMP)
 	$(BIN)/mutmut results
 
 # every figure of the model card: DATA holds sub-X_T1w.nii.gz and sub-X_dseg.nii.gz, MAPS the label maps
-# that synthetic truth is drawn from; an hour and a half on two cores with two scans
+# that synthetic truth is drawn from; twenty minutes on two cores with two scans
 accuracy: $(STAMP)
 	$(BIN)/python benchmarks/accuracy.py $(DATA) $(RESULTS)/accuracy --model $(MODEL)
 	$(BIN)/python benchmarks/calibration.py $(DATA) $(RESULTS)/calibration --model $(MODEL)
 	$(BIN)/python benchmarks/robustness.py $(DATA) $(RESULTS)/robustness --model $(MODEL)
 	$(BIN)/python benchmarks/intervals.py $(MAPS) $(RESULTS)/intervals --model $(MODEL)
+
+# what each part of the synthesis is worth, and which network its time: two hours on one core
+ablation: $(STAMP)
+	$(BIN)/python benchmarks/ablation.py $(MAPS) $(DATA) $(RESULTS)/ablation --init $(MODEL)
+	$(BIN)/python benchmarks/front.py $(MAPS) $(DATA) $(RESULTS)/front
 
 # where the time of a scan goes; for an idle machine
 bench: $(STAMP)
