@@ -74,7 +74,8 @@ def _islands(segment: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_] | None:
 def _exclude(label: Tensor, number: int, where: Tensor) -> npt.NDArray[np.uint8]:
     """Take a structure out of the running somewhere, in place; what wins there instead."""
     p = torch.sigmoid(label[:, where])
-    given = (p / (1 - p[number])).clamp(1 - _ALMOST_ONE, _ALMOST_ONE)
+    rest = (1 - p[number]).clamp_min(1 - _ALMOST_ONE)
+    given = (p / rest).clamp(1 - _ALMOST_ONE, _ALMOST_ONE)
     logits = torch.logit(given)
     logits[number] = _DISMISSED
     label[:, where] = logits

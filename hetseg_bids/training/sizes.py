@@ -1,7 +1,7 @@
 """Deep structures that are larger or smaller than those of the map they come from.
 
-Twenty maps hold few of the proportions that people have: of two real scans, one had a pallidum
-3-4 standard deviations above that of the maps and one an accumbens 2.5 above (docs/training.md).
+Twenty maps hold few of the proportions that people have: of two real scans, one had pallida 3-4
+standard deviations larger than the maps', for its size, and one accumbens 2.5 larger.
 """
 
 from __future__ import annotations
@@ -15,18 +15,23 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-# left, right; midline structures alone
-RESIZED = (
-    (10, 49),
-    (11, 50),
-    (12, 51),
-    (13, 52),
-    (26, 58),
-    (17, 53),
-    (18, 54),
-    (28, 60),
-    (14,),
-    (15,),
+from hetseg_bids.structures import ASEG
+
+_NAMES = (
+    "thalamus",
+    "caudate",
+    "putamen",
+    "pallidum",
+    "accumbens",
+    "hippocampus",
+    "amygdala",
+    "ventral_dc",
+    "third_ventricle",
+    "fourth_ventricle",
+)
+# aseg ids, left and right together
+RESIZED = tuple(
+    tuple(i for s in ASEG.structures if s.bare_name == name for i in s.members) for name in _NAMES
 )
 _WIDTH = 1.2  # standard deviation of the Gaussian window, in radii of the structure
 _REACH = 2.5  # standard deviations after which nothing moves
