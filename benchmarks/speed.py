@@ -176,9 +176,9 @@ def views(model: Model, scores: Tensor, mask: Tensor, clock: Clock) -> Logits:
             view = add_view(model.network, scores[box], plane, model.plan.patch, keep, total)
             for _ in view:
                 pass
-    with clock.step("fusion"):
+    with clock.step("fusion, detached pieces"):
         total /= len(PLANES)
-    return to_logits(total, model.plan, box)
+        return to_logits(total, model.plan, box)
 
 
 def multiply_adds(model: Model, t1w: Path) -> float:
