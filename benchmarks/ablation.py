@@ -7,7 +7,8 @@ Trains a finished model on, from one seed, with one part changed at a time, and
 scores it on DATA: what is forgotten again without a part is what the part had taught. A
 run from nothing would say the same with more contrast, and takes hours each. Writes
 OUT/ablation.tsv (a row a part, scan and structure) and OUT/ablation.md. What exists is not made
-again.
+again. A part that takes random numbers shifts those of all others: what a difference is worth only
+other seeds can tell (an OUT for each).
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--init", default="label-flip")
     parser.add_argument("--samples", type=int, default=800)
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=tuple(PARTS))
     args = parser.parse_args()
     set_threads(1)
@@ -87,7 +89,7 @@ def train(name: str, args: argparse.Namespace) -> Path:
         source = SyntheticSource(sorted(args.maps.glob("*.nii*")), PARTS[name])
         options = RunOptions(folder, torch.device("cpu"), workers=0, compile=True)
         initial = load_model(args.init, torch.device("cpu"))
-        config = fast_recipe("label-flip", samples=args.samples)
+        config = fast_recipe("label-flip", samples=args.samples, seed=args.seed)
         config = replace(config, initial_weights=initial.plan.weights_sha256)
         folder.mkdir(parents=True, exist_ok=True)
         trainer = Trainer(config, source, options, initial)
