@@ -20,16 +20,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from accuracy import scans_of
+from accuracy import read_reference, scans_of
 
 from hetseg_bids.api import segment
 from hetseg_bids.devices import set_threads
 from hetseg_bids.evaluation.compare import write_table
 from hetseg_bids.evaluation.metrics import dice
-from hetseg_bids.images import read_labels
 from hetseg_bids.models import load_model
 from hetseg_bids.structures import ASEG
-from hetseg_bids.training.label_noise import LabelNoiseConfig
+from hetseg_bids.training.label_noise import CLEAN, LabelNoiseConfig
 from hetseg_bids.training.recipes import fast_recipe
 from hetseg_bids.training.session import export
 from hetseg_bids.training.synthesis import SynthesisConfig, SyntheticSource
@@ -38,7 +37,6 @@ from hetseg_bids.training.trainer import RunOptions, Trainer
 WHOLE = "everything"
 _LARGE = ("cerebral_cortex", "cerebral_white_matter", "cerebellum")
 _AS_IS = SynthesisConfig()
-_CLEAN = LabelNoiseConfig(jitter=(0.0, 0.0), sporadic_rate=0.0, missing_rate=0.0)
 PARTS: dict[str, SynthesisConfig] = {
     WHOLE: _AS_IS,
     "no pia": replace(_AS_IS, pia=(0.0, 0.0)),
@@ -55,7 +53,7 @@ PARTS: dict[str, SynthesisConfig] = {
     "no warp": replace(_AS_IS, warp=()),
     "sizes of deep structures varied": replace(_AS_IS, sizes=0.12),
     "no affine": replace(_AS_IS, rotation_deg=0.0, shear=0.0, scale=(1.0, 1.0)),
-    "clean labels": replace(_AS_IS, labels=_CLEAN),
+    "clean labels": replace(_AS_IS, labels=CLEAN),
     "labels moved by 0.3-0.9": replace(_AS_IS, labels=LabelNoiseConfig(jitter=(0.3, 0.9))),
 }
 
@@ -108,8 +106,7 @@ def score(name: str, model: str, args: argparse.Namespace) -> pd.DataFrame:
     rows = []
     for t1w in scans_of(args.data):
         found = np.asarray(segment(t1w, model=model).dseg.dataobj)
-        labels, _ = read_labels(t1w.with_name(t1w.name.replace("_T1w", "_dseg")))
-        truth = ASEG.collapse(labels)
+        truth = read_reference(t1w)
         for s in ASEG.structures:
             a, b = found == s.label, truth == s.label
             row = {"part": name, "scan": t1w.name.split("_")[0], "name": s.name}

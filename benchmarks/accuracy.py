@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 
@@ -57,6 +58,11 @@ def scans_of(data: Path) -> list[Path]:
     return scans
 
 
+def read_reference(t1w: Path) -> npt.NDArray[np.uint8]:
+    """The labels beside a scan, reduced to the structures."""
+    return ASEG.collapse(read_labels(t1w.with_name(t1w.name.replace("_T1w", "_dseg")))[0])
+
+
 def write_dataset(scans: list[Path], bids: Path) -> Path:
     """A BIDS dataset of links to scans."""
     for scan in scans:
@@ -79,8 +85,7 @@ def score_groups(t1w: Path, results: Path) -> pd.DataFrame:
     """Dice of one scan with the sides and the ventricles merged."""
     participant = t1w.name.split("_")[0]
     found = read_labels(results / participant / "anat" / f"{participant}_seg-hetseg_dseg.nii.gz")[0]
-    labels, _ = read_labels(t1w.with_name(t1w.name.replace("_T1w", "_dseg")))
-    truth = ASEG.collapse(labels)
+    truth = read_reference(t1w)
     members: dict[str, list[int]] = {}
     for s in STRUCTURES:
         name = "ventricles" if s.bare_name.endswith("ventricle") else s.bare_name

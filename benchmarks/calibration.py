@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from accuracy import scans_of
+from accuracy import read_reference, scans_of
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy import ndimage, optimize, special
@@ -24,8 +24,7 @@ from hetseg_bids import segment
 from hetseg_bids.evaluation.compare import write_table
 from hetseg_bids.evaluation.figures import save_figure
 from hetseg_bids.evaluation.metrics import boundary_band
-from hetseg_bids.images import read_labels
-from hetseg_bids.structures import ASEG, STRUCTURES
+from hetseg_bids.structures import STRUCTURES
 
 REGIONS = ("brain", "boundary")
 _REACH = 2  # voxels
@@ -53,8 +52,7 @@ def count(t1w: Path, model: str) -> pd.DataFrame:
     """Voxels and events of one scan in fine bins of the forecast's logit."""
     result = segment(t1w, model=model)
     labels = np.asarray(result.dseg.dataobj)
-    dseg = t1w.with_name(t1w.name.replace("_T1w", "_dseg"))
-    truth = ASEG.collapse(read_labels(dseg)[0])
+    truth = read_reference(t1w)
     brain = ndimage.binary_dilation(truth > 0, iterations=_REACH)
     tables = []
     for i, structure in enumerate(STRUCTURES):

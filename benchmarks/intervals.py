@@ -25,11 +25,10 @@ from hetseg_bids.morphometry import measure
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
 from hetseg_bids.segmentation import segment
 from hetseg_bids.structures import STRUCTURES
-from hetseg_bids.training.label_noise import LabelNoiseConfig
+from hetseg_bids.training.label_noise import CLEAN
 from hetseg_bids.training.synthesis import SynthesisConfig, SyntheticSource
 from hetseg_bids.training.volumes import FRAME, frame_affine
 
-CLEAN = LabelNoiseConfig(jitter=(0.0, 0.0), sporadic_rate=0.0, missing_rate=0.0)
 _SEED = 11_2026
 _COVERED = 0.95
 _NORMAL_975 = 1.959964

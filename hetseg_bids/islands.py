@@ -33,28 +33,38 @@ def dismiss_islands(label: Tensor, label_set: LabelSet) -> None:
     label_set : LabelSet
         The S structures.
     """
-    winner = _winner(label).numpy()
-    single = [i for i, s in enumerate(label_set.structures) if s.single]
-    left = set(single)
+    winner = most_probable(label).to(torch.uint8).numpy()
+    single = {i for i, s in enumerate(label_set.structures) if s.single}
+    left = single
     for _ in range(_ROUNDS):
         boxes = ndimage.find_objects(winner, max_label=len(label_set.structures))
         gained: set[int] = set()
-        for i in single:
+        for i in sorted(left):
             box = boxes[i]
-            if i not in left or box is None:
+            if box is None:
                 continue
             islands = _islands(winner[box] == i + 1)
             if islands is not None:
                 instead = _exclude(label[(slice(None), *box)], i, torch.from_numpy(islands))
                 winner[box][islands] = instead
                 gained.update((np.unique(instead[instead > 0]) - 1).tolist())
-        left = gained
+        left = gained & single
 
 
-def _winner(label: Tensor) -> Tensor:
-    """1 + the number of the most probable structure, 0 for background: (S, ...) -> (...)."""
+def most_probable(label: Tensor) -> Tensor:
+    """1 + the number of the structure whose p is largest and exceeds 0.5, else 0.
+
+    Parameters
+    ----------
+    label : (S, ...) float tensor
+        Logits.
+
+    Returns
+    -------
+    winner : (...) int64 tensor
+    """
     best, index = label.max(dim=0)
-    return torch.where(best > 0, index + 1, 0).to(torch.uint8)
+    return torch.where(best > 0, index + 1, 0)
 
 
 def _islands(segment: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_] | None:
@@ -79,5 +89,5 @@ def _exclude(label: Tensor, number: int, where: Tensor) -> npt.NDArray[np.uint8]
     logits = torch.logit(given)
     logits[number] = _DISMISSED
     label[:, where] = logits
-    winner: npt.NDArray[np.uint8] = _winner(logits).numpy()
+    winner: npt.NDArray[np.uint8] = most_probable(logits).to(torch.uint8).numpy()
     return winner

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hetseg_bids.images import Grid
 from hetseg_bids.inference import Logits
+from hetseg_bids.islands import most_probable
 from hetseg_bids.preprocessing.conform import resample
 from hetseg_bids.structures import LabelSet
 from hetseg_bids.uncertainty import flip_map
@@ -97,9 +98,8 @@ def decide(logits: Tensor, label_set: LabelSet) -> Tensor:
     """Labels of (S, ...) logits: the most probable structure where its p exceeds 0.5."""
     if len(logits) != len(label_set.structures):
         raise ValueError(f"expected {len(label_set.structures)} structures, got {len(logits)}")
-    best, index = logits.max(dim=0)
-    values = torch.tensor([s.label for s in label_set.structures], dtype=torch.uint8)
-    return torch.where(best > 0, values[index], torch.zeros((), dtype=torch.uint8))
+    values = torch.tensor([0, *(s.label for s in label_set.structures)], dtype=torch.uint8)
+    return values[most_probable(logits)]
 
 
 def sub_grid(grid: Grid, box: tuple[slice, slice, slice]) -> Grid:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -47,29 +49,31 @@ def assert_same(one: Logits, other: Logits, tolerance: float) -> None:
         torch.testing.assert_close(a, b, rtol=0, atol=tolerance)
 
 
+@contextmanager
+def on_threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_runs_are_the_same_bit_for_bit(model, brain, reference):
     assert_same(predict(model, *brain), reference, 0)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_threads_change_nothing_but_rounding(model, brain, reference, threads):
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with on_threads(threads):
         assert_same(predict(model, *brain), reference, _TOLERANCE)
-    finally:
-        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("slices", [1, 3, 64])
 def test_slices_a_pass_change_nothing_but_rounding(model, brain, reference, slices, monkeypatch):
     monkeypatch.setitem(inference._CHUNK, "cpu", slices)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # two share out a pass of one slice, and bf16 sums differ
-    try:
+    with on_threads(1):  # two share out a pass of one slice, and bf16 sums differ
         assert_same(predict(model, *brain), reference, _TOLERANCE)
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_empty_space_around_the_brain_changes_nothing(model, brain, reference):

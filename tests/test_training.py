@@ -27,6 +27,7 @@ from hetseg_bids.training.augmentation import AugmentationConfig, StackTransform
 from hetseg_bids.training.initialisation import start_from
 from hetseg_bids.training.label_maps import derive_corpus_callosum, read_label_map
 from hetseg_bids.training.label_noise import (
+    CLEAN,
     LabelNoiseConfig,
     add_sporadic_errors,
     displace,
@@ -169,7 +170,6 @@ _SHARP = SynthesisConfig(
 )
 
 
-_CLEAN = LabelNoiseConfig(jitter=(0.0, 0.0), sporadic_rate=0.0, missing_rate=0.0)
 _DEEP = (10, 49, 12, 51, 13, 52, 28, 60)
 
 
@@ -207,7 +207,7 @@ def test_resized_structures_keep_their_place_and_leave_the_distance_alone():
 def test_sizes_reach_synthetic_scans(maps):
     paths = sorted(maps.glob("*.nii.gz"))
     usual, other = (
-        SyntheticSource(paths, SynthesisConfig(sizes=spread, labels=_CLEAN))
+        SyntheticSource(paths, SynthesisConfig(sizes=spread, labels=CLEAN))
         .draw(np.random.default_rng(5))
         .labels
         for spread in (0.0, 0.3)

@@ -20,11 +20,15 @@ import torch
 
 from hetseg_bids.files import atomic_path
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
-from hetseg_bids.training.label_noise import LabelNoiseConfig, add_sporadic_errors, displace
+from hetseg_bids.training.label_noise import (
+    CLEAN,
+    LabelNoiseConfig,
+    add_sporadic_errors,
+    displace,
+)
 from hetseg_bids.training.synthesis import SynthesisConfig, SyntheticSource
 from hetseg_bids.training.volumes import LabelledVolume
 
-CLEAN = LabelNoiseConfig(jitter=(0.0, 0.0), sporadic_rate=0.0, missing_rate=0.0)
 LEVELS = {
     "low": LabelNoiseConfig(
         jitter=(0.5, 0.5), sporadic_rate=4, sporadic_radius=(3, 7), missing_rate=0, swap_rate=0.2

@@ -50,6 +50,10 @@ class LabelNoiseConfig:
     swap_rate: float = 0.0
 
 
+CLEAN = LabelNoiseConfig(jitter=(0.0, 0.0), sporadic_rate=0.0, missing_rate=0.0)
+"""Labels as they are."""
+
+
 def weaken(rng: np.random.Generator, labels: Tensor, config: LabelNoiseConfig) -> Tensor:
     """A corrupted copy of a label map.
 

@@ -112,7 +112,7 @@ class SyntheticSource:
         path = self.maps[rng.integers(len(self.maps))]
         if path not in self._cache:
             labels = _framed(path)
-            self._cache[path] = labels, find_places(labels)
+            self._cache[path] = labels, find_places(labels) if self.config.sizes else {}
         truth = deform(rng, *self._cache[path], self.config)
         mask = random_strip_mask(rng, truth)
         image = standardise(paint(rng, truth, self.config), mask)
