@@ -84,16 +84,24 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--system", choices=SYSTEMS, default="label-flip")
     parser.add_argument(
         "--recipe",
-        choices=("fast", "small", "paper"),
+        choices=("fast", "wide", "small", "paper"),
         default="fast",
-        help="fast: for hours on a CPU; small: half the width, for minutes; paper: McKinley et "
-        "al., 2 million stacks",
+        help="fast: for hours on a CPU; wide: a larger network, for minutes on a GPU; small: half "
+        "the width, for minutes on a CPU; paper: McKinley et al., 2 million stacks",
     )
     parser.add_argument(
         "--samples",
         type=int,
         default=None,
         help="stacks seen in all; may be changed when a run is resumed (default: the recipe's)",
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=None,
+        metavar="N",
+        help="see as many stacks as fit into N minutes of this process, start included; --samples "
+        "then only says what is planned before the pace is known",
     )
     parser.add_argument(
         "--reject-sporadic",
@@ -156,6 +164,7 @@ def _train(args: argparse.Namespace) -> int:
             recipe=args.recipe,
             reject_sporadic=args.reject_sporadic,
             samples=args.samples,
+            minutes=args.minutes,
             seed=args.seed,
             device=args.device,
             workers=args.workers,

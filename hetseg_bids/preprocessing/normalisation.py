@@ -28,7 +28,7 @@ def standardise(image: Tensor, mask: Tensor) -> Tensor:
     ValueError
         If the mask is empty or the image is constant inside it.
     """
-    inside = image[mask].numpy()
+    inside = image[mask].cpu().numpy()
     if not len(inside):
         raise ValueError("brain mask is empty")
     # numpy: torch's sums depend on the number of threads, and with them the sample stream

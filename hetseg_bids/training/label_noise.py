@@ -91,16 +91,17 @@ def add_sporadic_errors(rng: np.random.Generator, labels: Tensor, config: LabelN
 
 def displace(rng: np.random.Generator, labels: Tensor, config: LabelNoiseConfig) -> Tensor:
     """The boundary part of `weaken`: weak(x) = label(x + s[label(x)] field(x))."""
-    scale = torch.from_numpy(rng.uniform(*config.jitter, 256).astype(np.float32))
+    device = labels.device
+    scale = torch.from_numpy(rng.uniform(*config.jitter, 256).astype(np.float32)).to(device)
     shape = tuple(labels.shape)
     index = labels.to(torch.int32)
     strength = scale[index]
-    flat = torch.zeros(shape, dtype=torch.int32)
+    flat = torch.zeros(shape, dtype=torch.int32, device=device)
     for axis, size in enumerate(shape):
-        field = smooth_field(rng, shape, config.correlation)[0]
+        field = smooth_field(rng, shape, config.correlation, device=device)[0]
         view = [1, 1, 1]
         view[axis] = size
-        position = torch.arange(size, dtype=torch.int32).view(view)
+        position = torch.arange(size, dtype=torch.int32, device=device).view(view)
         shift = field.mul_(strength).round_().to(torch.int32)
         flat.mul_(size).add_(shift.add_(position).clamp_(0, size - 1))
     return labels.view(-1)[flat.view(-1)].view(shape)
@@ -112,12 +113,15 @@ def _add_blob(rng: np.random.Generator, labels: Tensor, radius: tuple[float, flo
     places = torch.nonzero(labels == structure.label)
     if not len(places):
         return
-    centre = places[rng.integers(len(places))]
+    centre = places[rng.integers(len(places))].tolist()
     r = rng.uniform(*radius)
     low = [max(0, int(c - r)) for c in centre]
     high = [min(n, int(c + r) + 2) for c, n in zip(centre, labels.shape, strict=True)]
     box = labels[low[0] : high[0], low[1] : high[1], low[2] : high[2]]
-    axes = [torch.arange(a, b) - int(c) for a, b, c in zip(low, high, centre, strict=True)]
+    axes = [
+        torch.arange(a, b, device=labels.device) - c
+        for a, b, c in zip(low, high, centre, strict=True)
+    ]
     dx, dy, dz = torch.meshgrid(*axes, indexing="ij")
     inside = (dx * dx + dy * dy + dz * dz <= r * r) & (box == structure.label)
     kind = rng.integers(3)

@@ -7,9 +7,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+CPU = torch.device("cpu")
+
 
 def smooth_field(
-    rng: np.random.Generator, shape: tuple[int, ...], spacing: float, channels: int = 1
+    rng: np.random.Generator,
+    shape: tuple[int, ...],
+    spacing: float,
+    channels: int = 1,
+    device: torch.device = CPU,
 ) -> Tensor:
     """A random field that varies over about `spacing` voxels.
 
@@ -25,6 +31,8 @@ def smooth_field(
         Distance between lattice points in voxels.
     channels : int
         Independent fields to draw.
+    device : torch.device
+        Where to interpolate; the lattice is the same on all.
 
     Returns
     -------
@@ -32,8 +40,22 @@ def smooth_field(
     """
     lattice = tuple(max(2, round(size / spacing) + 1) for size in shape)
     values = torch.from_numpy(rng.standard_normal((1, channels, *lattice), dtype=np.float32))
+    values = values.to(device)
     field = functional.interpolate(values, size=shape, mode="trilinear", align_corners=True)
     return field[0]
+
+
+def white_noise(
+    rng: np.random.Generator, shape: tuple[int, ...], device: torch.device = CPU
+) -> Tensor:
+    """Independent standard normal values, other ones on a GPU than on a CPU.
+
+    Millions of values take numpy longer than a GPU needs for a whole volume.
+    """
+    if device.type == "cpu":
+        return torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
+    generator = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
+    return torch.randn(shape, generator=generator, device=device)
 
 
 def gaussian_blur(volume: Tensor, sigma: tuple[float, float, float]) -> Tensor:

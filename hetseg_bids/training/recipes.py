@@ -16,6 +16,7 @@ from hetseg_bids.training.samples import SamplingConfig
 from hetseg_bids.training.schedules import Schedule
 
 FAST_SAMPLES = 60_000
+WIDE_SAMPLES = 400_000
 SMALL_SAMPLES = 6_000
 _PAPER_RESTARTS = 520
 _PAPER_PLAIN_RESTARTS = 20
@@ -100,6 +101,18 @@ def fast_recipe(system: str, *, samples: int | None = None, seed: int = 0) -> Tr
     )
 
 
+def wide_recipe(system: str, *, samples: int | None = None, seed: int = 0) -> TrainingConfig:
+    """The recipe for a GPU: three and a half times the parameters at 1.7 times the multiply-adds.
+
+    What is added works at a quarter of the resolution, where it costs little.
+    """
+    fast = fast_recipe(system, samples=samples or WIDE_SAMPLES, seed=seed)
+    network = replace(
+        fast.network, levels=(32, 96, 256), dilations=(1, 2, 4, 8, 1, 2, 4, 1), growth=64
+    )
+    return replace(fast, network=network, batch=16)
+
+
 def small_recipe(system: str, *, samples: int | None = None, seed: int = 0) -> TrainingConfig:
     """The recipe for many runs on a CPU, minutes each: half the width of `fast_recipe`.
 
@@ -160,4 +173,4 @@ def with_rejection(config: TrainingConfig) -> TrainingConfig:
     return replace(config, rejection=rejection)
 
 
-RECIPES = {"fast": fast_recipe, "small": small_recipe, "paper": paper_recipe}
+RECIPES = {"fast": fast_recipe, "wide": wide_recipe, "small": small_recipe, "paper": paper_recipe}

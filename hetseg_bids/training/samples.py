@@ -7,9 +7,11 @@ changes what the network sees.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -99,49 +101,56 @@ class BlockDataset(Dataset[Block]):
 
     def __getitem__(self, number: int) -> Block:
         rng = np.random.default_rng((self.seed, number))
-        stacks: list[Stack] = []
+        parts: list[Block] = []
         for _ in range(self.config.volumes_per_block):
             volume = self.source.draw(rng)
-            count = self.config.stacks_per_volume
-            stacks += [
-                cut_random_stack(rng, volume, self.config, self.label_set) for _ in range(count)
-            ]
-        stacks = [stacks[i] for i in rng.permutation(len(stacks))]
-        rejected = [s.rejected for s in stacks if s.rejected is not None]
+            parts += self._cut(rng, volume)
+        order = torch.from_numpy(rng.permutation(self.config.block_size))
+        rejected = [part.rejected for part in parts if part.rejected is not None]
         return Block(
-            torch.stack([s.image for s in stacks])[:, None],
-            torch.stack([s.labels for s in stacks]),
-            torch.stack(rejected) if rejected else None,
+            torch.cat([part.images for part in parts]).cpu()[order],
+            torch.cat([part.labels for part in parts]).cpu()[order],
+            torch.cat(rejected).cpu()[order] if rejected else None,
         )
+
+    def _cut(self, rng: np.random.Generator, volume: LabelledVolume) -> list[Block]:
+        config, count = self.config, self.config.stacks_per_volume
+        cuts = [draw_cut(rng, volume, config, self.label_set) for _ in range(count)]
+        # a CPU's caches hold one stack at a time, a GPU wants much to do at once
+        together = 1 if volume.image.device.type == "cpu" else count
+        return [
+            resample_stacks(volume, cuts[i : i + together], config.patch, self.label_set)
+            for i in range(0, count, together)
+        ]
 
 
 @dataclass(frozen=True)
-class Stack:
-    """One sample.
+class Cut:
+    """Where a stack is cut.
 
     Attributes
     ----------
-    image : (7, H, W) float16 tensor
-    labels : (H, W) uint8 tensor
-        Of the middle slice.
-    rejected : (H, W) int32 tensor or None
+    plane : Plane
+    centre : (3,) float array
+        Voxel of the volume that becomes the middle of the stack, before the shift.
+    transform : StackTransform
     """
 
-    image: Tensor
-    labels: Tensor
-    rejected: Tensor | None
+    plane: Plane
+    centre: npt.NDArray[np.float64]
+    transform: StackTransform
 
 
-def cut_random_stack(
+def draw_cut(
     rng: np.random.Generator, volume: LabelledVolume, config: SamplingConfig, label_set: LabelSet
-) -> Stack:
-    """One augmented stack and the labels of its middle slice."""
+) -> Cut:
+    """A random slice of a random plane, and an augmentation."""
     plane = list(PLANES.values())[rng.integers(len(PLANES))]
     transform = sample_transform(rng, config.augmentation)
     across = _random_slice(rng, volume, plane, config.structure_rate, label_set)
     centre = (np.array(volume.labels.shape) - 1) / 2
     centre[plane.axes[0]] = across
-    return resample_stack(volume, plane, centre, transform, config.patch, label_set)
+    return Cut(plane, centre, transform)
 
 
 def _random_slice(
@@ -162,64 +171,72 @@ def _random_slice(
     return float(places[rng.integers(len(places))])
 
 
-def resample_stack(
-    volume: LabelledVolume,
-    plane: Plane,
-    centre: np.ndarray,
-    transform: StackTransform,
-    patch: tuple[int, int],
-    label_set: LabelSet = ASEG,
-) -> Stack:
-    """Cut the stack whose middle pixel is `centre`, through the transform.
+def resample_stacks(
+    volume: LabelledVolume, cuts: Sequence[Cut], patch: tuple[int, int], label_set: LabelSet = ASEG
+) -> Block:
+    """Cut stacks out of a volume, on its device.
 
     Parameters
     ----------
     volume : LabelledVolume
-    plane : Plane
-    centre : (3,) float array
-        Voxel of the volume that becomes the middle of the stack, before the shift.
-    transform : StackTransform
+    cuts : sequence of N Cut
     patch : tuple of 2 int
         Rows and columns.
     label_set : LabelSet
         Says which labels change places in a mirrored stack.
     """
-    sizes = (STACK_DEPTH, *patch)
-    shift = (0.0, *transform.offset)
-    offsets = [
-        torch.arange(n, dtype=torch.float32) - (n - 1) // 2 + float(s)
-        for n, s in zip(sizes, shift, strict=True)
-    ]
-    basis = torch.zeros(3, 3)  # column i: step of stack axis i, in source voxels
-    for i, axis in enumerate(plane.axes):
-        basis[:, i] = torch.from_numpy(transform.matrix[:, axis])
-    shape = torch.tensor(volume.image.shape, dtype=torch.float32)
-    origin = torch.from_numpy(np.asarray(centre, dtype=np.float32))
-    points = (
-        origin
-        + offsets[0].view(-1, 1, 1, 1) * basis[:, 0]
-        + offsets[1].view(1, -1, 1, 1) * basis[:, 1]
-        + offsets[2].view(1, 1, -1, 1) * basis[:, 2]
-    )
+    device = volume.image.device
+    points = _points(volume, cuts, patch)
+    shape = torch.tensor(volume.image.shape, dtype=torch.float32, device=device)
     # grid_sample wants (z, y, x) in -1..1
-    grid = (2 * points / (shape - 1) - 1).flip(-1)[None]
+    grid = (2 * points / (shape - 1) - 1).flip(-1).flatten(0, 1)[None]
     image = (volume.image - BACKGROUND)[None, None]
-    stack = functional.grid_sample(image, grid, mode="bilinear", align_corners=True)[0, 0]
-    stack = stack * transform.scale + (BACKGROUND + transform.shift)
-    middle = points[STACK_DEPTH // 2]
+    stacks = functional.grid_sample(image, grid, mode="bilinear", align_corners=True)
+    scale, shift, mirrored = (
+        torch.tensor(values, device=device).view(-1, 1, 1)
+        for values in (
+            [cut.transform.scale for cut in cuts],
+            [BACKGROUND + cut.transform.shift for cut in cuts],
+            [cut.transform.mirrored for cut in cuts],
+        )
+    )
+    stacks = stacks.view(points.shape[:-1]) * scale[:, None] + shift[:, None]
+    middle = points[:, STACK_DEPTH // 2]
     labels = _nearest(volume.labels, middle)
-    rejected = None if volume.rejected is None else _nearest(volume.rejected, middle)
-    if transform.mirrored:
-        labels = torch.from_numpy(label_set.mirror_labels())[labels.to(torch.int64)]
-        rejected = None if rejected is None else mirror_tasks(rejected, label_set)
-    return Stack(stack.to(torch.float16), labels, rejected)
+    other_side = torch.from_numpy(label_set.mirror_labels()).to(device)
+    labels = torch.where(mirrored, other_side[labels.to(torch.int64)], labels)
+    rejected = None
+    if volume.rejected is not None:
+        rejected = _nearest(volume.rejected, middle)
+        rejected = torch.where(mirrored, mirror_tasks(rejected, label_set), rejected)
+    return Block(stacks.to(torch.float16)[:, None], labels, rejected)
+
+
+def _points(volume: LabelledVolume, cuts: Sequence[Cut], patch: tuple[int, int]) -> Tensor:
+    """Voxel of the volume under each voxel of the stacks: (N, 7, H, W, 3)."""
+    device = volume.image.device
+    origins = torch.from_numpy(np.array([cut.centre for cut in cuts], dtype=np.float32)).to(device)
+    # step i: along stack axis i, in voxels of the volume
+    steps = [[cut.transform.matrix[:, axis] for axis in cut.plane.axes] for cut in cuts]
+    basis = torch.from_numpy(np.array(steps, dtype=np.float32)).to(device)
+    shifts = [(0.0, *cut.transform.offset) for cut in cuts]
+    offsets = torch.from_numpy(np.array(shifts, dtype=np.float32)).to(device)
+    points = origins.view(-1, 1, 1, 1, 3)
+    for i, size in enumerate((STACK_DEPTH, *patch)):
+        line = torch.arange(size, dtype=torch.float32, device=device) - (size - 1) // 2
+        view = [-1 if i == j else 1 for j in range(3)]
+        along = (line + offsets[:, i : i + 1]).view(len(cuts), *view, 1)
+        points = points + along * basis[:, i].view(-1, 1, 1, 1, 3)
+    return points
 
 
 def _nearest(labels: Tensor, points: Tensor) -> Tensor:
-    flat = torch.zeros(points.shape[:-1], dtype=torch.int64)
-    inside = torch.ones(points.shape[:-1], dtype=torch.bool)
+    flat = torch.zeros(points.shape[:-1], dtype=torch.int64, device=points.device)
+    inside = torch.ones(points.shape[:-1], dtype=torch.bool, device=points.device)
     for axis, size in enumerate(labels.shape):
         index = points[..., axis].round().to(torch.int64)
         inside &= (index >= 0) & (index < size)
         flat = flat * size + index.clamp(0, size - 1)
-    return torch.where(inside, labels.reshape(-1)[flat], torch.zeros((), dtype=labels.dtype))
+    return torch.where(
+        inside, labels.reshape(-1)[flat], torch.zeros((), dtype=labels.dtype, device=points.device)
+    )

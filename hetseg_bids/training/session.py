@@ -20,7 +20,9 @@ from hetseg_bids.models import Model, Plan, load_model, save_model
 from hetseg_bids.preprocessing.normalisation import BACKGROUND, CLIP
 from hetseg_bids.structures import ASEG, LabelSet
 from hetseg_bids.training.losses import n_outputs_of
+from hetseg_bids.training.pace import paced
 from hetseg_bids.training.paired import PairedSource
+from hetseg_bids.training.random_fields import CPU
 from hetseg_bids.training.recipes import RECIPES, TrainingConfig, with_rejection
 from hetseg_bids.training.synthesis import SyntheticScans, SyntheticSource
 from hetseg_bids.training.tasks import MOST_TASKS
@@ -53,6 +55,7 @@ class TrainingRequest:
     recipe: str
     reject_sporadic: bool
     samples: int | None
+    minutes: float | None
     seed: int
     device: str
     workers: int
@@ -88,15 +91,19 @@ def train(request: TrainingRequest) -> None:
         amp=request.amp,
         stop_after=request.stop_after,
     )
+    torch.backends.cudnn.benchmark = True  # all batches have one shape
     request.out.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(config, open_source(request), options, initial, label_set)
+    source = open_source(request, options.device)
+    trainer = Trainer(config, source, options, initial, label_set)
     if trainer.resume():
         log.info("resumed at step %d of %d", trainer.step, config.steps)
     reports: Iterable[StepReport] = trainer.run()
+    if request.minutes is not None:
+        reports = paced(trainer, reports, request.minutes)
     if request.validate is not None:
         reports = _validated(trainer, reports, request.validate, request.validate_every)
     _log_run(trainer, reports)
-    if trainer.step >= config.steps:
+    if trainer.step >= trainer.config.steps:
         plan = export(trainer, request.out / "model", request.name)
         log.info("model written to %s (%s)", request.out / "model", plan.weights_sha256[:12])
 
@@ -190,16 +197,19 @@ def _check_rejection(request: TrainingRequest, label_set: LabelSet) -> None:
         )
 
 
-def open_source(request: TrainingRequest) -> VolumeSource:
-    """The volume source that a request names."""
+def open_source(request: TrainingRequest, device: torch.device = CPU) -> VolumeSource:
+    """The volume source that a request names.
+
+    Freely drawn synthetic scans are made on a GPU where there is one: sixteen cores make
+    fewer than it can learn from.
+    """
     if request.label_maps is not None:
         maps = sorted(request.label_maps.glob("*.nii*"))
         if not maps:
             raise InputError(f"--label-maps {request.label_maps}: no *.nii or *.nii.gz there")
-        source = SyntheticSource(maps)
         if request.synthetic_scans is not None:
-            return SyntheticScans(source, request.synthetic_scans, request.seed)
-        return source
+            return SyntheticScans(SyntheticSource(maps), request.synthetic_scans, request.seed)
+        return SyntheticSource(maps, device=device if device.type == "cuda" else CPU)
     if request.scans is not None:
         return PairedSource(request.scans)
     raise InputError("give --label-maps or --scans")
@@ -215,6 +225,7 @@ def _log_run(trainer: Trainer, reports: Iterable[StepReport]) -> None:
     seen = trainer.step * config.batch
     with bar, SummaryWriter(trainer.options.out / "tensorboard", purge_step=seen) as board:
         for report in reports:
+            bar.total = trainer.config.samples
             bar.update(config.batch)
             for i, value in enumerate((report.loss, report.system_loss, report.dice_loss)):
                 sums[i] += value

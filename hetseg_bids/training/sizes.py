@@ -58,7 +58,7 @@ class Place:
 def find_places(labels: Tensor) -> dict[int, Place]:
     """Centre and radius of each structure of `RESIZED` that the map holds."""
     ids = [label for sides in RESIZED for label in sides]
-    array = labels.numpy()
+    array = labels.cpu().numpy()
     volumes = np.bincount(array.reshape(-1), minlength=256)
     present = [label for label in ids if volumes[label]]
     centres = ndimage.center_of_mass(array > 0, array, present) if present else []

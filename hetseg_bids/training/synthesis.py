@@ -18,7 +18,7 @@ from torch.nn import functional
 from hetseg_bids.preprocessing.normalisation import standardise
 from hetseg_bids.training.label_maps import read_label_map
 from hetseg_bids.training.label_noise import LabelNoiseConfig, weaken
-from hetseg_bids.training.random_fields import gaussian_blur, smooth_field
+from hetseg_bids.training.random_fields import CPU, gaussian_blur, smooth_field, white_noise
 from hetseg_bids.training.sizes import Place, find_places, resize
 from hetseg_bids.training.tissue_priors import draw_appearance
 from hetseg_bids.training.volumes import FRAME, LabelledVolume, centre_in_frame
@@ -93,30 +93,39 @@ class SyntheticSource:
     maps : sequence of Path
         Label maps that `read_label_map` accepts; read on first use.
     config : SynthesisConfig
+    device : torch.device
+        Where volumes are made. A GPU makes other ones than a CPU, from the same distribution.
     """
 
-    def __init__(self, maps: Sequence[Path], config: SynthesisConfig | None = None) -> None:
+    def __init__(
+        self,
+        maps: Sequence[Path],
+        config: SynthesisConfig | None = None,
+        device: torch.device = CPU,
+    ) -> None:
         if not maps:
             raise ValueError("no label maps to generate from")
         self.maps = tuple(sorted(maps))
         self.config = config or SynthesisConfig()
+        self.device = device
         self._cache: dict[Path, tuple[Tensor, dict[int, Place]]] = {}
 
     def fingerprint(self) -> dict[str, object]:
         """Kind, map names and every range, for plan.json."""
         names = [path.name for path in self.maps]
-        return {"kind": "synthetic-T1w", "maps": names, "config": asdict(self.config)}
+        made = {} if self.device.type == "cpu" else {"device": self.device.type}
+        return {"kind": "synthetic-T1w", "maps": names, "config": asdict(self.config), **made}
 
     def draw(self, rng: np.random.Generator) -> LabelledVolume:
         """One synthetic scan with weak labels."""
         path = self.maps[rng.integers(len(self.maps))]
         if path not in self._cache:
-            labels = _framed(path)
+            labels = _framed(path).to(self.device)
             self._cache[path] = labels, find_places(labels) if self.config.sizes else {}
         truth = deform(rng, *self._cache[path], self.config)
         mask = random_strip_mask(rng, truth)
         image = standardise(paint(rng, truth, self.config), mask)
-        truth = torch.where(mask, truth, torch.zeros((), dtype=torch.uint8))
+        truth = truth * mask
         return LabelledVolume(image, weaken(rng, truth, self.config.labels))
 
 
@@ -177,12 +186,13 @@ def deform(
     rng: np.random.Generator, labels: Tensor, places: dict[int, Place], config: SynthesisConfig
 ) -> Tensor:
     """Random affine and smooth warp of a map, onto `FRAME`, nearest neighbour."""
+    device = labels.device
     matrix = _random_affine(rng, config)
-    axes = [torch.arange(n, dtype=torch.float32) - (n - 1) / 2 for n in FRAME]
-    positions = torch.zeros(3, *FRAME)
+    axes = [torch.arange(n, dtype=torch.float32, device=device) - (n - 1) / 2 for n in FRAME]
+    positions = torch.zeros(3, *FRAME, device=device)
     for spacing, amplitude in config.warp:
         strength = rng.uniform(0, amplitude)
-        positions.add_(smooth_field(rng, FRAME, spacing, channels=3), alpha=strength)
+        positions.add_(smooth_field(rng, FRAME, spacing, 3, device), alpha=strength)
     middle = (np.array(labels.shape) - 1) / 2
     for axis in range(3):
         positions[axis] += float(middle[axis])
@@ -193,7 +203,7 @@ def deform(
         back = np.linalg.inv(matrix)
         shift = (np.array(FRAME) - 1) / 2 - back @ middle
         resize(rng, list(positions), places, config.sizes, np.c_[back, shift])
-    flat = torch.zeros(FRAME, dtype=torch.int32)
+    flat = torch.zeros(FRAME, dtype=torch.int32, device=device)
     for axis, size in enumerate(labels.shape):
         index = positions[axis].round_().clamp_(0, size - 1).to(torch.int32)
         flat.mul_(size).add_(index)
@@ -217,15 +227,19 @@ def paint(rng: np.random.Generator, labels: Tensor, config: SynthesisConfig) -> 
     """A T1w-like image of a label map, white matter about 1, not yet stripped."""
     deep = rng.uniform(*config.pale) if rng.random() < config.pale_rate else 1.0
     look = draw_appearance(rng, config.contrast, deep)
+    device = labels.device
     index = labels.to(torch.int32)
-    image = torch.from_numpy(look.mean)[index]
+    mean, within, slope = (
+        torch.from_numpy(table).to(device) for table in (look.mean, look.within, look.slope)
+    )
+    image = mean[index]
     shape = tuple(labels.shape)
     for axis, size in enumerate(shape):
-        ramp = torch.linspace(-1, 1, size).view([-1 if axis == i else 1 for i in range(3)])
-        image.addcmul_(torch.from_numpy(look.slope[:, axis].copy())[index], ramp)
-    texture = smooth_field(rng, shape, rng.uniform(2.0, 5.0))[0]
-    texture += smooth_field(rng, shape, rng.uniform(8.0, 16.0))[0]
-    image.addcmul_(texture, torch.from_numpy(look.within)[index])
+        ramp = torch.linspace(-1, 1, size, device=device)
+        image.addcmul_(slope[:, axis][index], ramp.view([-1 if axis == i else 1 for i in range(3)]))
+    texture = smooth_field(rng, shape, rng.uniform(2.0, 5.0), device=device)[0]
+    texture += smooth_field(rng, shape, rng.uniform(8.0, 16.0), device=device)[0]
+    image.addcmul_(texture, within[index])
     for grey in _GREY:
         _lay_pia(image, labels, grey, float(look.mean[grey[0]]), rng.uniform(*config.pia))
     sigma = rng.uniform(*config.blur, 3)
@@ -234,12 +248,9 @@ def paint(rng: np.random.Generator, labels: Tensor, config: SynthesisConfig) -> 
         image = _thicken(rng, image, config.thick)
     if rng.random() < config.motion_rate:
         image = _move(rng, image, config.motion)
-    image = (
-        image
-        * smooth_field(rng, shape, rng.uniform(50, 120))[0].mul_(rng.uniform(0, config.bias)).exp_()
-    )
-    noise = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
-    image.add_(noise, alpha=rng.uniform(*config.noise)).abs_()
+    bias = smooth_field(rng, shape, rng.uniform(50, 120), device=device)[0]
+    image = image * bias.mul_(rng.uniform(0, config.bias)).exp_()
+    image.add_(white_noise(rng, shape, device), alpha=rng.uniform(*config.noise)).abs_()
     return image.pow_(rng.uniform(*config.gamma))
 
 
@@ -254,8 +265,7 @@ def _lay_pia(
             near = touching.narrow(axis, here, size - 1)
             near |= inside.narrow(axis, there, size - 1)
     fluid = (labels == 0) | (labels == _CSF) | (labels >= _FIRST_EXTRACEREBRAL)
-    pia = touching & fluid
-    image[pia] += share * (value - image[pia])
+    image.copy_(torch.where(touching & fluid, image + share * (value - image), image))
 
 
 def _thicken(rng: np.random.Generator, image: Tensor, thick: tuple[float, float]) -> Tensor:
@@ -309,7 +319,7 @@ def random_strip_mask(rng: np.random.Generator, labels: Tensor) -> Tensor:
     for _ in range(2):
         low = functional.avg_pool3d(low, reach, stride=1, padding=reach // 2)
     level = rng.uniform(0.03, 0.5)
-    wobble = smooth_field(rng, tuple(low.shape[2:]), rng.uniform(6, 16))[0]
+    wobble = smooth_field(rng, tuple(low.shape[2:]), rng.uniform(6, 16), device=labels.device)[0]
     threshold = (level * torch.exp(0.35 * wobble)).clamp_(0.01, 0.62)
     loose = (low[0, 0] - threshold)[None, None]
     full = functional.interpolate(loose, scale_factor=2, mode="trilinear", align_corners=False)

@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ CHECKPOINT_NAME = "checkpoint.safetensors"
 MASKS_NAME = "rejected"
 Batch = tuple[Tensor, Tensor, Tensor | None]  # images, labels, rejected
 _SEED_STRIDE = 1_000_000_007
+_ENDLESS = 2**62  # blocks; where a run ends may change on the way
+_WORTH_NOTING = 0.01
 
 
 @dataclass(frozen=True)
@@ -177,12 +179,9 @@ class Trainer:
     def run(self) -> Iterator[StepReport]:
         """Train to the end of the plan, yielding a report a step, saving on the way."""
         saved = time.monotonic()
-        first = self.step
-        stop = self.config.steps
-        if self.options.stop_after is not None:
-            stop = min(stop, first + self.options.stop_after)
+        limit = math.inf if self.options.stop_after is None else self.step + self.options.stop_after
         batches = self._batches()
-        while self.step < stop:
+        while self.step < min(self.config.steps, limit):
             if self.config.rejection is not None and self.config.rejection.due(self.step):
                 self._reject(self.config.rejection)
                 batches = self._batches()  # workers must see the new masks
@@ -192,6 +191,12 @@ class Trainer:
                 saved = time.monotonic()
             yield report
         self.save()
+
+    def replan(self, samples: int) -> None:
+        """Let the run end at another number of samples; the learning rate follows."""
+        self.config = replace(self.config, samples=samples)
+        if abs(samples / self.schedule[-1][1] - 1) > _WORTH_NOTING:
+            self.schedule.append((self.step, samples))
 
     def _reject(self, rejection: RejectionConfig) -> None:
         source = self._fixed_source()
@@ -230,12 +235,15 @@ class Trainer:
             raise ValueError(f"a block of {size} samples doesn't divide into batches of {batch}")
         start, offset = divmod(self.step * batch, size)
         dataset = BlockDataset(self.source, self.config.sampling, self.config.seed, self.label_set)
+        spawns = self.options.workers and self.options.device.type == "cuda"
         loader: DataLoader[Block] = DataLoader(
             dataset,
             batch_size=None,
-            sampler=range(start, math.ceil(self.config.samples / size) + 1),
+            sampler=range(start, _ENDLESS),
             num_workers=self.options.workers,
             prefetch_factor=1 if self.options.workers else None,
+            # a forked process can't use the GPU that its parent uses
+            multiprocessing_context="spawn" if spawns else None,
             collate_fn=_as_is,
         )
         for block in loader:
@@ -257,7 +265,8 @@ class Trainer:
             group["lr"] = rate
         warm = self.step < self.config.plain_share * self.config.steps
         losses = self._objective(images, labels, kept, warm)
-        total = self.config.system_weight * losses[0] + self.config.dice_weight * losses[1]
+        weights = (self.config.system_weight, self.config.dice_weight)
+        total = weights[0] * losses[0] + weights[1] * losses[1]
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         if self.config.clip is not None:
@@ -269,7 +278,7 @@ class Trainer:
         return StepReport(
             step=self.step,
             samples=self.step * self.config.batch,
-            loss=float(total.detach()),
+            loss=weights[0] * system + weights[1] * dice,  # one wait for a GPU a step
             system_loss=system,
             dice_loss=dice,
             learning_rate=rate,
@@ -295,8 +304,10 @@ class Trainer:
     def _update_average(self) -> None:
         # short memory at first, or the average would remember the random start
         decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
-        for name, value in self.network.state_dict().items():
-            self.average[name].lerp_(value, 1 - decay)
+        state = self.network.state_dict()
+        torch._foreach_lerp_(
+            [self.average[name] for name in state], list(state.values()), 1 - decay
+        )
 
 
 def build_network(config: TrainingConfig) -> HetsegNet:

@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from hetseg_bids.structures import MAX_ASEG_ID
@@ -46,13 +47,14 @@ class LabelledVolume:
     @cached_property
     def presence(self) -> tuple[npt.NDArray[np.bool_], ...]:
         """For each axis a (size, 256) table: which ids occur in which slice."""
-        labels = self.labels.numpy()
+        labels = self.labels
         tables = []
         for axis, size in enumerate(labels.shape):
-            table = np.zeros((size, MAX_ASEG_ID + 1), dtype=bool)
-            for row, part in zip(table, np.moveaxis(labels, axis, 0), strict=True):
-                row[part] = True
-            tables.append(table)
+            table = torch.zeros(size, MAX_ASEG_ID + 1, dtype=torch.bool, device=labels.device)
+            rows = torch.arange(size, device=labels.device)
+            view = [-1 if axis == i else 1 for i in range(3)]
+            table[rows.view(view), labels.int()] = True
+            tables.append(table.cpu().numpy())
         return tuple(tables)
 
 
