@@ -36,7 +36,7 @@ from hetseg_bids.training.label_noise import (
 from hetseg_bids.training.losses import n_outputs_of
 from hetseg_bids.training.paired import PairedSource
 from hetseg_bids.training.recipes import TrainingConfig, paper_recipe, small_recipe
-from hetseg_bids.training.samples import BlockDataset, SamplingConfig, resample_stack
+from hetseg_bids.training.samples import BlockDataset, Cut, SamplingConfig, resample_stacks
 from hetseg_bids.training.schedules import Schedule
 from hetseg_bids.training.sizes import find_places, resize
 from hetseg_bids.training.synthesis import SynthesisConfig, SyntheticScans, SyntheticSource, paint
@@ -309,12 +309,12 @@ IDENTITY = StackTransform(np.eye(3), False, np.zeros(2), 1.0, 0.0)
 @pytest.mark.parametrize("plane", PLANES.values(), ids=lambda p: p.name)
 def test_an_untransformed_stack_is_a_cut_through_the_volume(volume, plane):
     centre = np.array([70.0, 90.0, 80.0])
-    cut = resample_stack(volume, plane, centre, IDENTITY, (32, 24))
+    cut = resample_stacks(volume, [Cut(plane, centre, IDENTITY)], (32, 24))
     ordered = volume.image.permute(*plane.axes)
     k, r, c = (int(centre[a]) for a in plane.axes)
     window = (slice(k - 3, k + 4), slice(r - 15, r + 17), slice(c - 11, c + 13))
-    torch.testing.assert_close(cut.image.float(), ordered[window], atol=3e-3, rtol=0)
-    assert torch.equal(cut.labels, volume.labels.permute(*plane.axes)[k, window[1], window[2]])
+    torch.testing.assert_close(cut.images[0, 0].float(), ordered[window], atol=3e-3, rtol=0)
+    assert torch.equal(cut.labels[0], volume.labels.permute(*plane.axes)[k, window[1], window[2]])
 
 
 def test_reflection_swaps_sides_of_image_and_labels(volume):
@@ -326,11 +326,11 @@ def test_reflection_swaps_sides_of_image_and_labels(volume):
     centre[2] = 80
     for plane in PLANES.values():
         odd = (33, 25)  # symmetric about the centre
-        one = resample_stack(volume, plane, np.round(centre + 0.1), mirror, odd)
+        one = resample_stacks(volume, [Cut(plane, np.round(centre + 0.1), mirror)], odd)
         middle = np.round(centre + 0.1)
         middle[0] = volume.image.shape[0] - 1 - middle[0]
-        other = resample_stack(flipped, plane, middle, IDENTITY, odd)
-        torch.testing.assert_close(one.image, other.image, atol=3e-3, rtol=0)
+        other = resample_stacks(flipped, [Cut(plane, middle, IDENTITY)], odd)
+        torch.testing.assert_close(one.images, other.images, atol=3e-3, rtol=0)
         assert torch.equal(one.labels, other.labels)
 
 

@@ -110,7 +110,7 @@ def wide_recipe(system: str, *, samples: int | None = None, seed: int = 0) -> Tr
     network = replace(
         fast.network, levels=(32, 96, 256), dilations=(1, 2, 4, 8, 1, 2, 4, 1), growth=64
     )
-    return replace(fast, network=network, batch=16)
+    return replace(fast, network=network, batch=24)
 
 
 def small_recipe(system: str, *, samples: int | None = None, seed: int = 0) -> TrainingConfig:

@@ -91,7 +91,6 @@ def train(request: TrainingRequest) -> None:
         amp=request.amp,
         stop_after=request.stop_after,
     )
-    torch.backends.cudnn.benchmark = True  # all batches have one shape
     request.out.mkdir(parents=True, exist_ok=True)
     source = open_source(request, options.device)
     trainer = Trainer(config, source, options, initial, label_set)

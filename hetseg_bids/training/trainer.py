@@ -116,19 +116,22 @@ class Trainer:
         if initial is not None:
             start_from(network, config.system, initial, label_set)
         self.network = to_channels_last(network).to(options.device)
-        self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
+        state = self.network.state_dict()
+        self._current = list(state.values())  # in the memory of the parameters
+        self.average = {k: v.detach().clone() for k, v in state.items()}
         self.optimizer = _build_optimizer(config, self.network)
         self._names = {p: name for name, p in self.network.named_parameters()}
         self._membership = torch.from_numpy(label_set.membership()).to(options.device)
         self._losses = (PlainLoss(), _system_loss(config))
         self._half = options.amp and computes_bf16(options.device)
+        self._forward: Callable[[Tensor], Tensor] = self._compute_logits
         self._objective: Callable[..., Tensor] = self._compute_objective
         if options.compile:
             # torch's own generator: inductor's is slow on CPUs, and draws other noise
-            generator: dict[str, Any] = {"fallback_random": True}
-            self._objective = torch.compile(
-                self._compute_objective, fullgraph=True, options=generator
-            )
+            how: dict[str, Any] = {"fullgraph": True, "options": {"fallback_random": True}}
+            # apart: when the loss changes after the plain phase, the network stays compiled
+            self._forward = torch.compile(self._compute_logits, **how)
+            self._objective = torch.compile(self._compute_objective, **how)
 
     @property
     def checkpoint_path(self) -> Path:
@@ -264,7 +267,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         warm = self.step < self.config.plain_share * self.config.steps
-        losses = self._objective(images, labels, kept, warm)
+        losses = self._objective(self._forward(images), labels, kept, warm)
         weights = (self.config.system_weight, self.config.dice_weight)
         total = weights[0] * losses[0] + weights[1] * losses[1]
         self.optimizer.zero_grad(set_to_none=True)
@@ -284,13 +287,16 @@ class Trainer:
             learning_rate=rate,
         )
 
+    def _compute_logits(self, images: Tensor) -> Tensor:
+        with autocast(self.options.device, enabled=self._half):
+            output: Tensor = self.network(images.float())
+        return output
+
     def _compute_objective(
-        self, images: Tensor, labels: Tensor, kept: Tensor | None, warm: bool
+        self, output: Tensor, labels: Tensor, kept: Tensor | None, warm: bool
     ) -> Tensor:
         # (B, H, W, T) viewed as (B, T, H, W): the memory order of the logits
         targets = self._membership[labels.int()].permute(0, 3, 1, 2).float()
-        with autocast(self.options.device, enabled=self._half):
-            output = self.network(images.float())
         output = output.float()
         elementwise = self._losses[0 if warm else 1](output, targets)
         if kept is None:
@@ -304,10 +310,7 @@ class Trainer:
     def _update_average(self) -> None:
         # short memory at first, or the average would remember the random start
         decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
-        state = self.network.state_dict()
-        torch._foreach_lerp_(
-            [self.average[name] for name in state], list(state.values()), 1 - decay
-        )
+        torch._foreach_lerp_(list(self.average.values()), self._current, 1 - decay)
 
 
 def build_network(config: TrainingConfig) -> HetsegNet:

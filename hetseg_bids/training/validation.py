@@ -19,7 +19,7 @@ from hetseg_bids.planes import PLANES
 from hetseg_bids.structures import LabelSet
 from hetseg_bids.training.augmentation import StackTransform
 from hetseg_bids.training.paired import PairedSource
-from hetseg_bids.training.samples import resample_stack
+from hetseg_bids.training.samples import Cut, resample_stacks
 from hetseg_bids.training.volumes import LabelledVolume
 
 VALIDATION_NAME = "validation.tsv"
@@ -63,16 +63,16 @@ def read_validation_scans(folder: Path, patch: tuple[int, int]) -> list[Validati
 
 def even_stacks(volume: LabelledVolume, patch: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Images and labels of evenly spaced stacks, 16 a plane: see `ValidationScan`."""
-    stacks = []
+    cuts = []
     for plane in PLANES.values():
         axis = plane.axes[0]
         filled = np.flatnonzero(volume.presence[axis][:, 1:].any(axis=1))
         for place in np.linspace(filled[0], filled[-1], _STACKS_PER_VIEW + 2)[1:-1]:
             centre = (np.array(volume.labels.shape) - 1) / 2
             centre[axis] = round(place)
-            stacks.append(resample_stack(volume, plane, centre, _AS_IT_IS, patch))
-    images = torch.stack([s.image for s in stacks])[:, None]
-    return images, torch.stack([s.labels for s in stacks])
+            cuts.append(Cut(plane, centre, _AS_IT_IS))
+    block = resample_stacks(volume, cuts, patch)
+    return block.images, block.labels
 
 
 @torch.no_grad()
