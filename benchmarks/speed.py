@@ -121,7 +121,7 @@ def main() -> None:
         "",
         *table_lines(steps),
         "",
-        f"Network, three views: {network:.1f} s, {work / 2e12:.2f} T multiply-adds, "
+        f"Network, three views and mirrored: {network:.1f} s, {work / 2e12:.2f} T multiply-adds, "
         f"{work / network / 1e9:.0f} GFLOP/s, {work / network / machine:.0%} of the "
         f"{machine / 1e9:.0f} GFLOP/s of a matrix product of {_SIZE} x {_SIZE}",
         *(f"{name}: {value}" for name, value in whole_runs(args).items()),
@@ -167,22 +167,25 @@ def one_scan(t1w: Path, folder: Path, model: Model, clock: Clock) -> None:
 
 
 def views(model: Model, scores: Tensor, mask: Tensor, clock: Clock) -> Logits:
-    """The three views one by one, as `inference.predict` does them."""
+    """The views one by one, as `inference.predict` does them."""
     box = brain_box(mask)
-    keep = kept_outputs(model.plan)
-    total = empty_logits(len(keep), scores[box].shape)
-    for name, plane in PLANES.items():
-        with clock.step(f"network, {name}"):
-            view = add_view(model.network, scores[box], plane, model.plan.patch, keep, total)
-            for _ in view:
-                pass
+    patch = model.plan.patch
+    total = empty_logits(len(kept_outputs(model.plan)), scores[box].shape)
+    for mirrored, image in ((False, scores[box]), (True, scores[box].flip(0))):
+        keep = kept_outputs(model.plan, mirrored=mirrored)
+        for name, plane in PLANES.items():
+            with clock.step(f"network, {name}{' mirrored' if mirrored else ''}"):
+                for _ in add_view(
+                    model.network, image, plane, patch, keep, total, mirrored=mirrored
+                ):
+                    pass
     with clock.step("fusion, detached pieces"):
-        total /= len(PLANES)
+        total /= 2 * len(PLANES)
         return to_logits(total, model.plan, box)
 
 
 def multiply_adds(model: Model, t1w: Path) -> float:
-    """Of all convolutions over the three views of a scan."""
+    """Of all convolutions over the views of a scan."""
     scan = read_t1w(t1w)
     native = Grid(scan.data.shape, scan.affine)
     working = working_grid(native)

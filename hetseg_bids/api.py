@@ -53,6 +53,7 @@ def segment(
     model: str = "label-flip",
     device: str = "auto",
     views: Sequence[str] = tuple(PLANES),
+    mirror: bool = True,
     brain_extraction: str = "auto",
     mask: str | os.PathLike[str] | None = None,
 ) -> Segmented:
@@ -67,6 +68,8 @@ def segment(
     device : {"auto", "cpu", "cuda", "cuda:N", "mps"}
     views : sequence of str
         ``axial``, ``coronal``, ``sagittal`` or some of them.
+    mirror : bool
+        Average over the mirror image, too: twice the time, Dice 0.003 higher.
     brain_extraction : {"auto", "deepbet", "mask", "skip"}
     mask : path, optional
         Brain mask, with ``brain_extraction="mask"``.
@@ -84,7 +87,7 @@ def segment(
     """
     network = load_model(model, resolve_device(device))
     prepared = prepare(Path(t1w), brain_extraction, Path(mask) if mask is not None else None)
-    logits = predict(network, prepared.image, prepared.mask, views=views)
+    logits = predict(network, prepared.image, prepared.mask, views=views, mirror=mirror)
     result = segmentation.segment(logits, prepared.working, prepared.native, probability=True)
 
     def image(values: npt.NDArray[np.generic]) -> nib.Nifti1Image:

@@ -44,6 +44,8 @@ class Settings:
     model : str
         Name of a shipped model or a model folder.
     views : tuple of str
+    mirror : bool
+        Average over the mirror image, too.
     brain_extraction : str
     output_resolution : str
         ``native`` or ``1mm``.
@@ -52,6 +54,7 @@ class Settings:
 
     model: str = "label-flip"
     views: tuple[str, ...] = tuple(PLANES)
+    mirror: bool = True
     brain_extraction: str = "auto"
     output_resolution: str = "native"
     write_probseg: bool = False

@@ -1,7 +1,8 @@
 """Tri-planar logits of a volume.
 
 Source: paper section 2.3 (design section 1, point 5): one network sees axial, coronal
-and sagittal stacks; the ensemble's logits are the mean of the views' logits.
+and sagittal stacks; the ensemble's logits are the mean of the views' logits. The mirror image
+is ours: no side of the brain is treated otherwise than the other.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ def predict(
     mask: Tensor,
     *,
     views: Sequence[str] = tuple(PLANES),
+    mirror: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> Logits:
     """Logits of all structures, averaged over the views.
@@ -69,6 +71,8 @@ def predict(
         Brain; the network only runs on its bounding box.
     views : sequence of str
         Names of `PLANES`.
+    mirror : bool
+        Average over the views of the mirror image, too, turned back.
     progress : callable, optional
         Called with the slices just done and the slices there are in all.
 
@@ -78,15 +82,18 @@ def predict(
     """
     box = brain_box(mask)
     cropped = image[box]
-    keep = kept_outputs(model.plan)
-    total = empty_logits(len(keep), cropped.shape)
-    slices = sum(cropped.shape[PLANES[name].axes[0]] for name in views)
-    for name in views:
-        view = add_view(model.network, cropped, PLANES[name], model.plan.patch, keep, total)
-        for done in view:
-            if progress is not None:
-                progress(done, slices)
-    total /= len(views)
+    total = empty_logits(len(kept_outputs(model.plan)), cropped.shape)
+    sides = (False, True) if mirror else (False,)
+    slices = len(sides) * sum(cropped.shape[PLANES[name].axes[0]] for name in views)
+    for mirrored in sides:
+        seen = cropped.flip(0) if mirrored else cropped
+        keep = kept_outputs(model.plan, mirrored=mirrored)
+        for name in views:
+            plane, patch = PLANES[name], model.plan.patch
+            for done in add_view(model.network, seen, plane, patch, keep, total, mirrored=mirrored):
+                if progress is not None:
+                    progress(done, slices)
+    total /= len(sides) * len(views)
     return to_logits(total, model.plan, box)
 
 
@@ -117,6 +124,8 @@ def add_view(
     keep: Tensor,
     total: Tensor,
     wanted: Tensor | None = None,
+    *,
+    mirrored: bool = False,
 ) -> Iterator[int]:
     """Add one view's logits to `total`, in place; yields the slices of each pass.
 
@@ -134,12 +143,15 @@ def add_view(
         As `empty_logits` makes it.
     wanted : (slices of the plane,) bool tensor, optional
         Passes without a wanted slice are left out.
+    mirrored : bool
+        The image is turned about its first axis: the logits are turned back.
     """
     device = next(network.parameters()).device
     keep = keep.to(device)
     stack, window = _padded_stack(image, plane, patch)
     # where the stack's (slice, row, column) axes lie in the volume
     into = total.permute(0, *(1 + axis for axis in plane.axes))
+    turned = plane.axes.index(0)  # the stack axis that runs from left to right
     depth = image.shape[plane.axes[0]]
     chunk = _CHUNK.get(device.type, 8)
     for start in range(0, depth, chunk):
@@ -153,7 +165,12 @@ def add_view(
         logits = output[:, :, window[0], window[1]].cpu()
         # slice by slice, all channels of a voxel at once: the order they lie in on both sides
         for place, one in enumerate(logits, start):
-            into[:, place] += one
+            if not mirrored:
+                into[:, place] += one
+            elif turned == 0:
+                into[:, depth - 1 - place] += one
+            else:
+                into[:, place] += one.flip(turned)
         yield stop - start
 
 
@@ -176,9 +193,14 @@ def _padded_stack(
     return out, (rows, columns)
 
 
-def kept_outputs(plan: Plan) -> Tensor:
-    """Outputs of the structures: auxiliary tasks only help training."""
+def kept_outputs(plan: Plan, *, mirrored: bool = False) -> Tensor:
+    """Outputs of the structures: auxiliary tasks only help training.
+
+    For a mirrored image those of the other side, in the same order.
+    """
     label = torch.arange(len(plan.label_set.structures))
+    if mirrored:
+        label = torch.from_numpy(plan.label_set.mirror_permutation())[label]
     second = len(plan.label_set.tasks) + label
     return torch.cat((label, second)) if plan.heteroscedastic else label
 

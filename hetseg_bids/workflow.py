@@ -167,7 +167,12 @@ def _segment(
     prepared: PreparedImage, model: Model, settings: Settings, stages: ScanStages
 ) -> Segmentation:
     logits = predict(
-        model, prepared.image, prepared.mask, views=settings.views, progress=stages.slices
+        model,
+        prepared.image,
+        prepared.mask,
+        views=settings.views,
+        mirror=settings.mirror,
+        progress=stages.slices,
     )
     output = prepared.native if settings.output_resolution == "native" else prepared.working
     return segment(logits, prepared.working, output, probability=settings.write_probseg)

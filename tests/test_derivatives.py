@@ -171,6 +171,7 @@ def test_sidecars_say_how_the_result_came_to_be(tmp_path):
         "HetsegSettings": {
             "model": "label-flip",
             "views": ["axial", "coronal", "sagittal"],
+            "mirror": True,
             "brain_extraction": "auto",
             "output_resolution": "native",
             "write_probseg": True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -34,9 +35,16 @@ from hetseg_bids.training.label_noise import (
     weaken,
 )
 from hetseg_bids.training.losses import n_outputs_of
+from hetseg_bids.training.pace import paced
 from hetseg_bids.training.paired import PairedSource
 from hetseg_bids.training.recipes import TrainingConfig, paper_recipe, small_recipe
-from hetseg_bids.training.samples import BlockDataset, Cut, SamplingConfig, resample_stacks
+from hetseg_bids.training.samples import (
+    BlockDataset,
+    Cut,
+    SamplingConfig,
+    draw_cut,
+    resample_stacks,
+)
 from hetseg_bids.training.schedules import Schedule
 from hetseg_bids.training.sizes import find_places, resize
 from hetseg_bids.training.synthesis import SynthesisConfig, SyntheticScans, SyntheticSource, paint
@@ -352,6 +360,31 @@ def test_blocks_do_not_depend_on_what_was_drawn_before(source):
     assert not torch.equal(first.images, dataset[2].images)
 
 
+def test_stacks_cut_together_are_those_cut_one_by_one(volume):
+    rng = np.random.default_rng(0)
+    volume = replace(volume, rejected=(volume.labels == 10).int())
+    cuts = [draw_cut(rng, volume, SAMPLING, ASEG) for _ in range(8)]
+    assert 0 < sum(cut.transform.mirrored for cut in cuts) < 8
+    together = resample_stacks(volume, cuts, SAMPLING.patch)
+    for i, cut in enumerate(cuts):
+        alone = resample_stacks(volume, [cut], SAMPLING.patch)
+        assert torch.equal(together.images[i : i + 1], alone.images)
+        assert torch.equal(together.labels[i : i + 1], alone.labels)
+        assert torch.equal(together.rejected[i : i + 1], alone.rejected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_a_gpu_makes_scans_of_the_same_kind(maps):
+    paths = sorted(maps.glob("*.nii.gz"))
+    config = SynthesisConfig(noise=(0.0, 0.0), labels=CLEAN)
+    here, there = (
+        SyntheticSource(paths, config, torch.device(d)).draw(np.random.default_rng(5))
+        for d in ("cpu", "cuda")
+    )
+    assert (here.labels == there.labels.cpu()).float().mean() > 0.99
+    torch.testing.assert_close(here.image.mean(), there.image.mean().cpu(), atol=0.01, rtol=0)
+
+
 @pytest.mark.parametrize("system", ["label-flip", "predictive-variance"])
 def test_interrupted_training_gives_the_same_losses(source, tmp_path, system):
     config = small_config(system)
@@ -385,6 +418,18 @@ def test_a_resumed_run_may_be_shortened(source, tmp_path):
     rest, trainer = losses_of(small_config(samples=16), source, tmp_path)
     assert len(rest) == 2
     assert trainer.schedule == [(0, 48), (2, 16)]
+
+
+def test_a_run_planned_by_time_ends_with_it(source, tmp_path):
+    trainer = Trainer(
+        small_config(samples=4000), source, RunOptions(tmp_path, torch.device("cpu"), workers=0)
+    )
+    seconds = iter(itertools.chain([0.0, 30.0], itertools.count(35.0, 5.0)))  # compiles for 30 s
+    reports = list(paced(trainer, trainer.run(), 1.5, lambda: next(seconds)))
+    assert len(reports) == 13  # 30 s, 35 s ... 90 s
+    assert trainer.config.samples == reports[-1].samples == 13 * trainer.config.batch
+    assert trainer.schedule == [(0, 4000), (3, 52)]
+    assert reports[-1].learning_rate < 0.1 * trainer.config.schedule.peak
 
 
 def test_a_checkpoint_of_other_settings_is_refused(source, tmp_path):

@@ -131,6 +131,12 @@ def _add_settings(group: argparse._ArgumentGroup) -> None:
         help=f"planes to predict in (default: {','.join(PLANES)})",
     )
     group.add_argument(
+        "--no-mirror",
+        action="store_true",
+        help="don't average over the mirror image, too: half the network's time, Dice 0.003 lower, "
+        "left and right not treated alike",
+    )
+    group.add_argument(
         "--brain-extraction",
         choices=BRAIN_EXTRACTION_CHOICES,
         default=defaults.brain_extraction,
@@ -276,6 +282,7 @@ def _config(args: argparse.Namespace, command: str) -> RunConfig:
     settings = Settings(
         model=args.model,
         views=args.views,
+        mirror=not args.no_mirror,
         brain_extraction=args.brain_extraction,
         output_resolution=args.output_resolution,
         write_probseg=args.write_probseg,

@@ -43,12 +43,15 @@ def methods_text(record: dict[str, Any], structures: int) -> Methods:
         "mask": "The brain mask that came with the dataset was used. ",
         "skip": "The image was skull-stripped already. ",
     }[record["HetsegBrainExtraction"]]
-    views = " and ".join(record["HetsegSettings"]["views"])
+    settings = record["HetsegSettings"]
+    views = " and ".join(settings["views"])
+    mirror = " and of its mirror image" if settings.get("mirror") else ""
     text = (
         f"T1-weighted images organised as BIDS (Gorgolewski et al., 2016) were segmented into "
         f"{structures} structures with hetseg {record['HetsegVersion']}, model "
         f"{record['HetsegModel']} (SHA-256 {record['HetsegModelSHA256'][:12]}), a 2.5-D network "
-        f"after McKinley et al. (2019) applied to {views} slices of the image at 1 mm. {strip}"
+        f"after McKinley et al. (2019) applied to {views} slices of the image at 1 mm{mirror}. "
+        f"{strip}"
         "For each voxel and structure it forecasts the probability that its label disagrees with "
         "a reference; expected Dice and the intervals of the volumes follow from it. The shipped "
         "weights were trained on synthetic T1w images made from the label maps of SynthSeg "
