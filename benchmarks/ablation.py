@@ -105,7 +105,7 @@ def score(name: str, model: str, args: argparse.Namespace) -> pd.DataFrame:
         return pd.read_csv(kept, sep="\t", na_values="n/a")
     rows = []
     for t1w in scans_of(args.data):
-        found = np.asarray(segment(t1w, model=model).dseg.dataobj)
+        found = np.asarray(segment(t1w, model=model, mirror=False).dseg.dataobj)
         truth = read_reference(t1w)
         for s in ASEG.structures:
             a, b = found == s.label, truth == s.label

@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 
 from hetseg_bids.evaluation.compare import write_table
+from hetseg_bids.evaluation.metrics import dice
 from hetseg_bids.images import Grid
 from hetseg_bids.inference import predict
 from hetseg_bids.models import Model, load_model
@@ -54,6 +55,9 @@ def main() -> None:
     write_table(coverage.reset_index(), args.out / "coverage.tsv")
     print(coverage.to_string())
     print(f"all: {table['covered'].mean():.3f} of {len(table)}")
+    forecast, true = table["expected_dice"], table["true_dice"]
+    r = forecast.corr(true)
+    print(f"Dice: mean {true.mean():.3f}, expected {forecast.mean():.3f}, r = {r:.3f}")
     halves = [table[table["scan"] % 2 == side] for side in (0, 1)]
     for fitted, judged in (halves, halves[::-1]):
         factor = float(np.nanquantile(fitted["z"].abs(), _COVERED)) / _NORMAL_975
@@ -66,15 +70,20 @@ def one_scan(source: SyntheticSource, model: Model, number: int) -> pd.DataFrame
     volume = source.draw(np.random.default_rng((_SEED, number)))
     grid = Grid(FRAME, frame_affine())
     logits = predict(model, volume.image, volume.image > BACKGROUND)
-    table = measure(segment(logits, grid, grid)).set_index("name")
-    labels = volume.labels.numpy()
-    true = {s.name: int(np.isin(labels, s.members).sum()) for s in STRUCTURES}
-    table["true_mm3"] = pd.Series(true)
+    result = segment(logits, grid, grid)
+    table = measure(result).set_index("name")
+    found, labels = result.full(result.dseg), volume.labels.numpy()
+    truth = {s.name: np.isin(labels, s.members) for s in STRUCTURES}
+    table["true_mm3"] = pd.Series({name: int(there.sum()) for name, there in truth.items()})
+    table["true_dice"] = pd.Series(
+        {s.name: dice(found == s.label, truth[s.name]) for s in STRUCTURES}
+    )
     low, high = table["volume_ci95_low_mm3"], table["volume_ci95_high_mm3"]
     middle = high - _NORMAL_975 * table["volume_sd_mm3"]  # low ends at 0
     table["covered"] = (low <= table["true_mm3"]) & (table["true_mm3"] <= high)
     table["z"] = (table["true_mm3"] - middle) / table["volume_sd_mm3"]
     columns = ["volume_mm3", "volume_sd_mm3", low.name, high.name, "true_mm3", "covered", "z"]
+    columns += ["expected_dice", "true_dice"]
     return table.loc[table["true_mm3"] > 0, columns].reset_index().assign(scan=number)
 
 

@@ -47,7 +47,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 # one view of a stripped brain: for runs whose labels don't matter
-QUICK = ("--views", "axial", "--brain-extraction", "skip", "--skip-bids-validation")
+QUICK = ("--views", "axial", "--no-mirror", "--brain-extraction", "skip", "--skip-bids-validation")
 
 
 def lasting(path: Path) -> bytes:

@@ -22,7 +22,7 @@ from slurm import running_slurm
 from hetseg_bids.config import Execution
 from hetseg_bids.execution import map_bounded, worker_count
 
-FAST = ("--views", "axial")
+FAST = ("--views", "axial", "--no-mirror")
 
 
 def derivatives(out: Path) -> dict[str, bytes]:

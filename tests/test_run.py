@@ -24,7 +24,7 @@ from conftest import (
 from hetseg_bids.structures import STRUCTURES
 from hetseg_bids.validation import bids_complaint
 
-FAST = ("--views", "axial")
+FAST = ("--views", "axial", "--no-mirror")
 
 
 def outputs(out: Path, subject: str) -> dict[str, Path]:

@@ -51,7 +51,7 @@ def one_scan(model: Model, pair: Pair, args: argparse.Namespace) -> pd.DataFrame
     if paths.dseg.exists() and not args.noise:
         return None
     prepared = prepare(pair.t1w, "skip")
-    logits = predict(model, prepared.image, prepared.mask)
+    logits = predict(model, prepared.image, prepared.mask, mirror=False)
     result = segment(logits, prepared.working, prepared.native)
     if result.flip is not None:
         save_scaled(paths.flip, result, result.flip, 0.5)
