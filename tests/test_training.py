@@ -665,6 +665,7 @@ def test_hetseg_train_resumes_and_makes_a_model(maps, tmp_path):
         (["--label-maps", ".", "--init", "nothing"], "--init nothing"),
         (["--scans", ".", "--synthetic-scans", "4"], "needs --label-maps"),
         (["--scans", ".", "--device", "cuda:9"], "cuda:9"),
+        (["--scans", ".", "--minutes", "0"], "must be positive"),
     ],
 )
 def test_hetseg_train_refuses_in_one_line(tmp_path, arguments, message):

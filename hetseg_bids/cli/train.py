@@ -139,6 +139,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.synthetic_scans is not None and args.label_maps is None:
         parser.error("--synthetic-scans needs --label-maps")
+    if args.minutes is not None and not args.minutes > 0:
+        parser.error("--minutes must be positive")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         return _train(args)
