@@ -44,15 +44,14 @@ from hetseg_bids.image_quality import measure_image
 from hetseg_bids.images import Grid
 from hetseg_bids.inference import (
     Logits,
-    add_view,
     brain_box,
     empty_logits,
     kept_outputs,
     to_logits,
+    view_passes,
 )
 from hetseg_bids.models import Model, load_model
 from hetseg_bids.morphometry import measure
-from hetseg_bids.planes import PLANES
 from hetseg_bids.preprocessing import brain_extraction as strip
 from hetseg_bids.preprocessing.conform import nearest, resample, working_grid
 from hetseg_bids.preprocessing.headers import read_t1w
@@ -169,18 +168,14 @@ def one_scan(t1w: Path, folder: Path, model: Model, clock: Clock) -> None:
 def views(model: Model, scores: Tensor, mask: Tensor, clock: Clock) -> Logits:
     """The views one by one, as `inference.predict` does them."""
     box = brain_box(mask)
-    patch = model.plan.patch
     total = empty_logits(len(kept_outputs(model.plan)), scores[box].shape)
-    for mirrored, image in ((False, scores[box]), (True, scores[box].flip(0))):
-        keep = kept_outputs(model.plan, mirrored=mirrored)
-        for name, plane in PLANES.items():
-            with clock.step(f"network, {name}{' mirrored' if mirrored else ''}"):
-                for _ in add_view(
-                    model.network, image, plane, patch, keep, total, mirrored=mirrored
-                ):
-                    pass
+    passes = view_passes(model, scores[box], total)
+    for name, view in passes.items():
+        with clock.step(f"network, {name}"):
+            for _ in view:
+                pass
     with clock.step("fusion, detached pieces"):
-        total /= 2 * len(PLANES)
+        total /= len(passes)
         return to_logits(total, model.plan, box)
 
 

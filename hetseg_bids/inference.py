@@ -83,18 +83,40 @@ def predict(
     box = brain_box(mask)
     cropped = image[box]
     total = empty_logits(len(kept_outputs(model.plan)), cropped.shape)
-    sides = (False, True) if mirror else (False,)
-    slices = len(sides) * sum(cropped.shape[PLANES[name].axes[0]] for name in views)
-    for mirrored in sides:
-        seen = cropped.flip(0) if mirrored else cropped
+    slices = (1 + mirror) * sum(cropped.shape[PLANES[name].axes[0]] for name in views)
+    passes = view_passes(model, cropped, total, views, mirror=mirror)
+    for view in passes.values():
+        for done in view:
+            if progress is not None:
+                progress(done, slices)
+    total /= len(passes)
+    return to_logits(total, model.plan, box)
+
+
+def view_passes(
+    model: Model,
+    image: Tensor,
+    total: Tensor,
+    views: Sequence[str] = tuple(PLANES),
+    *,
+    mirror: bool = True,
+) -> dict[str, Iterator[int]]:
+    """What `predict` averages, by name: each, when it is run through, adds a view to `total`."""
+    passes = {}
+    for mirrored in (False, True) if mirror else (False,):
+        seen = image.flip(0) if mirrored else image
         keep = kept_outputs(model.plan, mirrored=mirrored)
         for name in views:
-            plane, patch = PLANES[name], model.plan.patch
-            for done in add_view(model.network, seen, plane, patch, keep, total, mirrored=mirrored):
-                if progress is not None:
-                    progress(done, slices)
-    total /= len(sides) * len(views)
-    return to_logits(total, model.plan, box)
+            passes[f"{name} mirrored" if mirrored else name] = add_view(
+                model.network,
+                seen,
+                PLANES[name],
+                model.plan.patch,
+                keep,
+                total,
+                mirrored=mirrored,
+            )
+    return passes
 
 
 def to_logits(total: Tensor, plan: Plan, box: tuple[slice, slice, slice]) -> Logits:

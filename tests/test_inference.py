@@ -66,7 +66,9 @@ def test_runs_are_the_same_bit_for_bit(model, brain, reference):
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_threads_change_nothing_but_rounding(model, brain, reference, threads):
+    alone = predict(model, *brain, mirror=False)
     with on_threads(threads):
+        assert_same(predict(model, *brain, mirror=False), alone, _TOLERANCE)
         assert_same(predict(model, *brain), reference, _LAST_DIGIT)
 
 

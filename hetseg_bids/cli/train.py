@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hetseg_bids.cli.arguments import positive
+from hetseg_bids.cli.arguments import positive, positive_float
 from hetseg_bids.config import SYSTEMS
 from hetseg_bids.errors import InputError
 
@@ -97,7 +97,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--minutes",
-        type=float,
+        type=positive_float,
         default=None,
         metavar="N",
         help="see as many stacks as fit into N minutes of this process, start included; --samples "
@@ -139,8 +139,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.synthetic_scans is not None and args.label_maps is None:
         parser.error("--synthetic-scans needs --label-maps")
-    if args.minutes is not None and not args.minutes > 0:
-        parser.error("--minutes must be positive")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         return _train(args)

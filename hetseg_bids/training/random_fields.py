@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-CPU = torch.device("cpu")
+from hetseg_bids.devices import CPU
 
 
 def smooth_field(

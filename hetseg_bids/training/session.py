@@ -13,7 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from hetseg_bids import __version__
-from hetseg_bids.devices import keep_freed_memory, resolve_device, set_threads
+from hetseg_bids.devices import CPU, keep_freed_memory, resolve_device, set_threads
 from hetseg_bids.errors import InputError
 from hetseg_bids.label_tables import read_label_table
 from hetseg_bids.models import Model, Plan, load_model, save_model
@@ -22,7 +22,6 @@ from hetseg_bids.structures import ASEG, LabelSet
 from hetseg_bids.training.losses import n_outputs_of
 from hetseg_bids.training.pace import paced
 from hetseg_bids.training.paired import PairedSource
-from hetseg_bids.training.random_fields import CPU
 from hetseg_bids.training.recipes import RECIPES, TrainingConfig, with_rejection
 from hetseg_bids.training.synthesis import SyntheticScans, SyntheticSource
 from hetseg_bids.training.tasks import MOST_TASKS

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from hetseg_bids.devices import CPU
 from hetseg_bids.preprocessing.normalisation import standardise
 from hetseg_bids.training.label_maps import read_label_map
 from hetseg_bids.training.label_noise import LabelNoiseConfig, weaken
-from hetseg_bids.training.random_fields import CPU, gaussian_blur, smooth_field, white_noise
+from hetseg_bids.training.random_fields import gaussian_blur, smooth_field, white_noise
 from hetseg_bids.training.sizes import Place, find_places, resize
 from hetseg_bids.training.tissue_priors import draw_appearance
 from hetseg_bids.training.volumes import FRAME, LabelledVolume, centre_in_frame

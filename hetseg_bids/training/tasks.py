@@ -25,6 +25,6 @@ def unpack_tasks(packed: Tensor, count: int) -> Tensor:
 
 
 def mirror_tasks(packed: Tensor, label_set: LabelSet) -> Tensor:
-    """Packed flags of a (H, W) image whose sides were exchanged."""
+    """Packed flags (...) of an image whose sides were exchanged."""
     flags = unpack_tasks(packed[None], len(label_set.tasks))[0]
     return pack_tasks(flags[torch.from_numpy(label_set.mirror_permutation())])

@@ -47,13 +47,12 @@ class LabelledVolume:
     @cached_property
     def presence(self) -> tuple[npt.NDArray[np.bool_], ...]:
         """For each axis a (size, 256) table: which ids occur in which slice."""
-        labels = self.labels
+        labels = self.labels.int()  # an index, which uint8 isn't
         tables = []
         for axis, size in enumerate(labels.shape):
             table = torch.zeros(size, MAX_ASEG_ID + 1, dtype=torch.bool, device=labels.device)
             rows = torch.arange(size, device=labels.device)
-            view = [-1 if axis == i else 1 for i in range(3)]
-            table[rows.view(view), labels.int()] = True
+            table[rows.view([-1 if axis == i else 1 for i in range(3)]), labels] = True
             tables.append(table.cpu().numpy())
         return tuple(tables)
 
