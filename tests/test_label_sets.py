@@ -26,7 +26,7 @@ from hetseg_bids.structures import ASEG, LabelSet
 from hetseg_bids.training.augmentation import AugmentationConfig
 from hetseg_bids.training.initialisation import start_from
 from hetseg_bids.training.losses import n_outputs_of
-from hetseg_bids.training.samples import SamplingConfig, cut_random_stack
+from hetseg_bids.training.samples import SamplingConfig, draw_cut, resample_stacks
 from hetseg_bids.training.volumes import LabelledVolume
 
 TABLE = """index\tname\tcolor\tmembers
@@ -134,8 +134,9 @@ def test_half_the_stacks_go_through_a_structure_of_the_table(table):
         (8, 8), structure_rate=0.5, augmentation=AugmentationConfig(0.0, 0.0, 0.0, 0.0, 0.0)
     )
     rng = np.random.default_rng(0)
-    stacks = [cut_random_stack(rng, volume, config, striatum) for _ in range(60)]
-    hits = sum(bool((stack.labels == 26).any()) for stack in stacks)
+    cuts = [draw_cut(rng, volume, config, striatum) for _ in range(60)]
+    stacks = resample_stacks(volume, cuts, config.patch, striatum)
+    hits = int((stacks.labels == 26).flatten(1).any(dim=1).sum())
     assert 20 < hits < 45
 
 
