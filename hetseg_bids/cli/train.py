@@ -96,6 +96,13 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
         help="stacks seen in all; may be changed when a run is resumed (default: the recipe's)",
     )
     parser.add_argument(
+        "--batch",
+        type=positive,
+        default=None,
+        metavar="N",
+        help="stacks a step (default: the recipe's)",
+    )
+    parser.add_argument(
         "--minutes",
         type=positive_float,
         default=None,
@@ -164,6 +171,7 @@ def _train(args: argparse.Namespace) -> int:
             recipe=args.recipe,
             reject_sporadic=args.reject_sporadic,
             samples=args.samples,
+            batch=args.batch,
             minutes=args.minutes,
             seed=args.seed,
             device=args.device,

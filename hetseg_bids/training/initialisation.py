@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor
+
 from hetseg_bids.errors import InputError
 from hetseg_bids.models import Model
-from hetseg_bids.network import HetsegNet
+from hetseg_bids.network import HetsegNet, NetworkConfig
 from hetseg_bids.structures import LabelSet
 
 _HEAD = "head."
@@ -12,6 +15,10 @@ _HEAD = "head."
 
 def start_from(network: HetsegNet, system: str, model: Model, label_set: LabelSet) -> None:
     """Copy a model's weights into a fresh network, in place.
+
+    The network may be wider, and may have more dense blocks: what the model doesn't have keeps its
+    random weights, but nothing that the model has listens to it yet, so the logits are the
+    model's (Net2Net, Chen et al. 2016, with zeros instead of copied channels).
 
     The head's rows go by the names of the tasks; one that the model doesn't have stays as it
     was.  The second map means something else in every system: where the systems differ, only the
@@ -29,23 +36,83 @@ def start_from(network: HetsegNet, system: str, model: Model, label_set: LabelSe
     Raises
     ------
     InputError
-        If the model's network has another width or depth.
+        If the model's network is wider or deeper, or its dense blocks are others.
     """
-    weights, state = model.network.state_dict(), network.state_dict()
-    shape = {k: tuple(v.shape) for k, v in state.items() if not k.startswith(_HEAD)}
-    if shape != {k: tuple(v.shape) for k, v in weights.items() if not k.startswith(_HEAD)}:
+    if not _fits(model.plan.network, network.config):
         raise InputError(
-            f"{model.folder}: its network has another width or depth than the recipe's; "
-            "choose the recipe that it was trained with"
+            f"{model.folder}: its network is wider or deeper than the recipe's; "
+            "choose the recipe that it was trained with, or a larger one"
         )
-    here, there = _rows(
+    weights, state = model.network.state_dict(), network.state_dict()
+    old, new = _channels(model.plan.network), _channels(network.config)
+    rows = _rows(
         label_set, model, second=model.plan.heteroscedastic and system == model.plan.system
     )
-    for name, tensor in state.items():
-        if name.startswith(_HEAD):
-            tensor[here] = weights[name][there]
-        else:
-            tensor.copy_(weights[name])
+    for layer, parts in old.items():
+        places = [_places(a, b) for a, b in zip(parts, new[layer], strict=True)]
+        for name in (name for name in weights if name.startswith(layer)):
+            if layer == _HEAD:
+                _copy(state[name], weights[name][rows[1]], [torch.tensor(rows[0]), places[1]])
+            else:
+                _copy(state[name], weights[name], places)
+
+
+def _copy(target: Tensor, source: Tensor, places: list[Tensor]) -> None:
+    if target.dim() == 1:  # of a norm, or a bias
+        target[places[0]] = source
+        return
+    target[places[0]] = 0  # deaf to new channels
+    target[places[0][:, None], places[1][None]] = source
+
+
+def _fits(model: NetworkConfig, network: NetworkConfig) -> bool:
+    """Whether a network has at least a model's channels and blocks, in the same order."""
+    widths = [(*c.stem, *c.levels, c.growth) for c in (model, network)]
+    return (
+        all(a <= b for a, b in zip(*widths, strict=True))
+        and network.dilations[: len(model.dilations)] == model.dilations
+    )
+
+
+_Parts = tuple[int, ...]
+
+
+def _channels(config: NetworkConfig) -> dict[str, tuple[_Parts, _Parts]]:
+    """Output and input channels of each layer, in the parts that are concatenated."""
+    a, b, c = config.stem
+    c0, c1, c2 = config.levels
+    layers: dict[str, tuple[_Parts, _Parts]] = {
+        "stem.conv1.": ((a,), (1,)),
+        "stem.conv2.": ((b,), (a,)),
+        "stem.conv3.": ((c,), (b,)),
+        "stem_norm.": ((c,), ()),
+        "encode0.": ((c0,), (c,)),
+        "encode1.0.": ((c1,), (c0,)),
+        "encode1.1.": ((c1,), (c1,)),
+        "encode2.": ((c2,), (c1,)),
+    }
+    dense: _Parts = (c2,)
+    for block in range(len(config.dilations)):
+        layers[f"bottleneck.{block}.squeeze."] = ((config.growth,), dense)
+        layers[f"bottleneck.{block}.dilated."] = ((config.growth,), (config.growth,))
+        dense = (*dense, config.growth)
+    layers |= {
+        "reduce1.": ((c1,), dense),
+        "decode1.": ((c1,), (c1, c1)),
+        "reduce0.": ((c0,), (c1,)),
+        "decode0.": ((c0,), (c0, c0)),
+        _HEAD: ((config.n_outputs,), (c0,)),
+    }
+    return layers
+
+
+def _places(old: _Parts, new: _Parts) -> Tensor:
+    """Where a model's channels lie in the larger network: first in each part."""
+    starts = [sum(new[:part]) for part in range(len(old))]
+    return torch.tensor(
+        [s + i for s, width in zip(starts, old, strict=True) for i in range(width)],
+        dtype=torch.int64,
+    )
 
 
 def _rows(label_set: LabelSet, model: Model, *, second: bool) -> tuple[list[int], list[int]]:

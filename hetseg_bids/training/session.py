@@ -54,6 +54,7 @@ class TrainingRequest:
     recipe: str
     reject_sporadic: bool
     samples: int | None
+    batch: int | None
     minutes: float | None
     seed: int
     device: str
@@ -122,6 +123,8 @@ def _config(request: TrainingRequest, initial: Model | None, label_set: LabelSet
     config = RECIPES[request.recipe](request.system, samples=request.samples, seed=request.seed)
     outputs = n_outputs_of(request.system, label_set)
     config = replace(config, network=replace(config.network, n_outputs=outputs))
+    if request.batch is not None:
+        config = replace(config, batch=request.batch)
     if initial is not None:
         config = replace(config, initial_weights=initial.plan.weights_sha256)
     if request.reject_sporadic:
