@@ -26,10 +26,10 @@ from hetseg_bids.api import segment
 from hetseg_bids.devices import set_threads
 from hetseg_bids.evaluation.compare import write_table
 from hetseg_bids.evaluation.metrics import dice
-from hetseg_bids.models import load_model
+from hetseg_bids.models import Model, load_model
 from hetseg_bids.structures import ASEG
 from hetseg_bids.training.label_noise import CLEAN, LabelNoiseConfig
-from hetseg_bids.training.recipes import fast_recipe
+from hetseg_bids.training.recipes import TrainingConfig, fast_recipe
 from hetseg_bids.training.session import export
 from hetseg_bids.training.synthesis import SynthesisConfig, SyntheticSource
 from hetseg_bids.training.trainer import RunOptions, Trainer
@@ -82,14 +82,25 @@ def main() -> None:
 
 def train(name: str, args: argparse.Namespace) -> Path:
     """The model that was trained on without a part."""
-    folder = args.out / name.replace(" ", "-")
+    initial = load_model(args.init, torch.device("cpu"))
+    config = fast_recipe("label-flip", samples=args.samples, seed=args.seed)
+    config = replace(config, initial_weights=initial.plan.weights_sha256)
+    source = SyntheticSource(sorted(args.maps.glob("*.nii*")), PARTS[name])
+    return train_to_end(args.out, name, config, source, initial)
+
+
+def train_to_end(
+    out: Path,
+    name: str,
+    config: TrainingConfig,
+    source: SyntheticSource,
+    initial: Model | None = None,
+) -> Path:
+    """The model of a run under OUT, trained where it isn't there yet; interrupted runs go on."""
+    folder = out / name.replace(" ", "-")
     if not (folder / "model" / "plan.json").exists():
-        source = SyntheticSource(sorted(args.maps.glob("*.nii*")), PARTS[name])
-        options = RunOptions(folder, torch.device("cpu"), workers=0, compile=True)
-        initial = load_model(args.init, torch.device("cpu"))
-        config = fast_recipe("label-flip", samples=args.samples, seed=args.seed)
-        config = replace(config, initial_weights=initial.plan.weights_sha256)
         folder.mkdir(parents=True, exist_ok=True)
+        options = RunOptions(folder, torch.device("cpu"), workers=0, compile=True)
         trainer = Trainer(config, source, options, initial)
         trainer.resume()
         for _ in trainer.run():

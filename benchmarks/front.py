@@ -11,13 +11,14 @@ network), OUT/front.md and OUT/front.png, .svg. What exists is not made again.
 from __future__ import annotations
 
 import argparse
+import shutil
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 import torch
-from ablation import score
+from ablation import score, train_to_end
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch.utils.flop_counter import FlopCounterMode
@@ -31,11 +32,9 @@ from hetseg_bids.models import load_model
 from hetseg_bids.network import STACK_DEPTH, HetsegNet, NetworkConfig
 from hetseg_bids.planes import PLANES
 from hetseg_bids.training.losses import n_outputs_of
-from hetseg_bids.training.recipes import TrainingConfig, fast_recipe
+from hetseg_bids.training.recipes import TrainingConfig, fast_recipe, wide_recipe
 from hetseg_bids.training.schedules import Schedule
-from hetseg_bids.training.session import export
 from hetseg_bids.training.synthesis import SyntheticSource
-from hetseg_bids.training.trainer import RunOptions, Trainer
 
 DEFAULT = "default"
 _BRAIN = (150, 180, 140)  # box of a large brain, mm
@@ -57,6 +56,7 @@ VARIANTS: dict[str, Variant] = {
     "width x 1.5": Variant(replace(_DEFAULT, stem=(24, 24, 48), levels=(48, 96, 144), growth=48)),
     "2 dense blocks": Variant(replace(_DEFAULT, dilations=(1, 2))),
     "8 dense blocks": Variant(replace(_DEFAULT, dilations=(1, 2, 4, 8, 1, 2, 4, 1))),
+    "wide recipe": Variant(wide_recipe("label-flip").network),
     "thin stem": Variant(replace(_DEFAULT, stem=(4, 8, 16))),
     "no average of weights": Variant(_DEFAULT, ema_decay=0.0),
 }
@@ -89,20 +89,15 @@ def main() -> None:
 
 def train(name: str, args: argparse.Namespace) -> dict[str, float]:
     """Train a network for the common budget; what it is and took."""
-    folder = args.out / name.replace(" ", "-")
-    kept = folder / "facts.json"
+    kept = args.out / name.replace(" ", "-") / "facts.json"
     if not kept.exists():
+        shutil.rmtree(kept.parent, ignore_errors=True)  # all of a run's time counts
         config = recipe(VARIANTS[name], args.samples)
         source = SyntheticSource(sorted(args.maps.glob("*.nii*")))
-        options = RunOptions(folder, torch.device("cpu"), workers=0, compile=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        trainer = Trainer(config, source, options)
         before = time.process_time()
-        for _ in trainer.run():
-            pass
+        model = load_model(str(train_to_end(args.out, name, config, source)), torch.device("cpu"))
         minutes = (time.process_time() - before) / 60
-        export(trainer, folder / "model", name)
-        parameters = sum(p.numel() for p in trainer.network.parameters())
+        parameters = sum(p.numel() for p in model.network.parameters())
         write_json(
             kept,
             {"parameters": parameters, "stacks": config.samples, "training_cpu_min": minutes},

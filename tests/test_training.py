@@ -556,14 +556,51 @@ def test_the_second_map_of_another_system_stays_behind(trained):
     assert torch.equal(plain.state_dict()["head.bias"], weights["head.bias"][:N_TASKS])
 
 
+@pytest.mark.parametrize(
+    "larger",
+    [
+        {},
+        {"stem": (12, 9, 24)},
+        {"levels": (20, 40, 64)},
+        {"growth": 24},
+        {"dilations": (1, 2, 4, 8, 1, 2, 4)},
+        {"stem": (16, 16, 32), "levels": (32, 64, 96), "dilations": (1, 2, 4, 8, 1, 2)},
+    ],
+)
+def test_a_larger_network_starts_with_the_same_output(trained, larger):
+    model = load_model(str(trained), torch.device("cpu"))
+    torch.manual_seed(1)
+    network = HetsegNet(replace(model.plan.network, **larger))
+    start_from(network, "label-flip", model, ASEG)
+    stacks = torch.randn((2, 1, 7, 32, 40), generator=torch.Generator().manual_seed(2))
+    expected = model.network(stacks)
+    found = network(stacks)
+    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+    found.square().mean().backward()
+    gradient = network.reduce1.weight.grad
+    assert gradient is not None
+    assert gradient.flatten(1).any(dim=0).all(), "new channels are heard after the first step"
+
+
+@pytest.mark.parametrize(
+    "smaller", [{"growth": 8}, {"levels": (16, 31, 48)}, {"dilations": (1, 2, 4, 8)}]
+)
+def test_a_smaller_network_can_not_start_from_a_model(trained, smaller):
+    model = load_model(str(trained), torch.device("cpu"))
+    network = HetsegNet(replace(model.plan.network, **smaller))
+    with pytest.raises(InputError, match="a larger one"):
+        start_from(network, "label-flip", model, ASEG)
+
+
 @pytest.mark.slow
 def test_hetseg_train_starts_from_a_model_and_says_so(maps, trained, tmp_path):
-    arguments = ["--label-maps", maps, "--samples", 2, "--workers", 0, "--init", trained]
-    wide = run_cli("hetseg-train", tmp_path / "wide", *arguments)
-    assert wide.code == 2
-    assert "width" in wide.err
+    arguments = ["--label-maps", maps, "--samples", 2, "--batch", 2, "--workers", 0]
+    arguments += ["--recipe", "small"]
+    shipped = run_cli("hetseg-train", tmp_path / "x", *arguments, "--init", "label-flip")
+    assert shipped.code == 2
+    assert "wider" in shipped.err
     out = tmp_path / "out"
-    done = run_cli("hetseg-train", out, *arguments, "--recipe", "small", "--system", "plain")
+    done = run_cli("hetseg-train", out, *arguments, "--system", "plain", "--init", trained)
     assert done.code == 0, done.err
     plan = json.loads((out / "model" / "plan.json").read_text())
     before = json.loads((trained / "plan.json").read_text())
