@@ -84,7 +84,9 @@ def train(name: str, args: argparse.Namespace) -> Path:
     """The model that was trained on without a part."""
     initial = load_model(args.init, torch.device("cpu"))
     config = fast_recipe("label-flip", samples=args.samples, seed=args.seed)
-    config = replace(config, initial_weights=initial.plan.weights_sha256)
+    config = replace(
+        config, network=initial.plan.network, initial_weights=initial.plan.weights_sha256
+    )
     source = SyntheticSource(sorted(args.maps.glob("*.nii*")), PARTS[name])
     return train_to_end(args.out, name, config, source, initial)
 

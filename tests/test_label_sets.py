@@ -1,6 +1,7 @@
 """Structures of one's own: the table, and a model trained and used with them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -109,9 +110,7 @@ def test_a_table_that_cannot_be_learned_is_refused(tmp_path, text, message):
 
 def test_what_a_model_knows_by_name_is_taken_over(table):
     found, model = read_label_table(table), load_model("label-flip", torch.device("cpu"))
-    network = HetsegNet(
-        type(model.plan.network)(n_outputs_of("label-flip", found))  # the shipped width
-    )
+    network = HetsegNet(replace(model.plan.network, n_outputs=n_outputs_of("label-flip", found)))
     before = network.state_dict()["head.weight"].clone()
     start_from(network, "label-flip", model, found)
     after, old = network.state_dict()["head.weight"], model.network.state_dict()["head.weight"]

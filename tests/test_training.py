@@ -595,8 +595,8 @@ def test_a_smaller_network_can_not_start_from_a_model(trained, smaller):
 @pytest.mark.slow
 def test_hetseg_train_starts_from_a_model_and_says_so(maps, trained, tmp_path):
     arguments = ["--label-maps", maps, "--samples", 2, "--batch", 2, "--workers", 0]
-    arguments += ["--recipe", "small"]
-    shipped = run_cli("hetseg-train", tmp_path / "x", *arguments, "--init", "label-flip")
+    small = ["--recipe", "small", "--init", "label-flip"]
+    shipped = run_cli("hetseg-train", tmp_path / "x", *arguments, *small)
     assert shipped.code == 2
     assert "wider" in shipped.err
     out = tmp_path / "out"
@@ -605,6 +605,7 @@ def test_hetseg_train_starts_from_a_model_and_says_so(maps, trained, tmp_path):
     plan = json.loads((out / "model" / "plan.json").read_text())
     before = json.loads((trained / "plan.json").read_text())
     assert plan["provenance"]["training"]["initial_weights"] == before["weights_sha256"]
+    assert plan["network"] == before["network"] | {"n_outputs": N_TASKS}, "goes on as it is"
 
 
 @pytest.mark.slow

@@ -79,15 +79,17 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
         "--init",
         default=None,
         metavar="MODEL",
-        help="start from a shipped model or a model folder of the same network",
+        help="start from a shipped model or a model folder; a --recipe with a larger network "
+        "lets it grow",
     )
     parser.add_argument("--system", choices=SYSTEMS, default="label-flip")
     parser.add_argument(
         "--recipe",
         choices=("fast", "wide", "small", "paper"),
-        default="fast",
+        default=None,
         help="fast: for hours on a CPU; wide: a larger network, for minutes on a GPU; small: half "
-        "the width, for minutes on a CPU; paper: McKinley et al., 2 million stacks",
+        "the width, for minutes on a CPU; paper: McKinley et al., 2 million stacks (default: fast, "
+        "with the network of --init where that is given)",
     )
     parser.add_argument(
         "--samples",

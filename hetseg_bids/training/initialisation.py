@@ -40,8 +40,8 @@ def start_from(network: HetsegNet, system: str, model: Model, label_set: LabelSe
     """
     if not _fits(model.plan.network, network.config):
         raise InputError(
-            f"{model.folder}: its network is wider or deeper than the recipe's; "
-            "choose the recipe that it was trained with, or a larger one"
+            f"{model.folder}: its network is wider or deeper than the recipe's; leave the recipe "
+            "out to train the network as it is, or choose a larger one"
         )
     weights, state = model.network.state_dict(), network.state_dict()
     old, new = _channels(model.plan.network), _channels(network.config)

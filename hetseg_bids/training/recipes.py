@@ -174,3 +174,4 @@ def with_rejection(config: TrainingConfig) -> TrainingConfig:
 
 
 RECIPES = {"fast": fast_recipe, "wide": wide_recipe, "small": small_recipe, "paper": paper_recipe}
+DEFAULT_RECIPE = "fast"

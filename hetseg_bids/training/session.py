@@ -22,7 +22,7 @@ from hetseg_bids.structures import ASEG, LabelSet
 from hetseg_bids.training.losses import n_outputs_of
 from hetseg_bids.training.pace import paced
 from hetseg_bids.training.paired import PairedSource
-from hetseg_bids.training.recipes import RECIPES, TrainingConfig, with_rejection
+from hetseg_bids.training.recipes import DEFAULT_RECIPE, RECIPES, TrainingConfig, with_rejection
 from hetseg_bids.training.synthesis import SyntheticScans, SyntheticSource
 from hetseg_bids.training.tasks import MOST_TASKS
 from hetseg_bids.training.trainer import RunOptions, StepReport, Trainer
@@ -51,7 +51,7 @@ class TrainingRequest:
     validate_every: int
     init: str | None
     system: str
-    recipe: str
+    recipe: str | None
     reject_sporadic: bool
     samples: int | None
     batch: int | None
@@ -120,9 +120,12 @@ def _label_set(request: TrainingRequest, initial: Model | None) -> LabelSet:
 
 
 def _config(request: TrainingRequest, initial: Model | None, label_set: LabelSet) -> TrainingConfig:
-    config = RECIPES[request.recipe](request.system, samples=request.samples, seed=request.seed)
+    recipe = RECIPES[request.recipe or DEFAULT_RECIPE]
+    config = recipe(request.system, samples=request.samples, seed=request.seed)
+    # a model goes on as what it is, unless a recipe is asked for
+    network = config.network if initial is None or request.recipe else initial.plan.network
     outputs = n_outputs_of(request.system, label_set)
-    config = replace(config, network=replace(config.network, n_outputs=outputs))
+    config = replace(config, network=replace(network, n_outputs=outputs))
     if request.batch is not None:
         config = replace(config, batch=request.batch)
     if initial is not None:
