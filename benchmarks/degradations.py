@@ -104,11 +104,11 @@ def bias(strength: float) -> Callable[[Scan], Scan]:
     return degrade
 
 
-def motion(mm: float) -> Callable[[Scan], Scan]:
+def motion(mm: float, seed: int = _SEED) -> Callable[[Scan], Scan]:
     """Nods of the head while k-space was filled, three places and three times."""
 
     def degrade(scan: Scan) -> Scan:
-        rng = np.random.default_rng(_SEED)
+        rng = np.random.default_rng(seed)
         spectrum = np.fft.fftn(scan.image)
         lines = scan.image.shape[1]
         order = np.fft.fftshift(np.arange(lines))  # the middle of k-space in the middle

@@ -22,12 +22,14 @@ _WHITE, _GREY = "cerebral_white_matter", "cerebral_cortex"
 _DEEP = 2  # voxels that white matter is eroded by
 _LEAST_VOXELS = 1000
 _NEIGHBOURS = 6
+_BAND = (1.0, 3.0)  # voxels: ripples are wider than noise and narrower than what is left of bias
+_LEAST_WEIGHT = 1e-3
 _MM2_PER_CM2 = 100.0
 
 
 @dataclass(frozen=True)
 class ImageQuality:
-    """Three numbers of a scan.
+    """Four numbers of a scan.
 
     Attributes
     ----------
@@ -37,12 +39,16 @@ class ImageQuality:
     edge : float
         Step from white matter to cortex between neighbouring voxels, of the same contrast:
         small where the image is blurred. NaN like `noise`.
+    ripple : float
+        Standard deviation of deep white matter between the scales of 1 and 3 mm, without the
+        share of noise, of the same contrast: motion leaves ripples. NaN like `noise`.
     cut_cm2 : float
         Largest area in which the brain mask meets a face of the image.
     """
 
     noise: float = float("nan")
     edge: float = float("nan")
+    ripple: float = float("nan")
     cut_cm2: float = float("nan")
 
     @classmethod
@@ -97,8 +103,13 @@ def measure_image(
     contrast = float(np.median(image[deep]) - np.median(image[grey]))
     if contrast <= 0:  # no T1w, or no labels worth the name
         return ImageQuality(cut_cm2=cut)
+    noise = _local_deviation(image, deep) / contrast
+    ripple = _band_deviation(image, white) / contrast
     return ImageQuality(
-        _local_deviation(image, deep) / contrast, _step(image, white, grey) / contrast, cut
+        noise=noise,
+        edge=_step(image, white, grey) / contrast,
+        ripple=float(np.sqrt(max(0.0, ripple**2 - (_NOISE_IN_BAND * noise) ** 2))),
+        cut_cm2=cut,
     )
 
 
@@ -116,6 +127,28 @@ def _local_deviation(image: npt.NDArray[np.float32], where: npt.NDArray[np.bool_
             around += image[tuple(moved)]
     rest = image[where] - around / _NEIGHBOURS
     return float(robust_sd(rest) / np.sqrt(1 + 1 / _NEIGHBOURS))
+
+
+def _band_deviation(image: npt.NDArray[np.float32], white: npt.NDArray[np.bool_]) -> float:
+    """Deviation of white matter between two scales, smoothed within white matter only."""
+    inside = white.astype(np.float32)
+    weighted = image * inside
+    fine, coarse = (
+        ndimage.gaussian_filter(weighted, sigma)
+        / np.maximum(ndimage.gaussian_filter(inside, sigma), _LEAST_WEIGHT)
+        for sigma in _BAND
+    )
+    return float(robust_sd((fine - coarse)[ndimage.binary_erosion(white, iterations=_DEEP)]))
+
+
+def _noise_in_band(sigmas: tuple[float, float]) -> float:
+    """What is left of white noise between two Gaussian scales in 3-D, input = 1."""
+    a, b = sigmas
+    overlap = [(2 * np.pi * (s**2 + t**2)) ** -1.5 for s, t in ((a, a), (b, b), (a, b))]
+    return float(np.sqrt(overlap[0] + overlap[1] - 2 * overlap[2]))
+
+
+_NOISE_IN_BAND = _noise_in_band(_BAND)
 
 
 def _step(

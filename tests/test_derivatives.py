@@ -60,7 +60,7 @@ def some_result() -> Segmentation:
 def some_provenance(**settings: object) -> Provenance:
     return Provenance(
         "bids::sub-01/anat/x_T1w.nii.gz", "aa", "bb", "label-flip", "cc", Settings(**settings),
-        "deepbet", 1234.56, ImageQuality(0.1, 0.3, 2.0), ("dark",),
+        "deepbet", 1234.56, ImageQuality(0.1, 0.3, 0.02, 2.0), ("dark",),
     )  # fmt: skip
 
 
@@ -178,7 +178,7 @@ def test_sidecars_say_how_the_result_came_to_be(tmp_path):
         },
         "HetsegBrainExtraction": "deepbet",
         "HetsegBrainMaskVolume": 1234.6,
-        "HetsegImageQuality": {"noise": 0.1, "edge": 0.3, "cut_cm2": 2.0},
+        "HetsegImageQuality": {"noise": 0.1, "edge": 0.3, "ripple": 0.02, "cut_cm2": 2.0},
         "HetsegWarnings": ["dark"],
     }
     folder = paths.folder

@@ -1,4 +1,4 @@
-"""Noise, blur and cut-off brains, on the phantom."""
+"""Noise, blur, ripples and cut-off brains, on the phantom."""
 
 import json
 
@@ -54,6 +54,27 @@ def test_edges_tell_blur_and_do_not_depend_on_the_scale_of_intensities(image, ds
     assert measured(ndimage.gaussian_filter(image, 1.0), dseg).edge < 0.6
 
 
+def test_ripples_are_neither_noise_nor_bias(image, dseg):
+    assert measured(image, dseg).ripple < 0.01
+    loud = image + np.random.default_rng(1).normal(0, 80, image.shape)
+    assert measured(loud, dseg).ripple < 0.02
+    ramp = np.linspace(0.7, 1.3, image.shape[0])[:, None, None]
+    assert measured(image * ramp, dseg).ripple < 0.02
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_ripples_are_measured_in_units_of_contrast(image, dseg, axis):
+    """A wave of 9 mm keeps exp(-(2 pi / 9)^2 / 2) at 1 mm, and nearly nothing at 3 mm."""
+    place = np.arange(image.shape[axis]).reshape([-1 if i == axis else 1 for i in range(3)])
+    phase = 2 * np.pi / 9 * place
+    kept = np.exp(-((2 * np.pi / 9) ** 2) / 2) - np.exp(-((2 * np.pi / 9 * 3) ** 2) / 2)
+    for strength in (30, 60):
+        rippled = measured(image + strength * np.sin(phase), dseg)
+        # robust_sd of a sine is 1.4826 times the median of its |values|, 1 / sqrt(2)
+        expected = strength * kept * 1.4826 / np.sqrt(2) / 350
+        assert rippled.ripple == pytest.approx(expected, rel=0.15)
+
+
 def test_a_cut_brain_has_an_area(image, dseg):
     assert measured(image, dseg).cut_cm2 == 0
     half = slice(None), slice(None), slice(70, None)
@@ -64,8 +85,8 @@ def test_a_cut_brain_has_an_area(image, dseg):
 def test_without_white_matter_nothing_is_known_of_noise(image, dseg):
     thalamus = LabelSet(tuple(s for s in ASEG.structures if s.bare_name == "thalamus"))
     found = measure_image(image, dseg > 0, dseg, thalamus)
-    assert np.isnan([found.noise, found.edge]).all()
-    assert found.for_record() == {"noise": None, "edge": None, "cut_cm2": 0.0}
+    assert np.isnan([found.noise, found.edge, found.ripple]).all()
+    assert found.for_record() == {"noise": None, "edge": None, "ripple": None, "cut_cm2": 0.0}
     back = ImageQuality.of_record({"HetsegImageQuality": found.for_record()})
     assert np.isnan(back.noise)
     assert back.cut_cm2 == 0

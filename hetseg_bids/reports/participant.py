@@ -92,8 +92,8 @@ def _image_summary(image: ImageQuality) -> str:
     if np.isnan(image.noise):
         return ""
     return (
-        f"Of the contrast of white matter to cortex, noise is {image.noise:.2f} and the step from "
-        f"voxel to voxel at their border {image.edge:.2f}."
+        f"Of the contrast of white matter to cortex, noise is {image.noise:.2f}, ripples are "
+        f"{image.ripple:.3f}, and the step from voxel to voxel at their border is {image.edge:.2f}."
     )
 
 
