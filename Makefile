@@ -55,6 +55,7 @@ accuracy: $(STAMP)
 	$(BIN)/python benchmarks/calibration.py $(DATA) $(RESULTS)/calibration --model $(MODEL)
 	$(BIN)/python benchmarks/robustness.py $(DATA) $(RESULTS)/robustness --model $(MODEL)
 	$(BIN)/python benchmarks/intervals.py $(MAPS) $(RESULTS)/intervals --model $(MODEL)
+	$(BIN)/python benchmarks/ripples.py $(RESULTS)/ripples $(DATA) --seeds 2
 
 # what each part of the synthesis is worth, and which network its time: two hours on one core
 ablation: $(STAMP)
