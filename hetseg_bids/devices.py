@@ -95,3 +95,11 @@ def computes_bf16(device: torch.device) -> bool:
         # without these instructions bf16 is emulated and slower than float32
         return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return device.type == "cuda"
+
+
+def trains_conv3d_in_bf16() -> bool:
+    """Whether this CPU computes gradients of 3-D convolutions in bfloat16.
+
+    With AMX, oneDNN 3.12 (torch 2.13) writes beyond its memory there, and the process dies.
+    """
+    return not torch.cpu._is_amx_tile_supported()

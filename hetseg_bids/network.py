@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hetseg_bids.devices import trains_conv3d_in_bf16
+
 STACK_DEPTH = 7
 DOWNSAMPLING = 4  # in-plane sizes must be a multiple of this
 _INPUT_OFFSET = 3.0
@@ -127,9 +129,16 @@ class Stem(nn.Module):
         self.conv1 = nn.Conv3d(1, a, 3, padding=(0, 1, 1))
         self.conv2 = nn.Conv3d(a, b, 3, padding=(0, 1, 1))
         self.conv3 = nn.Conv3d(b, c, 3, padding=(0, 1, 1), bias=False)
+        self._trains_in_bf16 = trains_conv3d_in_bf16()  # asked here: it can't be traced
 
     def forward(self, x: Tensor) -> Tensor:
         """Features of the slices that have three neighbours on both sides."""
+        if torch.is_grad_enabled() and x.device.type == "cpu" and not self._trains_in_bf16:
+            with torch.autocast("cpu", enabled=False):
+                return self._features(x)
+        return self._features(x)
+
+    def _features(self, x: Tensor) -> Tensor:
         # background becomes 0, so that zero padding continues it instead of framing it
         x = (x + _INPUT_OFFSET) * _INPUT_SCALE
         x = torch.relu(self.conv1(x))
