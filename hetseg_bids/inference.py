@@ -24,6 +24,7 @@ from hetseg_bids.structures import LabelSet
 _MARGIN = 2  # voxels kept around the brain box
 _REACH = STACK_DEPTH // 2
 _CHUNK = {"cpu": 8, "cuda": 32, "mps": 16}  # slices a pass
+_NEIGHBOUR = 0.125  # weight in smoothing: a standard deviation of half a voxel
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Logits:
     Attributes
     ----------
     label : (S, x, y, z) float32 tensor
-        Logit a of each of the S structures, small detached pieces dismissed (`islands`).
+        Logit a of each of the S structures, smoothed, small detached pieces dismissed (`islands`).
     second : (S, x, y, z) float32 tensor or None
         Second output v, where the model has one; `system` says what it means.
     system : str
@@ -120,11 +121,30 @@ def view_passes(
 
 
 def to_logits(total: Tensor, plan: Plan, box: tuple[slice, slice, slice]) -> Logits:
-    """The kept outputs (`kept_outputs`) of a box, told apart, without islands."""
+    """The kept outputs (`kept_outputs`) of a box, told apart, smooth and without islands."""
     count = len(plan.label_set.structures)
+    smooth(total[:count])
     dismiss_islands(total[:count], plan.label_set)
     second = total[count:] if plan.heteroscedastic else None
     return Logits(total[:count], second, plan.system, box, plan.label_set)
+
+
+def smooth(label: Tensor) -> None:
+    """Mix each voxel's logits with its neighbours', 1:6:1 along each axis, in place.
+
+    The views decide each slice by itself, which leaves borders rougher than anatomy.
+
+    Parameters
+    ----------
+    label : (S, x, y, z) float32 tensor
+    """
+    for along, across in ((1, 2), (2, 1), (3, 1)):
+        for piece in label.unbind(across):  # a slice at a time stays in the cache
+            axis = along if along < across else along - 1
+            step = piece.diff(dim=axis).mul_(_NEIGHBOUR)
+            size = piece.shape[axis]
+            piece.narrow(axis, 0, size - 1).add_(step)
+            piece.narrow(axis, 1, size - 1).sub_(step)
 
 
 def brain_box(mask: Tensor) -> tuple[slice, slice, slice]:

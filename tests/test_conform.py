@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from hetseg_bids.images import Grid, grid_of
+from hetseg_bids.preprocessing.brain_extraction import is_stripped
 from hetseg_bids.preprocessing.conform import nearest, resample, working_grid
 
 ORIENTATIONS = [
@@ -107,3 +108,15 @@ def test_resampling_is_trilinear_towards_the_value_beyond(zooms, shift, code, an
             volume.numpy(), np.moveaxis(places, -1, 0), order=1, mode="grid-constant", cval=-5
         )
         np.testing.assert_allclose(ours, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("litres", "stripped"),
+    [(0.3, False), (1.2, True), (1.9, True), (2.2, False), (4.0, False)],
+    ids=["a piece", "brain", "brain and CSF", "brain and dura", "head"],
+)
+def test_what_fits_into_a_skull_counts_as_stripped(litres, stripped):
+    radius = (litres * 1e6 * 3 / (4 * np.pi)) ** (1 / 3)
+    axis = np.arange(-104, 105, dtype=np.float32) ** 2
+    distance = axis[:, None, None] + axis[:, None] + axis
+    assert is_stripped(np.where(distance < radius**2, np.float32(700), 0)) == stripped

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import stripped_phantom
+from scipy import ndimage
 from tiny_model import write_tiny_model
 
 from hetseg_bids import inference
@@ -97,6 +98,15 @@ def test_a_mirrored_scan_gets_the_mirrored_logits(model, brain, reference):
     assert_same(both, reference, _TOLERANCE)
     alone = predict(model, *brain, mirror=False)
     assert (alone.label - reference.label).abs().max() > 100 * _TOLERANCE
+
+
+def test_smoothing_mixes_a_voxel_with_its_neighbours_along_each_axis():
+    label = torch.randn(3, 7, 5, 6, generator=torch.Generator().manual_seed(0))
+    expected = label.numpy()
+    for axis in (1, 2, 3):
+        expected = ndimage.correlate1d(expected, [1 / 8, 6 / 8, 1 / 8], axis, mode="nearest")
+    inference.smooth(label)
+    np.testing.assert_allclose(label.numpy(), expected, atol=1e-6)
 
 
 @pytest.mark.slow

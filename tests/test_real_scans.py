@@ -44,8 +44,8 @@ def test_accuracy_on_scans_never_trained_on(finished, shared_data):
     done = run_cli("hetseg-evaluate", references, finished / "out", "--out", scores)
     assert done.code == 0, done.err
     means = pd.read_csv(scores, sep="\t").groupby("participant")["dice"].mean()
-    assert means["sub-voxelmorph"] >= 0.80
-    assert means["sub-swmribbon"] >= 0.78
+    assert means["sub-voxelmorph"] >= 0.84
+    assert means["sub-swmribbon"] >= 0.85
 
 
 @pytest.mark.parametrize("subject", [*LABELLED, *UNLABELLED])
@@ -68,15 +68,6 @@ def test_a_scan_at_another_resolution_is_labelled_on_its_own_grid(finished, shar
     image = dseg(finished, "example")
     assert image.shape == source.shape
     np.testing.assert_allclose(image.affine, source.affine, atol=1e-4)
-
-
-def test_brain_extraction_is_skipped_only_for_stripped_scans(finished):
-    import json
-
-    for subject, expected in (("voxelmorph", "skip"), ("swmribbon", "deepbet")):
-        anat = finished / "out" / f"sub-{subject}" / "anat"
-        record = json.loads((anat / f"sub-{subject}_seg-hetseg_dseg.json").read_text())
-        assert record["HetsegBrainExtraction"] == expected
 
 
 def test_left_and_right_do_not_depend_on_how_a_real_scan_is_stored(tmp_path, shared_data):

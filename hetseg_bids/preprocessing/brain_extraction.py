@@ -17,8 +17,9 @@ BrainExtraction = Literal["auto", "deepbet", "mask", "skip"]
 BRAIN_EXTRACTION_CHOICES: tuple[str, ...] = get_args(BrainExtraction)
 
 _FAINT = 1e-3  # of the bright voxels: noise of the conversion, or of an interpolation
-# litres of non-background signal: a stripped adult or child brain, with or without CSF
-_STRIPPED_RANGE_ML = (500.0, 2300.0)
+# non-background signal of a stripped adult or child brain, with or without CSF; beyond what a skull
+# holds there is dura, marrow or haze around it, which would shift the standard scores
+_STRIPPED_RANGE_ML = (500.0, 2000.0)
 _MIN_BRAIN_ML = 300.0
 _MAX_BRAIN_ML = 2800.0
 
