@@ -141,7 +141,8 @@ def _add_settings(group: argparse._ArgumentGroup) -> None:
         choices=BRAIN_EXTRACTION_CHOICES,
         default=defaults.brain_extraction,
         help="deepbet; mask: *_desc-brain_mask beside the T1w or under derivatives/; skip: the "
-        "image is stripped; auto: deepbet unless the image is stripped (default: %(default)s)",
+        "image is stripped; auto: deepbet unless the image is stripped to less than 2 litres "
+        "(default: %(default)s)",
     )
     group.add_argument(
         "--output-resolution",
