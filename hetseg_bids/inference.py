@@ -138,9 +138,8 @@ def smooth(label: Tensor) -> None:
     ----------
     label : (S, x, y, z) float32 tensor
     """
-    for along, across in ((1, 2), (2, 1), (3, 1)):
-        for piece in label.unbind(across):  # a slice at a time stays in the cache
-            axis = along if along < across else along - 1
+    for axis, across in ((1, 2), (2, 1), (3, 1)):
+        for piece in label.split(1, across):  # a slice at a time stays in the cache
             step = piece.diff(dim=axis).mul_(_NEIGHBOUR)
             size = piece.shape[axis]
             piece.narrow(axis, 0, size - 1).add_(step)

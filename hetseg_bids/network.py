@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hetseg_bids.devices import trains_conv3d_in_bf16
+from hetseg_bids.devices import autocast, trains_conv3d_in_bf16
 
 STACK_DEPTH = 7
 DOWNSAMPLING = 4  # in-plane sizes must be a multiple of this
@@ -134,7 +134,7 @@ class Stem(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Features of the slices that have three neighbours on both sides."""
         if torch.is_grad_enabled() and x.device.type == "cpu" and not self._trains_in_bf16:
-            with torch.autocast("cpu", enabled=False):
+            with autocast(x.device, enabled=False):
                 return self._features(x)
         return self._features(x)
 

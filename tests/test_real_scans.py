@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import nibabel as nib
@@ -68,6 +69,13 @@ def test_a_scan_at_another_resolution_is_labelled_on_its_own_grid(finished, shar
     image = dseg(finished, "example")
     assert image.shape == source.shape
     np.testing.assert_allclose(image.affine, source.affine, atol=1e-4)
+
+
+def test_a_whole_head_and_a_loose_strip_go_through_deepbet(finished):
+    for subject in LABELLED:
+        anat = finished / "out" / f"sub-{subject}" / "anat"
+        record = json.loads((anat / f"sub-{subject}_seg-hetseg_dseg.json").read_text())
+        assert record["HetsegBrainExtraction"] == "deepbet"
 
 
 def test_left_and_right_do_not_depend_on_how_a_real_scan_is_stored(tmp_path, shared_data):
