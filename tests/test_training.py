@@ -304,6 +304,36 @@ def test_corpus_callosum_is_near_the_midline():
     assert np.ptp(x) <= 6
 
 
+def test_corpus_callosum_has_a_rostrum_but_no_fornix():
+    labels = phantom_labels()
+    labels[np.isin(labels, (2, 41))] = 4  # nothing else is white matter
+    halves = np.where(np.arange(70, 80) < 75, 2, 41)[:, None, None]
+    labels[70:80, 50:130, 100:106] = halves  # body
+    labels[70:80, 50:62, 92:106] = halves  # splenium
+    labels[70:80, 122:130, 82:106] = halves  # genu
+    labels[70:80, 108:122, 82:86] = halves  # rostrum, before the thalamus (front at y = 97)
+    labels[70:80, 75:98, 92:95] = halves  # fornix, free
+    labels[70:80, 62:80, 95:100] = halves  # fornix, hanging on
+    labels[60:90, 77:93, 70:90] = 10
+    callosum = derive_corpus_callosum(labels)
+    y, z = np.argwhere(callosum)[:, 1:].T
+    assert not np.any((y > 64) & (y < 105) & (z < 97))
+    assert callosum[73:77, 110:120, 83:85].all()
+    assert callosum[73:77, 54:60, 94:104].all()
+    assert callosum[73:77, 66:120, 101:105].all()
+
+
+def test_the_thalamus_is_as_bright_as_the_prior_says():
+    labels = torch.from_numpy(phantom_labels((160, 192, 160)))  # the frame
+    thalamus, white = (torch.isin(labels, torch.tensor(ids)) for ids in ((10, 49), (2, 41)))
+    config = replace(_SHARP, contrast=(0.5, 0.5))
+    ratios = []
+    for seed in range(40):
+        image = paint(np.random.default_rng(seed), labels, config)
+        ratios.append(float(image[thalamus].mean() / image[white].mean()))
+    assert np.mean(ratios) == pytest.approx(1 + 0.5 * (0.84 - 1), abs=0.015)
+
+
 def test_a_label_map_must_be_1_mm(tmp_path):
     path = tmp_path / "a.nii.gz"
     nib.save(nib.Nifti1Image(np.zeros((8, 8, 8), np.uint8), np.diag([2, 2, 2, 1])), path)
@@ -606,6 +636,44 @@ def test_hetseg_train_starts_from_a_model_and_says_so(maps, trained, tmp_path):
     before = json.loads((trained / "plan.json").read_text())
     assert plan["provenance"]["training"]["initial_weights"] == before["weights_sha256"]
     assert plan["network"] == before["network"] | {"n_outputs": N_TASKS}, "goes on as it is"
+
+
+@pytest.mark.slow
+def test_the_mean_of_models_from_the_same_weights_is_a_model(maps, trained, tmp_path):
+    arguments = ["--label-maps", maps, "--samples", 2, "--batch", 2, "--workers", 0]
+    runs = [tmp_path / f"run{seed}" for seed in (1, 2)]
+    for seed, out in enumerate(runs, 1):
+        done = run_cli("hetseg-train", out, *arguments, "--init", trained, "--seed", seed)
+        assert done.code == 0, done.err
+    models = [trained, *(out / "model" for out in runs)]
+    done = run_cli("hetseg-train", tmp_path / "mean", "--average", *models, "--name", "soup")
+    assert done.code == 0, done.err
+    mean = load_model(str(tmp_path / "mean" / "model"), torch.device("cpu"))
+    weights = [load_model(str(m), torch.device("cpu")).network.state_dict() for m in models]
+    assert not torch.equal(weights[1]["head.weight"], weights[2]["head.weight"])
+    for name, tensor in mean.network.state_dict().items():
+        assert torch.allclose(tensor, sum(w[name] for w in weights) / 3, atol=1e-6), name
+    checksums = [part["weights_sha256"] for part in mean.plan.provenance["models"]]
+    assert checksums == [
+        json.loads((m / "plan.json").read_text())["weights_sha256"] for m in models
+    ]
+    assert mean.plan.name == "soup"
+    assert mean.plan.provenance["origins"] == [checksums[0]]
+    again = run_cli(
+        "hetseg-train", tmp_path / "x", "--average", tmp_path / "mean" / "model", runs[0] / "model"
+    )
+    assert again.code == 0, again.err
+
+
+@pytest.mark.parametrize(
+    ("others", "message"),
+    [([], "two models"), (["plain"], "same system"), (["label-flip-rejection"], "same --init")],
+)
+def test_only_models_of_one_kind_and_origin_have_a_mean(tmp_path, others, message):
+    done = run_cli("hetseg-train", tmp_path / "out", "--average", "label-flip", *others)
+    assert done.code == 2
+    assert message in done.err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

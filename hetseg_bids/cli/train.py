@@ -41,6 +41,12 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="train on the T1w + dseg pairs of a BIDS-derivatives dataset (skull-stripped T1w)",
     )
+    source.add_argument(
+        "--average",
+        nargs="+",
+        metavar="MODEL",
+        help="train nothing: write the mean of the weights of models trained from the same --init",
+    )
     parser.add_argument(
         "--labels",
         type=Path,
@@ -157,6 +163,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
+    if args.average is not None:
+        from hetseg_bids.training.averaging import average_models
+
+        average_models(args.average, args.out / "model", args.name or args.system)
+        return 0
     from hetseg_bids.training.session import TrainingRequest, train  # torch is slow to import
 
     train(

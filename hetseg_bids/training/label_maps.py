@@ -17,7 +17,10 @@ CORPUS_CALLOSUM = 255
 EXTRACEREBRAL_OFFSET = 300  # 502..530 become 202..230, which aseg leaves free
 _CHOROID_IN_VENTRICLE = {136: 31, 137: 31, 163: 63, 164: 63}
 _CC_HALF_WIDTH_MM = 2.5
-_CC_BELOW_THALAMUS_MM = 5.0
+_CC_BELOW_THALAMUS_MM = 12.0
+_SPLENIUM_MM = 14  # from the back: where the corpus callosum is thick and bends
+_MONRO_MM = 4  # before the thalamus: the fornix goes down behind here, the rostrum lies in front
+_THICK = 1.4  # of the usual thickness: more is the fornix, where it touches
 
 
 def read_label_map(path: Path) -> npt.NDArray[np.uint8]:
@@ -57,8 +60,8 @@ def derive_corpus_callosum(labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool
     """Guess the corpus callosum of a map that counts it as white matter.
 
     White matter within 2.5 mm of the plane fitted to the voxels where left and right
-    white matter touch, above the thalamus centroid minus 5 mm, largest component.
-    A weak label: 2.6-4.5 ml in the SynthSeg maps, FreeSurfer's own is 3.9-4.8 ml.
+    white matter touch, above the thalamus centroid minus 12 mm, largest component, without the
+    fornix. A weak label: 2.2-3.9 ml in the SynthSeg maps, FreeSurfer's own is 3.9-4.8 ml.
 
     Parameters
     ----------
@@ -85,6 +88,30 @@ def derive_corpus_callosum(labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool
     distance = np.abs(xx - a * yy - b * zz - c) / np.sqrt(1 + a * a + b * b)
     near = (distance <= _CC_HALF_WIDTH_MM) & (zz >= floor)
     mask[xx[near], yy[near], zz[near]] = True
+    mask = _largest_part(mask)
+    if not mask.any():
+        return mask
+    return _largest_part(_without_fornix(mask, int(np.percentile(thalamus[:, 1], 98))))
+
+
+def _without_fornix(callosum: npt.NDArray[np.bool_], thalamus_front: int) -> npt.NDArray[np.bool_]:
+    """Of each column keep the uppermost run: the fornix lies below, or hangs on as a thickening."""
+    y, z = np.arange(callosum.shape[1]), np.arange(callosum.shape[2])
+    top = callosum.shape[2] - 1 - np.argmax(callosum[:, :, ::-1], axis=2)[:, :, None]
+    gaps = (z < top) & ~callosum
+    uppermost = callosum & (np.cumsum(gaps[:, :, ::-1], axis=2)[:, :, ::-1] == 0)
+    back = int(np.flatnonzero(callosum.any(axis=(0, 2)))[0])
+    behind_monro = (y <= thalamus_front + _MONRO_MM)[:, None]
+    body = y >= back + _SPLENIUM_MM
+    thickness = uppermost.sum(axis=2)[:, body & (y <= thalamus_front)]
+    if thickness.any():
+        usual = np.percentile(thickness[thickness > 0], 40)
+        thin = z > top - np.ceil(_THICK * usual)
+        uppermost &= thin | ~body[:, None]
+    return np.where(behind_monro, uppermost, callosum)
+
+
+def _largest_part(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     parts, count = ndimage.label(mask)
     if not count:
         return mask

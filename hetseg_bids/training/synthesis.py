@@ -53,7 +53,7 @@ class SynthesisConfig:
         How far the voxels that touch the cortex from outside look like it, 0-1: pia, vessels and
         cortex that a reference leaves out.
     bias : float
-        Largest standard deviation of the log bias field.
+        Largest standard deviation of the log bias field; most are far smaller.
     blur : tuple of 2 float
         Gaussian sigma, each axis.
     thick_rate, thick : float, tuple of 2 float
@@ -61,7 +61,7 @@ class SynthesisConfig:
     motion_rate, motion : float, tuple of 2 float
         How often the head moved while k-space was filled, and how far.
     noise : tuple of 2 float
-        Standard deviation, white matter = 1.
+        Standard deviation, white matter = 1; mostly near the lower end.
     gamma : tuple of 2 float
     labels : LabelNoiseConfig
     """
@@ -71,12 +71,12 @@ class SynthesisConfig:
     scale: tuple[float, float] = (0.86, 1.14)
     warp: tuple[tuple[float, float], ...] = ((48.0, 4.0), (20.0, 1.6))
     sizes: float = 0.0
-    contrast: tuple[float, float] = (0.5, 1.3)
+    contrast: tuple[float, float] = (0.6, 1.5)
     pale_rate: float = 0.3
     pale: tuple[float, float] = (0.1, 1.0)
     pia: tuple[float, float] = (0.0, 0.5)
     bias: float = 0.25
-    blur: tuple[float, float] = (0.2, 0.75)
+    blur: tuple[float, float] = (0.25, 0.9)
     thick_rate: float = 0.15
     thick: tuple[float, float] = (1.5, 3.0)
     motion_rate: float = 0.1
@@ -250,9 +250,14 @@ def paint(rng: np.random.Generator, labels: Tensor, config: SynthesisConfig) -> 
     if rng.random() < config.motion_rate:
         image = _move(rng, image, config.motion)
     bias = smooth_field(rng, shape, rng.uniform(50, 120), device=device)[0]
-    image = image * bias.mul_(rng.uniform(0, config.bias)).exp_()
-    image.add_(white_noise(rng, shape, device), alpha=rng.uniform(*config.noise)).abs_()
+    image = image * bias.mul_(_mostly_low(rng, 0.0, config.bias)).exp_()
+    image.add_(white_noise(rng, shape, device), alpha=_mostly_low(rng, *config.noise)).abs_()
     return image.pow_(rng.uniform(*config.gamma))
+
+
+def _mostly_low(rng: np.random.Generator, low: float, high: float) -> float:
+    # real scans are smooth and quiet, but for a few
+    return low + (high - low) * float(rng.uniform()) ** 2
 
 
 def _lay_pia(
@@ -316,12 +321,12 @@ def random_strip_mask(rng: np.random.Generator, labels: Tensor) -> Tensor:
     """
     brain = (labels > 0) & (labels < _FIRST_EXTRACEREBRAL) & (labels != _CSF)
     low = functional.avg_pool3d(brain[None, None].float(), 2)
-    reach = int(rng.choice((3, 5, 9), p=(0.5, 0.35, 0.15)))
+    reach = int(rng.choice((3, 5, 9), p=(0.55, 0.32, 0.13)))
     for _ in range(2):
         low = functional.avg_pool3d(low, reach, stride=1, padding=reach // 2)
-    level = rng.uniform(0.03, 0.5)
+    level = rng.uniform(0.06, 0.6)
     wobble = smooth_field(rng, tuple(low.shape[2:]), rng.uniform(6, 16), device=labels.device)[0]
-    threshold = (level * torch.exp(0.35 * wobble)).clamp_(0.01, 0.62)
+    threshold = (level * torch.exp(0.35 * wobble)).clamp_(0.02, 0.65)
     loose = (low[0, 0] - threshold)[None, None]
     full = functional.interpolate(loose, scale_factor=2, mode="trilinear", align_corners=False)
     return full[0, 0] > 0

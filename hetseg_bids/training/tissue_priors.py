@@ -39,10 +39,10 @@ TISSUES: tuple[Tissue, ...] = (
     Tissue("background", (0,), 0.05, 0.04, 0.02),
     Tissue("white_matter", (2, 41), 1.0, 0.02, 0.05),
     Tissue("cortex", (3, 42), 0.64, 0.06, 0.06),
-    Tissue("ventricle", (4, 5, 43, 44), 0.26, 0.08, 0.04),
-    Tissue("third_ventricle", (14,), 0.32, 0.10, 0.06),
-    Tissue("fourth_ventricle", (15,), 0.28, 0.08, 0.06),
-    Tissue("csf", (24,), 0.30, 0.10, 0.09),
+    Tissue("ventricle", (4, 5, 43, 44), 0.33, 0.08, 0.04),
+    Tissue("third_ventricle", (14,), 0.38, 0.10, 0.06),
+    Tissue("fourth_ventricle", (15,), 0.32, 0.08, 0.06),
+    Tissue("csf", (24,), 0.33, 0.10, 0.09),
     Tissue("cerebellar_white_matter", (7, 46), 0.95, 0.05, 0.05),
     Tissue("cerebellar_cortex", (8, 47), 0.66, 0.06, 0.07),
     Tissue("thalamus", (10, 49), 0.84, 0.06, 0.04),
@@ -50,8 +50,8 @@ TISSUES: tuple[Tissue, ...] = (
     Tissue("putamen", (12, 51), 0.79, 0.06, 0.03),
     Tissue("pallidum", (13, 52), 0.94, 0.05, 0.03),
     Tissue("accumbens", (26, 58), 0.67, 0.05, 0.03),
-    Tissue("hippocampus", (17, 53), 0.64, 0.05, 0.06),
-    Tissue("amygdala", (18, 54), 0.64, 0.05, 0.04),
+    Tissue("hippocampus", (17, 53), 0.67, 0.05, 0.06),
+    Tissue("amygdala", (18, 54), 0.66, 0.05, 0.04),
     Tissue("ventral_dc", (28, 60), 0.91, 0.05, 0.08),
     Tissue("brainstem", (16,), 0.90, 0.05, 0.07),
     Tissue("corpus_callosum", (251, 252, 253, 254, 255), 1.03, 0.04, 0.04),
@@ -68,6 +68,7 @@ _OTHER = Tissue("other", (), 0.45, 0.20, 0.12)
 
 # iron, age and the sequence bring these close to white matter, whatever the cortex does
 DEEP_GREY = ("thalamus", "putamen", "pallidum", "ventral_dc")
+_THALAMUS_FROM_MIDDLE = 0.14  # of half the frame: 11 mm
 
 
 @dataclass(frozen=True)
@@ -115,16 +116,20 @@ def draw_appearance(
         for label in tissue.labels:
             # the two sides differ slightly, as coil sensitivity leaves them
             mean[label] = max(0.0, value + rng.normal(0, 0.01))
-            within[label] = tissue.within * rng.uniform(0.5, 1.5)
-            slope[label] = rng.normal(0, 0.12, 3)
-    _brighten_lateral_thalamus(rng, slope, deep)
+            within[label] = tissue.within * rng.uniform(0.4, 1.3)
+            slope[label] = rng.normal(0, 0.07, 3)
+    _brighten_lateral_thalamus(rng, mean, slope, factor * deep)
     return Appearance(mean, within, slope)
 
 
 def _brighten_lateral_thalamus(
-    rng: np.random.Generator, slope: npt.NDArray[np.float32], deep: float
+    rng: np.random.Generator,
+    mean: npt.NDArray[np.float32],
+    slope: npt.NDArray[np.float32],
+    contrast: float,
 ) -> None:
     # the lateral nuclei are myelinated: 0.1-0.2 of WM brighter over about 20 mm
-    gain = deep * abs(rng.normal(0.7, 0.4))
-    slope[10, 0] -= gain
-    slope[49, 0] += gain
+    gain = contrast * abs(rng.normal(0.7, 0.4))
+    for label, side in ((10, -1), (49, 1)):
+        slope[label, 0] += side * gain
+        mean[label] -= gain * _THALAMUS_FROM_MIDDLE

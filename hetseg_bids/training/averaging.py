@@ -1,0 +1,82 @@
+"""One model from several: the mean of their weights.
+
+Source: Wortsman et al. 2022, "Model soups": models trained on from the same weights lie in one
+basin, and the mean of their weights is often better than each, most of all on other data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from hetseg_bids import __version__
+from hetseg_bids.devices import CPU
+from hetseg_bids.errors import InputError
+from hetseg_bids.models import Model, Plan, load_model, save_model
+
+
+def average_models(names: Sequence[str], folder: Path, name: str) -> Plan:
+    """Write the model whose weights are the mean of others'.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Shipped models or model folders, two at least: runs of one ``--init``, or that model itself.
+    folder : Path
+    name : str
+        Of the new model.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than two, they aren't networks of one kind for the same structures, or
+        don't come from the same weights.
+    """
+    if len(names) < 2:
+        raise InputError("--average: give two models at least")
+    models = [load_model(one, CPU, "--average") for one in names]
+    first = models[0]
+    for other in models[1:]:
+        if _kind(other) != _kind(first):
+            raise InputError(
+                f"{other.folder}: not of the same system, network, patch and structures as "
+                f"{first.folder}; only such models have a mean"
+            )
+        if not _origins(other) & _origins(first):
+            raise InputError(
+                f"{other.folder}: not trained from the same --init as {first.folder}; the mean of "
+                "unrelated weights is no network"
+            )
+    weights = [model.network.state_dict() for model in models]
+    mean = {key: torch.stack([w[key] for w in weights]).mean(dim=0) for key in weights[0]}
+    parts = [
+        {"weights_sha256": m.plan.weights_sha256, "provenance": m.plan.provenance} for m in models
+    ]
+    provenance = {
+        "hetseg": __version__,
+        "torch": torch.__version__,
+        "weights": f"mean of {len(models)} models",
+        "origins": sorted(set.intersection(*map(_origins, models))),
+        "models": parts,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    return save_model(folder, replace(first.plan, name=name, provenance=provenance), mean)
+
+
+def _kind(model: Model) -> tuple[object, ...]:
+    plan = model.plan
+    return plan.system, plan.network, plan.patch, plan.label_set
+
+
+def _origins(model: Model) -> set[str]:
+    """Checksums of the model's weights and of those it started from."""
+    provenance = model.plan.provenance
+    started = provenance.get("training", {}).get("initial_weights")
+    return {
+        model.plan.weights_sha256,
+        *provenance.get("origins", ()),
+        *([started] if started else ()),
+    }
