@@ -57,8 +57,10 @@ accuracy: $(STAMP)
 	$(BIN)/python benchmarks/intervals.py $(MAPS) $(RESULTS)/intervals --model $(MODEL)
 	$(BIN)/python benchmarks/ripples.py $(RESULTS)/ripples $(DATA) --seeds 2
 
-# what each part of the synthesis is worth, and which network its time: two hours on one core
+# do synthetic scans look like real ones, what each part of the synthesis is worth, and which network
+# its time: two hours on one core
 ablation: $(STAMP)
+	$(BIN)/python benchmarks/realism.py $(MAPS) $(RESULTS)/realism $(DATA)
 	$(BIN)/python benchmarks/ablation.py $(MAPS) $(DATA) $(RESULTS)/ablation --init $(MODEL)
 	$(BIN)/python benchmarks/front.py $(MAPS) $(DATA) $(RESULTS)/front
 
