@@ -166,7 +166,7 @@ def _train(args: argparse.Namespace) -> int:
     if args.average is not None:
         from hetseg_bids.training.averaging import average_models
 
-        average_models(args.average, args.out / "model", args.name or args.system)
+        average_models(args.average, args.out / "model", args.name)
         return 0
     from hetseg_bids.training.session import TrainingRequest, train  # torch is slow to import
 

@@ -18,7 +18,7 @@ from hetseg_bids.errors import InputError
 from hetseg_bids.models import Model, Plan, load_model, save_model
 
 
-def average_models(names: Sequence[str], folder: Path, name: str) -> Plan:
+def average_models(names: Sequence[str], folder: Path, name: str | None = None) -> Plan:
     """Write the model whose weights are the mean of others'.
 
     Parameters
@@ -26,8 +26,8 @@ def average_models(names: Sequence[str], folder: Path, name: str) -> Plan:
     names : sequence of str
         Shipped models or model folders, two at least: runs of one ``--init``, or that model itself.
     folder : Path
-    name : str
-        Of the new model.
+    name : str, optional
+        Of the new model, otherwise that of their system.
 
     Raises
     ------
@@ -62,8 +62,9 @@ def average_models(names: Sequence[str], folder: Path, name: str) -> Plan:
         "origins": sorted(set.intersection(*map(_origins, models))),
         "models": parts,
     }
+    plan = replace(first.plan, name=name or first.plan.system, provenance=provenance)
     folder.mkdir(parents=True, exist_ok=True)
-    return save_model(folder, replace(first.plan, name=name, provenance=provenance), mean)
+    return save_model(folder, plan, mean)
 
 
 def _kind(model: Model) -> tuple[object, ...]:
