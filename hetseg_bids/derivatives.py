@@ -277,7 +277,7 @@ def write_sidecars(
         text = "Probability, 0-0.5, that the label of a structure disagrees with the reference"
         write_json(_sidecar(paths.flip), provenance.sidecar(text, LabelMap=names, **resolution))
     if provenance.settings.write_probseg:
-        text = "Probability of each structure"
+        text = "Probability that the reference holds a structure there"
         write_json(_sidecar(paths.probseg), provenance.sidecar(text, LabelMap=names, **resolution))
     text = f"{len(names)} brain structures" + (", FreeSurfer aseg ids" if label_set == ASEG else "")
     write_json(paths.record, provenance.sidecar(text, **resolution))

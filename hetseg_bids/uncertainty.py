@@ -1,4 +1,4 @@
-"""What the flip logits mean: q, expected Dice, expected volume.
+"""What the flip logits mean: q, p, expected Dice, expected volume.
 
 q of a structure is the probability that its label at a voxel disagrees with the
 reference (paper section 2.2).  The network is trained on 0.5 sigmoid(v) by a focal loss,
@@ -43,6 +43,28 @@ def flip_map(system: str, label_logits: Tensor, second: Tensor) -> Tensor:
     if system == "predictive-variance":
         return torch.special.ndtr(-label_logits.abs() / spread(second))
     return flip_probability(second)
+
+
+def probability_of(label_logits: Tensor, q: Tensor | None) -> Tensor:
+    """The probability p of each structure.
+
+    Parameters
+    ----------
+    label_logits : float tensor
+        a: a structure is there where a > 0, yes or no, before structures compete for voxels.
+    q : float tensor of the same shape, or None
+        Probability that this yes or no is wrong; None for a system without it.
+
+    Returns
+    -------
+    p : float tensor, same shape
+        ``1 - q`` for yes and ``q`` for no.  Without q it is the sigmoid of a, which a focal loss
+        leaves nearer to 0.5 along borders than the rate at which the reference holds the
+        structure (the model card measures both).
+    """
+    if q is None:
+        return torch.sigmoid(label_logits)
+    return torch.where(label_logits > 0, 1 - q, q)
 
 
 @dataclass(frozen=True)

@@ -187,7 +187,7 @@ def test_sidecars_say_how_the_result_came_to_be(tmp_path):
     assert flip["Description"].startswith("Probability, 0-0.5, that the label of a structure")
     probability = json.loads((folder / f"{STEM}_probseg.json").read_text())
     assert probability["LabelMap"] == names
-    assert probability["Description"] == "Probability of each structure"
+    assert probability["Description"] == "Probability that the reference holds a structure there"
     mask = json.loads((folder / "sub-01_ses-b_run-2_desc-brain_mask.json").read_text())
     assert mask["Type"] == "Brain"
     assert mask["Description"] == "Brain mask"
