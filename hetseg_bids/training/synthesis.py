@@ -76,7 +76,7 @@ class SynthesisConfig:
     pale: tuple[float, float] = (0.1, 1.0)
     pia: tuple[float, float] = (0.0, 0.5)
     bias: float = 0.25
-    blur: tuple[float, float] = (0.2, 0.75)
+    blur: tuple[float, float] = (0.25, 0.9)
     thick_rate: float = 0.15
     thick: tuple[float, float] = (1.5, 3.0)
     motion_rate: float = 0.1
@@ -233,9 +233,8 @@ def paint(rng: np.random.Generator, labels: Tensor, config: SynthesisConfig) -> 
     mean, within, slope = (
         torch.from_numpy(table).to(device) for table in (look.mean, look.within, look.slope)
     )
+    image = mean[index]
     shape = tuple(labels.shape)
-    centres = _centres(labels)
-    image = (mean - (slope * centres).sum(dim=1))[index]
     for axis, size in enumerate(shape):
         ramp = torch.linspace(-1, 1, size, device=device)
         image.addcmul_(slope[:, axis][index], ramp.view([-1 if axis == i else 1 for i in range(3)]))
@@ -254,19 +253,6 @@ def paint(rng: np.random.Generator, labels: Tensor, config: SynthesisConfig) -> 
     image = image * bias.mul_(_mostly_low(rng, 0.0, config.bias)).exp_()
     image.add_(white_noise(rng, shape, device), alpha=_mostly_low(rng, *config.noise)).abs_()
     return image.pow_(rng.uniform(*config.gamma))
-
-
-def _centres(labels: Tensor) -> Tensor:
-    """(256, 3) centre of each label, each axis from -1 to 1; of absent ones, 0."""
-    few = labels[::2, ::2, ::2].long()
-    count = torch.bincount(few.flatten(), minlength=256).clamp_(min=1)
-    centres = torch.zeros(256, 3, device=labels.device)
-    for axis, size in enumerate(labels.shape):
-        ramp = torch.linspace(-1, 1, size, device=labels.device)[::2]
-        place = ramp.view([-1 if axis == i else 1 for i in range(3)]).expand(few.shape)
-        total = torch.bincount(few.flatten(), place.flatten(), minlength=256)
-        centres[:, axis] = total / count
-    return centres
 
 
 def _mostly_low(rng: np.random.Generator, low: float, high: float) -> float:

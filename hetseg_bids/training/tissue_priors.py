@@ -46,7 +46,7 @@ TISSUES: tuple[Tissue, ...] = (
     Tissue("cerebellar_white_matter", (7, 46), 0.95, 0.05, 0.05),
     Tissue("cerebellar_cortex", (8, 47), 0.66, 0.06, 0.07),
     Tissue("thalamus", (10, 49), 0.84, 0.06, 0.04),
-    Tissue("caudate", (11, 50), 0.72, 0.05, 0.03),
+    Tissue("caudate", (11, 50), 0.70, 0.05, 0.03),
     Tissue("putamen", (12, 51), 0.79, 0.06, 0.03),
     Tissue("pallidum", (13, 52), 0.94, 0.05, 0.03),
     Tissue("accumbens", (26, 58), 0.67, 0.05, 0.03),
@@ -68,6 +68,7 @@ _OTHER = Tissue("other", (), 0.45, 0.20, 0.12)
 
 # iron, age and the sequence bring these close to white matter, whatever the cortex does
 DEEP_GREY = ("thalamus", "putamen", "pallidum", "ventral_dc")
+_THALAMUS_FROM_MIDDLE = 0.14  # of half the frame: 11 mm
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Appearance:
     ----------
     mean, within : (256,) float32 arrays
     slope : (256, 3) float32 array
-        Intensity change over half the volume's width, each axis (RAS), about the label's centre.
+        Intensity change from the middle of the volume to its border, each axis (RAS).
     """
 
     mean: npt.NDArray[np.float32]
@@ -117,14 +118,18 @@ def draw_appearance(
             mean[label] = max(0.0, value + rng.normal(0, 0.01))
             within[label] = tissue.within * rng.uniform(0.4, 1.3)
             slope[label] = rng.normal(0, 0.07, 3)
-    _brighten_lateral_thalamus(rng, slope, factor * deep)
+    _brighten_lateral_thalamus(rng, mean, slope, factor * deep)
     return Appearance(mean, within, slope)
 
 
 def _brighten_lateral_thalamus(
-    rng: np.random.Generator, slope: npt.NDArray[np.float32], contrast: float
+    rng: np.random.Generator,
+    mean: npt.NDArray[np.float32],
+    slope: npt.NDArray[np.float32],
+    contrast: float,
 ) -> None:
     # the lateral nuclei are myelinated: 0.1-0.2 of WM brighter over about 20 mm
     gain = contrast * abs(rng.normal(0.7, 0.4))
     for label, side in ((10, -1), (49, 1)):
         slope[label, 0] += side * gain
+        mean[label] -= gain * _THALAMUS_FROM_MIDDLE
