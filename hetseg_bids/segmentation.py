@@ -97,7 +97,7 @@ def segment(
 
 
 def decide(logits: Tensor, label_set: LabelSet) -> Tensor:
-    """Labels of (S, ...) logits: the most probable structure where its p exceeds 0.5."""
+    """Labels of (S, ...) logits: the structure of the largest logit, where that exceeds 0."""
     if len(logits) != len(label_set.structures):
         raise ValueError(f"expected {len(label_set.structures)} structures, got {len(logits)}")
     values = torch.tensor([0, *(s.label for s in label_set.structures)], dtype=torch.uint8)
