@@ -14,7 +14,7 @@ from hetseg_bids.inference import Logits
 from hetseg_bids.islands import most_probable
 from hetseg_bids.preprocessing.conform import resample
 from hetseg_bids.structures import LabelSet
-from hetseg_bids.uncertainty import flip_map, probability_of
+from hetseg_bids.uncertainty import flip_map, probability_map
 
 _OUTSIDE_LOGIT = -20.0
 _SLAB_VALUES = 1 << 20  # 4 MiB a temporary: fits the cache, and the allocator keeps it
@@ -33,7 +33,7 @@ class Segmentation:
     flip : (S, x, y, z) float32 array or None
         q of each of the S structures, 0 outside the brain.
     probability : (S, x, y, z) float32 array or None
-        p of each structure, 0 outside the brain, if it was asked for.
+        p of each structure, if it was asked for.
     label_set : LabelSet
         The structures.
     """
@@ -92,7 +92,7 @@ def segment(
             q = flip_map(logits.system, label, second)
             flip[:, slab] = q.numpy()
         if p is not None:
-            p[:, slab] = probability_of(label, q).numpy()
+            p[:, slab] = probability_map(label, q).numpy()
     return Segmentation(output, target_box, dseg, flip, p, logits.label_set)
 
 

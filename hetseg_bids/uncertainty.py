@@ -45,7 +45,7 @@ def flip_map(system: str, label_logits: Tensor, second: Tensor) -> Tensor:
     return flip_probability(second)
 
 
-def probability_of(label_logits: Tensor, q: Tensor | None) -> Tensor:
+def probability_map(label_logits: Tensor, q: Tensor | None) -> Tensor:
     """The probability p of each structure.
 
     Parameters
