@@ -51,6 +51,7 @@ PARTS: dict[str, SynthesisConfig] = {
     "no gamma": replace(_AS_IS, gamma=(1.0, 1.0)),
     "one contrast": replace(_AS_IS, contrast=(1.0, 1.0)),
     "no warp": replace(_AS_IS, warp=()),
+    "accumbens and pallida as in the maps": replace(_AS_IS, grown=()),
     "sizes of deep structures varied": replace(_AS_IS, sizes=0.12),
     "no affine": replace(_AS_IS, rotation_deg=0.0, shear=0.0, scale=(1.0, 1.0)),
     "clean labels": replace(_AS_IS, labels=CLEAN),

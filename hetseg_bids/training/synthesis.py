@@ -19,6 +19,7 @@ from hetseg_bids.devices import CPU
 from hetseg_bids.preprocessing.normalisation import standardise
 from hetseg_bids.training.label_maps import read_label_map
 from hetseg_bids.training.label_noise import LabelNoiseConfig, weaken
+from hetseg_bids.training.protocol import grow
 from hetseg_bids.training.random_fields import gaussian_blur, smooth_field, white_noise
 from hetseg_bids.training.sizes import Place, find_places, resize
 from hetseg_bids.training.tissue_priors import draw_appearance
@@ -41,6 +42,8 @@ class SynthesisConfig:
         Range, each axis.
     warp : tuple of (spacing, amplitude)
         Smooth deformations: lattice spacing and largest standard deviation.
+    grown : tuple of (structure, factor)
+        Structures whose labels, not their looks, are larger than in the map (`training.protocol`).
     sizes : float
         How much deep structures are larger or smaller than in the map (`training.sizes`):
         standard deviation of the log of their lengths.
@@ -70,6 +73,7 @@ class SynthesisConfig:
     shear: float = 0.04
     scale: tuple[float, float] = (0.86, 1.14)
     warp: tuple[tuple[float, float], ...] = ((48.0, 4.0), (20.0, 1.6))
+    grown: tuple[tuple[str, float], ...] = (("accumbens", 1.3), ("pallidum", 1.1))
     sizes: float = 0.0
     contrast: tuple[float, float] = (0.6, 1.5)
     pale_rate: float = 0.3
@@ -122,12 +126,12 @@ class SyntheticSource:
         path = self.maps[rng.integers(len(self.maps))]
         if path not in self._cache:
             labels = _framed(path).to(self.device)
-            self._cache[path] = labels, find_places(labels) if self.config.sizes else {}
-        truth = deform(rng, *self._cache[path], self.config)
-        mask = random_strip_mask(rng, truth)
-        image = standardise(paint(rng, truth, self.config), mask)
-        truth = truth * mask
-        return LabelledVolume(image, weaken(rng, truth, self.config.labels))
+            maps = torch.stack((labels, grow(labels, self.config.grown)))
+            self._cache[path] = maps, find_places(labels) if self.config.sizes else {}
+        tissue, truth = deform(rng, *self._cache[path], self.config)
+        mask = random_strip_mask(rng, tissue)
+        image = standardise(paint(rng, tissue, self.config), mask)
+        return LabelledVolume(image, weaken(rng, truth * mask, self.config.labels))
 
 
 class SyntheticScans:
@@ -184,17 +188,17 @@ def _framed(path: Path) -> Tensor:
 
 
 def deform(
-    rng: np.random.Generator, labels: Tensor, places: dict[int, Place], config: SynthesisConfig
+    rng: np.random.Generator, maps: Tensor, places: dict[int, Place], config: SynthesisConfig
 ) -> Tensor:
-    """Random affine and smooth warp of a map, onto `FRAME`, nearest neighbour."""
-    device = labels.device
+    """Random affine and smooth warp of (M, X, Y, Z) maps, all alike, onto `FRAME`."""
+    device = maps.device
     matrix = _random_affine(rng, config)
     axes = [torch.arange(n, dtype=torch.float32, device=device) - (n - 1) / 2 for n in FRAME]
     positions = torch.zeros(3, *FRAME, device=device)
     for spacing, amplitude in config.warp:
         strength = rng.uniform(0, amplitude)
         positions.add_(smooth_field(rng, FRAME, spacing, 3, device), alpha=strength)
-    middle = (np.array(labels.shape) - 1) / 2
+    middle = (np.array(maps.shape[1:]) - 1) / 2
     for axis in range(3):
         positions[axis] += float(middle[axis])
         for other in range(3):
@@ -205,10 +209,10 @@ def deform(
         shift = (np.array(FRAME) - 1) / 2 - back @ middle
         resize(rng, list(positions), places, config.sizes, np.c_[back, shift])
     flat = torch.zeros(FRAME, dtype=torch.int32, device=device)
-    for axis, size in enumerate(labels.shape):
+    for axis, size in enumerate(maps.shape[1:]):
         index = positions[axis].round_().clamp_(0, size - 1).to(torch.int32)
         flat.mul_(size).add_(index)
-    return labels.view(-1)[flat.view(-1)].view(FRAME)
+    return maps.flatten(1)[:, flat.view(-1)].view(-1, *FRAME)
 
 
 def _random_affine(rng: np.random.Generator, config: SynthesisConfig) -> np.ndarray:
