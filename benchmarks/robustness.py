@@ -30,6 +30,7 @@ from hetseg_bids.qc import judge
 from hetseg_bids.structures import ASEG, STRUCTURES
 
 CLEAN = "clean"
+_MOVED = "turned|cropped"  # copies whose head lies otherwise, or is not all there
 
 
 def main() -> int:
@@ -50,7 +51,8 @@ def main() -> int:
     write_table(rows, args.out / "structures.tsv")
     table = summarise(rows)
     write_table(table, args.out / "robustness.tsv")
-    (args.out / "robustness.md").write_text(markdown(table, correlations(rows)), encoding="utf-8")
+    text = markdown(table, correlations(rows), offsets(rows))
+    (args.out / "robustness.md").write_text(text, encoding="utf-8")
     return 0
 
 
@@ -131,7 +133,7 @@ def correlations(rows: pd.DataFrame) -> dict[str, float]:
     full = rows.dropna(subset=["dice", "expected_dice"])
     passed = full[full["verdict"] == "pass"]
     means = full.groupby(["scan", "copy"])[["dice", "expected_dice"]].mean()
-    in_place = full[~full["copy"].str.contains("turned|cropped")]
+    in_place = full[~full["copy"].str.contains(_MOVED)]
     return {
         f"all {len(full)} structures of all copies": _r(full),
         f"the {len(in_place)} structures of the copies that aren't turned or cropped": _r(in_place),
@@ -141,18 +143,28 @@ def correlations(rows: pd.DataFrame) -> dict[str, float]:
     }
 
 
+def offsets(rows: pd.DataFrame) -> pd.Series:
+    """Expected minus true Dice by structure, mean of sides and copies; turned, cropped left out."""
+    rows = rows[~rows["copy"].str.contains(_MOVED)].dropna(subset=["name"])
+    either = rows["name"].str.replace(r"^(left|right)_", "", regex=True)
+    return (rows["expected_dice"] - rows["dice"]).groupby(either).mean().sort_values()
+
+
 def _r(rows: pd.DataFrame) -> float:
     return float(rows["dice"].corr(rows["expected_dice"]))
 
 
-def markdown(table: pd.DataFrame, r: dict[str, float]) -> str:
+def markdown(table: pd.DataFrame, r: dict[str, float], offset: pd.Series) -> str:
     """The tables for people."""
     lines = ["| scan | copy | Dice | against clean | expected Dice | verdict |", "|" + "---|" * 6]
     for row in table.itertuples():
         numbers = " | ".join(f"{v:.3f}" for v in (row.dice, row.dice_clean, row.expected_dice))
         lines.append(f"| {row.scan} | {row.copy} | {numbers} | {row.verdict} |")
     lines += ["", "Pearson r of expected and true Dice:", ""]
-    return "\n".join([*lines, *(f"- {name}: {value:.2f}" for name, value in r.items())]) + "\n"
+    lines += [f"- {name}: {value:.2f}" for name, value in r.items()]
+    lines += ["", "Expected minus true Dice by structure, without turned and cropped copies:", ""]
+    lines += [f"- {name}: {value:+.2f}" for name, value in offset.items()]
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from hetseg_bids.network import DOWNSAMPLING, STACK_DEPTH, HetsegNet
 from hetseg_bids.planes import PLANES, Plane
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
 from hetseg_bids.structures import LabelSet
+from hetseg_bids.uncertainty import POOLED, evidence
 
 _MARGIN = 2  # voxels kept around the brain box
 _REACH = STACK_DEPTH // 2
@@ -38,7 +39,7 @@ class Logits:
     second : (S, x, y, z) float32 tensor or None
         Second output v, where the model has one; `system` says what it means.
     system : str
-        See `Plan.system`.
+        `Plan.system`, or `POOLED` for a model with a `Pooling`.
     box : tuple of 3 slice
         Where the box lies on the working grid.
     label_set : LabelSet
@@ -116,6 +117,7 @@ def view_passes(
                 keep,
                 total,
                 mirrored=mirrored,
+                said_by=model.plan.system if model.plan.pooling else None,
             )
     return passes
 
@@ -126,7 +128,11 @@ def to_logits(total: Tensor, plan: Plan, box: tuple[slice, slice, slice]) -> Log
     smooth(total[:count])
     dismiss_islands(total[:count], plan.label_set)
     second = total[count:] if plan.heteroscedastic else None
-    return Logits(total[:count], second, plan.system, box, plan.label_set)
+    system = plan.system
+    if second is not None and plan.pooling is not None:
+        second.mul_(plan.pooling.views).add_(total[:count], alpha=plan.pooling.ensemble)
+        system = POOLED
+    return Logits(total[:count], second, system, box, plan.label_set)
 
 
 def smooth(label: Tensor) -> None:
@@ -167,6 +173,7 @@ def add_view(
     wanted: Tensor | None = None,
     *,
     mirrored: bool = False,
+    said_by: str | None = None,
 ) -> Iterator[int]:
     """Add one view's logits to `total`, in place; yields the slices of each pass.
 
@@ -186,6 +193,8 @@ def add_view(
         Passes without a wanted slice are left out.
     mirrored : bool
         The image is turned about its first axis: the logits are turned back.
+    said_by : str, optional
+        The network's system: instead of its second outputs their `evidence` is added.
     """
     device = next(network.parameters()).device
     keep = keep.to(device)
@@ -203,9 +212,9 @@ def add_view(
         block = stack[start : stop + 2 * _REACH].to(device)
         with torch.inference_mode(), autocast(device):
             output = network.forward_block(block, keep)
-        logits = output[:, :, window[0], window[1]].cpu()
         # slice by slice, all channels of a voxel at once: the order they lie in on both sides
-        for place, one in enumerate(logits, start):
+        for place, logits in enumerate(output[:, :, window[0], window[1]], start):
+            one = _said(logits, said_by).cpu()
             if not mirrored:
                 into[:, place] += one
             elif turned == 0:
@@ -213,6 +222,17 @@ def add_view(
             else:
                 into[:, place] += one.flip(turned)
         yield stop - start
+
+
+def _said(logits: Tensor, system: str | None) -> Tensor:
+    """Logits of one view, with the evidence for second outputs where a system is named."""
+    if system is None:
+        return logits
+    said = torch.empty_like(logits, dtype=torch.float32)  # as it lies in memory
+    label, second = logits.chunk(2)
+    said[: len(label)] = label
+    said[len(label) :] = evidence(system, label, second)
+    return said
 
 
 def _padded_stack(

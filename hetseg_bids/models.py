@@ -22,6 +22,7 @@ from hetseg_bids.label_tables import make_label_set
 from hetseg_bids.network import HetsegNet, NetworkConfig, to_channels_last
 from hetseg_bids.preprocessing.normalisation import BACKGROUND, CLIP
 from hetseg_bids.structures import ASEG, LabelSet, Structure
+from hetseg_bids.uncertainty import Pooling
 
 WEIGHTS_NAME = "weights.safetensors"
 PLAN_NAME = "plan.json"
@@ -48,6 +49,8 @@ class Plan:
         Recipe, data, samples seen, software: for people and audits.
     label_set : LabelSet
         What the outputs mean.
+    pooling : Pooling or None
+        How the views' flip maps make one; None: by the mean of their logits.
     """
 
     name: str
@@ -59,6 +62,7 @@ class Plan:
     weights_sha256: str
     provenance: dict[str, Any]
     label_set: LabelSet = ASEG
+    pooling: Pooling | None = None
 
     @property
     def heteroscedastic(self) -> bool:
@@ -69,6 +73,8 @@ class Plan:
         """Write plan.json."""
         facts = asdict(self)
         structures = facts.pop("label_set")["structures"]
+        if self.pooling is None:
+            del facts["pooling"]
         content = {"format": _PLAN_FORMAT, "tasks": list(self.label_set.task_names)}
         if self.label_set != ASEG:
             content["structures"] = structures
@@ -171,9 +177,14 @@ def read_plan(folder: Path) -> Plan:
         }
         content["network"] = NetworkConfig(**network)
         content["patch"] = tuple(content["patch"])
+        if "pooling" in content:
+            content["pooling"] = Pooling(**content["pooling"])
         if (content["background"], content["clip"]) != (BACKGROUND, CLIP):
             raise ValueError("trained on another intensity scale")
-        return Plan(**content, label_set=label_set)
+        plan = Plan(**content, label_set=label_set)
+        if plan.pooling is not None and not plan.heteroscedastic:
+            raise ValueError("pooling of flip maps, but no flip maps")
+        return plan
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not a usable model plan ({error})") from None
 

@@ -18,6 +18,7 @@ from hetseg_bids.inference import Logits, predict
 from hetseg_bids.models import Model, load_model
 from hetseg_bids.preprocessing.normalisation import standardise
 from hetseg_bids.structures import ASEG, STRUCTURES
+from hetseg_bids.uncertainty import POOLED, Pooling, flip_map, flip_probability
 
 _TOLERANCE = 1e-3  # logits; float32 sums in another order
 _LAST_DIGIT = 0.05  # of a bfloat16 logit: threads share out a pass otherwise
@@ -98,6 +99,31 @@ def test_a_mirrored_scan_gets_the_mirrored_logits(model, brain, reference):
     assert_same(both, reference, _TOLERANCE)
     alone = predict(model, *brain, mirror=False)
     assert (alone.label - reference.label).abs().max() > 100 * _TOLERANCE
+
+
+def pooled(model: Model, views: float, ensemble: float) -> Model:
+    return replace(model, plan=replace(model.plan, pooling=Pooling(views, ensemble)))
+
+
+def test_pooling_leaves_labels_and_the_flip_map_of_a_single_view(model, brain, monkeypatch):
+    monkeypatch.setattr(inference, "_NEIGHBOUR", 0.0)  # smoothing turns some answers round
+    alone = predict(model, *brain, views=["coronal"], mirror=False)
+    one = predict(pooled(model, 1.0, 0.0), *brain, views=["coronal"], mirror=False)
+    assert (alone.system, one.system) == ("label-flip", POOLED)
+    torch.testing.assert_close(one.label, alone.label, rtol=0, atol=0)
+    q = flip_probability(alone.second)
+    torch.testing.assert_close(flip_map(POOLED, one.label, one.second), q, rtol=0, atol=1e-5)
+
+
+def test_pooling_adds_the_ensembles_own_logit_and_treats_both_sides_alike(model, brain, reference):
+    said = predict(pooled(model, 1.0, 0.0), *brain).second
+    both = predict(pooled(model, 0.5, 0.25), *brain)
+    torch.testing.assert_close(both.second, 0.5 * said + 0.25 * both.label)
+    torch.testing.assert_close(both.label, reference.label, rtol=0, atol=0)
+    image, mask = (x.flip(0) for x in brain)
+    order = torch.from_numpy(model.plan.label_set.mirror_permutation())[: len(both.label)]
+    turned = predict(pooled(model, 0.5, 0.25), image, mask)
+    torch.testing.assert_close(turned.second.flip(1)[order], both.second, rtol=0, atol=_LAST_DIGIT)
 
 
 def test_smoothing_mixes_a_voxel_with_its_neighbours_along_each_axis():

@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ from tiny_model import write_tiny_model
 
 from hetseg_bids.errors import InputError
 from hetseg_bids.models import WEIGHTS_NAME, load_model, shipped_models
+from hetseg_bids.uncertainty import Pooling
 
 CPU = torch.device("cpu")
 
@@ -67,6 +69,30 @@ def test_a_plan_of_another_kind_is_refused(copy, change):
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(InputError, match="not a usable model plan"):
         load_model(str(copy), CPU)
+
+
+def test_a_plan_keeps_its_pooling(copy):
+    plan = load_model(str(copy), CPU).plan
+    for pooling in (Pooling(0.9, 0.25), None):
+        replace(plan, pooling=pooling).save(copy)
+        assert load_model(str(copy), CPU).plan == replace(plan, pooling=pooling)
+
+
+@pytest.mark.parametrize("pooling", [{"views": 1.0}, 3])
+def test_a_pooling_of_another_kind_is_refused(copy, pooling):
+    path = copy / "plan.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"pooling": pooling}))
+    with pytest.raises(InputError, match="not a usable model plan"):
+        load_model(str(copy), CPU)
+
+
+def test_flip_maps_that_are_not_there_cannot_be_pooled(tmp_path):
+    shutil.copytree(shipped_models()["plain"], tmp_path / "plain")
+    path = tmp_path / "plain" / "plan.json"
+    pooling = {"views": 1.0, "ensemble": 0.25}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"pooling": pooling}))
+    with pytest.raises(InputError, match="no flip maps"):
+        load_model(str(tmp_path / "plain"), CPU)
 
 
 def test_an_unknown_name_lists_what_there_is():

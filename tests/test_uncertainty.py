@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 
 from hetseg_bids.training.losses import focal_of_probability
 from hetseg_bids.uncertainty import (
+    POOLED,
+    evidence,
     flip_map,
     flip_probability,
     spread,
@@ -52,6 +54,27 @@ def test_predictive_variance_gives_the_rate_of_sign_changes():
     changed = ((a + torch.exp(0.5 * log_variance) * noise) > 0) != (a > 0)
     q = flip_map("predictive-variance", a, log_variance)
     assert float(q) == pytest.approx(float(changed.float().mean()), abs=0.005)
+
+
+@given(st.sampled_from((-7.0, -0.1, 0.1, 7.0)), st.floats(-30, 30))
+def test_the_evidence_of_one_view_gives_back_its_flip_probability(a, v):
+    label, second = torch.tensor(a), torch.tensor(v)
+    said = evidence("label-flip", label, second)
+    assert abs(float(said)) <= 12
+    assert bool(said >= 0) == (a > 0) or float(said) == 0
+    q = float(flip_map(POOLED, label, said))
+    assert q == pytest.approx(float(flip_probability(second)), abs=1e-5)
+
+
+def test_views_that_contradict_each_other_leave_the_answer_open():
+    sure = torch.full((), -6.0)
+    yes, no = (evidence("label-flip", torch.tensor(a), sure) for a in (2.0, -2.0))
+    split, agreed = ((one + yes) / 2 for one in (no, yes))
+    a = torch.tensor(0.3)
+    assert float(flip_map(POOLED, a, split)) == 0.5
+    assert float(flip_map(POOLED, a, agreed)) < 0.05
+    # the others outvoted: no answer is more often wrong than right
+    assert float(flip_map(POOLED, a, no)) == 0.5
 
 
 def test_expected_dice_and_size_match_simulated_references():

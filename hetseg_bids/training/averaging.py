@@ -62,7 +62,12 @@ def average_models(names: Sequence[str], folder: Path, name: str | None = None) 
         "origins": sorted(set.intersection(*map(_origins, models))),
         "models": parts,
     }
-    plan = replace(first.plan, name=name or first.plan.system, provenance=provenance)
+    plan = replace(
+        first.plan,
+        name=name or first.plan.system,
+        provenance=provenance,
+        pooling=None,  # fitted to other weights
+    )
     folder.mkdir(parents=True, exist_ok=True)
     return save_model(folder, plan, mean)
 

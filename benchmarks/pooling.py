@@ -1,0 +1,96 @@
+"""How a model's views are best pooled into one flip map, from scans whose truth is known.
+
+    python benchmarks/pooling.py LABEL_MAPS [--model NAME] [--scans 8] [--write]
+
+Draws synthetic scans with clean labels, segments them, and fits the two numbers of
+`hetseg_bids.uncertainty.Pooling` by logistic regression: is the ensemble's yes or no right, given
+the mean of the views' log-odds and the ensemble's logit? Every structure and every scan counts
+alike. --write puts them into the model's plan.json. The last lines fit one half of the scans and
+say what that gives on the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy import optimize, special
+
+from hetseg_bids.inference import predict
+from hetseg_bids.models import Model, load_model
+from hetseg_bids.preprocessing.normalisation import BACKGROUND
+from hetseg_bids.training.label_noise import CLEAN
+from hetseg_bids.training.synthesis import SynthesisConfig, SyntheticSource
+from hetseg_bids.uncertainty import Pooling
+
+_SEED = 11_2027  # other scans than those of intervals.py
+_VOXELS = 30_000  # a structure and scan
+_OPEN = 6.0  # log-odds or logit: what every view is sure is elsewhere teaches nothing
+
+
+def main() -> None:
+    """Draw, segment, fit."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("maps", type=Path)
+    parser.add_argument("--model", default="label-flip")
+    parser.add_argument("--scans", type=int, default=8)
+    parser.add_argument("--write", action="store_true")
+    args = parser.parse_args()
+    source = SyntheticSource(sorted(args.maps.glob("*.nii*")), SynthesisConfig(labels=CLEAN))
+    model = load_model(args.model, torch.device("cpu"))
+    bare = replace(model, plan=replace(model.plan, pooling=Pooling(views=1.0, ensemble=0.0)))
+    scans = [sample(source, bare, number) for number in range(args.scans)]
+    fitted = fit(scans)
+    print(f"views {fitted.views:.3f}, ensemble {fitted.ensemble:.3f}")
+    for half in (0, 1):
+        other = fit(scans[half::2])
+        seen, unseen = score(scans[half::2], other), score(scans[1 - half :: 2], other)
+        print(f"fitted on one half: {other}, log loss {seen:.4f}, on the other half {unseen:.4f}")
+    if args.write:
+        rounded = Pooling(round(fitted.views, 3), round(fitted.ensemble, 3))
+        replace(model.plan, pooling=rounded).save(model.folder)
+
+
+def sample(source: SyntheticSource, model: Model, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of one scan (2, N): log-odds and logit of the answer given; and (N,): whether it is wrong."""
+    rng = np.random.default_rng((_SEED, number))
+    volume = source.draw(rng)
+    logits = predict(model, volume.image, volume.image > BACKGROUND)
+    assert logits.second is not None  # noqa: S101 (a model without it has no q to pool)
+    labels = volume.labels[logits.box]
+    forecasts, wrong = [], []
+    for structure, a, said in zip(
+        model.plan.label_set.structures, logits.label, logits.second, strict=True
+    ):
+        here = torch.isin(labels, torch.tensor(structure.members, dtype=labels.dtype))
+        places = torch.nonzero((here | (a > -_OPEN) | (said > -_OPEN)).view(-1))[:, 0].numpy()
+        places = rng.permutation(places)[:_VOXELS]
+        answer, log_odds = (x.reshape(-1)[places].numpy() for x in (a, said))
+        yes = answer > 0
+        forecasts.append(np.stack((np.where(yes, log_odds, -log_odds), np.abs(answer))))
+        wrong.append(yes != here.reshape(-1)[places].numpy())
+    return np.concatenate(forecasts, axis=1), np.concatenate(wrong)
+
+
+def fit(scans: list[tuple[np.ndarray, np.ndarray]]) -> Pooling:
+    """The numbers of the smallest log loss."""
+    best = optimize.minimize(
+        lambda x: score(scans, Pooling(*map(float, x))), [0.5, 0.5], method="Nelder-Mead"
+    )
+    return Pooling(*map(float, best.x))
+
+
+def score(scans: list[tuple[np.ndarray, np.ndarray]], pooling: Pooling) -> float:
+    """Mean log loss of the forecast that an answer is wrong."""
+    losses = []
+    for (log_odds, logit), wrong in scans:
+        right = pooling.views * log_odds + pooling.ensemble * logit
+        losses.append(-special.log_expit(np.where(wrong, -right, right)).mean())
+    return float(np.mean(losses))
+
+
+if __name__ == "__main__":
+    main()
