@@ -24,6 +24,7 @@ from hetseg_bids.label_tables import write_label_table
 from hetseg_bids.morphometry import COLUMNS
 from hetseg_bids.segmentation import Segmentation
 from hetseg_bids.structures import ASEG, LabelSet
+from hetseg_bids.uncertainty import Pooling
 
 _Q_MAX = 0.5
 _LEVELS = 255
@@ -221,6 +222,8 @@ class Provenance:
     mask_sha256 : str or None
         Of the brain mask that was given.
     model, model_sha256 : str
+    pooling : Pooling or None
+        See `Plan.pooling`.
     settings : Settings
     extraction : str
         Brain extraction that was carried out.
@@ -235,6 +238,7 @@ class Provenance:
     mask_sha256: str | None
     model: str
     model_sha256: str
+    pooling: Pooling | None
     settings: Settings
     extraction: str
     mask_mm3: float
@@ -251,6 +255,7 @@ class Provenance:
             "HetsegVersion": __version__,
             "HetsegModel": self.model,
             "HetsegModelSHA256": self.model_sha256,
+            "HetsegPooling": asdict(self.pooling) if self.pooling else None,
             "HetsegSourceSHA256": self.source_sha256,
             "HetsegMaskSHA256": self.mask_sha256,
             "HetsegSettings": asdict(self.settings),

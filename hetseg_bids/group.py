@@ -47,6 +47,7 @@ _QC_COLUMNS = _KEYS | {
     "edge": "Step from white matter to cortex between neighbouring voxels, of the same contrast",
     "ripple": "Ripples of 1 to 3 mm in white matter, of the same contrast",
     "cut_cm2": "Largest area in which the brain mask meets a face of the image, cm2",
+    "turn_deg": "Angle of the line from the left to the right structures to the image's, degrees",
     "model": "Model and the start of its weights' SHA-256",
 }
 

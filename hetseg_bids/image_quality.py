@@ -8,7 +8,7 @@ the working grid: as the network sees the scan.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from hetseg_bids.robust import robust_sd
-from hetseg_bids.structures import LabelSet
+from hetseg_bids.structures import LabelSet, Structure
 
 _WHITE, _GREY = "cerebral_white_matter", "cerebral_cortex"
 _DEEP = 2  # voxels that white matter is eroded by
@@ -29,7 +29,7 @@ _MM2_PER_CM2 = 100.0
 
 @dataclass(frozen=True)
 class ImageQuality:
-    """Four numbers of a scan.
+    """Five numbers of a scan.
 
     Attributes
     ----------
@@ -44,12 +44,16 @@ class ImageQuality:
         share of noise, of the same contrast: motion leaves ripples. NaN like `noise`.
     cut_cm2 : float
         Largest area in which the brain mask meets a face of the image.
+    turn_deg : float
+        Angle between the line from the left to the right structures and the image's, degrees: a
+        head that looks to the side or leans. NaN without structures on both sides.
     """
 
     noise: float = float("nan")
     edge: float = float("nan")
     ripple: float = float("nan")
     cut_cm2: float = float("nan")
+    turn_deg: float = float("nan")
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> ImageQuality:
@@ -83,7 +87,7 @@ def measure_image(
     Parameters
     ----------
     image : (X, Y, Z) float array
-        1 mm, in any linear intensity.
+        1 mm, RAS, in any linear intensity.
     mask : (X, Y, Z) bool array
         Brain.
     dseg : (X, Y, Z) uint8 array
@@ -91,26 +95,52 @@ def measure_image(
     label_set : LabelSet
     """
     faces = [mask.take(place, axis).sum() for axis in range(3) for place in (0, -1)]
-    cut = float(max(faces)) / _MM2_PER_CM2
+    placed = ImageQuality(cut_cm2=float(max(faces)) / _MM2_PER_CM2, turn_deg=_turn(dseg, label_set))
     white, grey = (_tissue(dseg, label_set, name) for name in (_WHITE, _GREY))
     inside = ndimage.find_objects((white | grey).astype(np.uint8))
     if not inside:
-        return ImageQuality(cut_cm2=cut)
+        return placed
     image, white, grey = image[inside[0]], white[inside[0]], grey[inside[0]]
     deep = ndimage.binary_erosion(white, iterations=_DEEP)
     if min(np.count_nonzero(deep), np.count_nonzero(grey)) < _LEAST_VOXELS:
-        return ImageQuality(cut_cm2=cut)
+        return placed
     contrast = float(np.median(image[deep]) - np.median(image[grey]))
     if contrast <= 0:  # no T1w, or no labels worth the name
-        return ImageQuality(cut_cm2=cut)
+        return placed
     noise = _local_deviation(image, deep) / contrast
     ripple = _band_deviation(image, white) / contrast
-    return ImageQuality(
+    return replace(
+        placed,
         noise=noise,
         edge=_step(image, white, grey) / contrast,
         ripple=float(np.sqrt(max(0.0, ripple**2 - (_NOISE_IN_BAND * noise) ** 2))),
-        cut_cm2=cut,
     )
+
+
+def _turn(dseg: npt.NDArray[np.uint8], label_set: LabelSet) -> float:
+    """Angle of the line from the left to the right structures to the first axis, degrees."""
+    boxes = ndimage.find_objects(dseg)
+    here = [s for s in label_set.structures if s.label <= len(boxes) and boxes[s.label - 1]]
+    sides: dict[str, dict[str, Structure]] = {"L": {}, "R": {}}
+    for structure in here:
+        if structure.hemisphere is not None:
+            sides[structure.hemisphere][structure.bare_name] = structure
+    both = sides["L"].keys() & sides["R"].keys()
+    if not both:
+        return float("nan")
+    ends = {
+        side: np.mean([_centroid(dseg, named[name].label, boxes) for name in sorted(both)], axis=0)
+        for side, named in sides.items()
+    }
+    line = ends["R"] - ends["L"]
+    return float(np.rad2deg(np.arctan2(np.linalg.norm(line[1:]), line[0])))
+
+
+def _centroid(
+    dseg: npt.NDArray[np.uint8], label: int, boxes: list[tuple[slice, ...]]
+) -> npt.NDArray[np.float64]:
+    box = boxes[label - 1]
+    return np.argwhere(dseg[box] == label).mean(axis=0) + [part.start for part in box]
 
 
 def _tissue(dseg: npt.NDArray[np.uint8], label_set: LabelSet, name: str) -> npt.NDArray[np.bool_]:

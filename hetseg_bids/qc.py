@@ -30,10 +30,11 @@ class QcLimits:
         smaller or larger. Of the shipped models' structures, which are the whole brain.
     asymmetry : float
         Largest |L - R| / mean of the two sides that needs no look.
-    noise, ripple, cut_cm2 : float
+    noise, ripple, cut_cm2, turn_deg : float
         `ImageQuality` beyond which the image wants a look: Dice falls with more noise and
-        motion, and the brain is cut off. None of 17 good scans had ripples beyond it, 33 of
-        34 copies with simulated motion of 3 mm had (benchmarks/ripples.py).
+        motion, with a brain that is cut off and with a head that looks to the side. None of 17
+        good scans had ripples beyond it, 33 of 34 copies with simulated motion of 3 mm had
+        (benchmarks/ripples.py).
     """
 
     fail_dice: float = 0.5
@@ -44,6 +45,7 @@ class QcLimits:
     noise: float = 0.35
     ripple: float = 0.047
     cut_cm2: float = 20.0
+    turn_deg: float = 20.0
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,8 @@ def _image_doubts(image: ImageQuality, limits: QcLimits) -> list[str]:
         )
     if image.cut_cm2 > limits.cut_cm2:
         reasons.append(f"the image ends in the brain ({image.cut_cm2:.0f} cm2 of it at one face)")
+    if image.turn_deg > limits.turn_deg:
+        reasons.append(f"the head is turned by {image.turn_deg:.0f} degrees")
     return reasons
 
 

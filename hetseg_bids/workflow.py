@@ -197,6 +197,7 @@ def _write(
         mask_sha256=file_sha256(mask_path) if mask_path else None,
         model=model.plan.name,
         model_sha256=model.plan.weights_sha256,
+        pooling=model.plan.pooling,
         settings=config.settings,
         extraction=prepared.extraction,
         mask_mm3=float(mask.sum()) * result.grid.voxel_volume,
@@ -227,10 +228,12 @@ def is_complete(
         wanted.append(paths.flip)
     if settings.write_probseg:
         wanted.append(paths.probseg)
+    pooling = model.plan.pooling
     return (
         all(path.is_file() for path in wanted)
         and record.get("HetsegVersion") == __version__
         and record.get("HetsegModelSHA256") == model.plan.weights_sha256
+        and record.get("HetsegPooling") == (pooling and asdict(pooling))
         and record.get("HetsegSettings") == json.loads(json.dumps(asdict(settings)))
         and record.get("HetsegSourceSHA256") == file_sha256(scan.path)
         and record.get("HetsegMaskSHA256") == (file_sha256(mask_path) if mask_path else None)

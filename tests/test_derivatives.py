@@ -32,6 +32,7 @@ from hetseg_bids.images import Grid
 from hetseg_bids.morphometry import COLUMNS, measure
 from hetseg_bids.segmentation import Segmentation
 from hetseg_bids.structures import ASEG, N_STRUCTURES, STRUCTURES
+from hetseg_bids.uncertainty import Pooling
 
 SCAN = Scan(Path("in.nii.gz"), "01", "b", "sub-01_ses-b_run-2")
 STEM = "sub-01_ses-b_run-2_seg-hetseg"
@@ -59,8 +60,8 @@ def some_result() -> Segmentation:
 
 def some_provenance(**settings: object) -> Provenance:
     return Provenance(
-        "bids::sub-01/anat/x_T1w.nii.gz", "aa", "bb", "label-flip", "cc", Settings(**settings),
-        "deepbet", 1234.56, ImageQuality(0.1, 0.3, 0.02, 2.0), ("dark",),
+        "bids::sub-01/anat/x_T1w.nii.gz", "aa", "bb", "label-flip", "cc", Pooling(0.8, 0.2),
+        Settings(**settings), "deepbet", 1234.56, ImageQuality(0.1, 0.3, 0.02, 2.0, 5.0), ("dark",),
     )  # fmt: skip
 
 
@@ -166,6 +167,7 @@ def test_sidecars_say_how_the_result_came_to_be(tmp_path):
         "HetsegVersion": __version__,
         "HetsegModel": "label-flip",
         "HetsegModelSHA256": "cc",
+        "HetsegPooling": {"views": 0.8, "ensemble": 0.2},
         "HetsegSourceSHA256": "aa",
         "HetsegMaskSHA256": "bb",
         "HetsegSettings": {
@@ -178,7 +180,13 @@ def test_sidecars_say_how_the_result_came_to_be(tmp_path):
         },
         "HetsegBrainExtraction": "deepbet",
         "HetsegBrainMaskVolume": 1234.6,
-        "HetsegImageQuality": {"noise": 0.1, "edge": 0.3, "ripple": 0.02, "cut_cm2": 2.0},
+        "HetsegImageQuality": {
+            "noise": 0.1,
+            "edge": 0.3,
+            "ripple": 0.02,
+            "cut_cm2": 2.0,
+            "turn_deg": 5.0,
+        },
         "HetsegWarnings": ["dark"],
     }
     folder = paths.folder

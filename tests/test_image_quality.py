@@ -82,11 +82,33 @@ def test_a_cut_brain_has_an_area(image, dseg):
     assert measured(image[half], dseg[half]).cut_cm2 == pytest.approx(whole)
 
 
+@pytest.mark.parametrize("axes", [(0, 1), (0, 2)])
+@pytest.mark.parametrize("degrees", [-40, 15])
+def test_a_head_that_looks_to_the_side_or_leans_is_turned(image, dseg, axes, degrees):
+    upright = measured(image, dseg).turn_deg
+    assert upright < 2
+    labels = ndimage.rotate(dseg, degrees, axes, reshape=False, order=0)
+    assert measured(image, labels).turn_deg == pytest.approx(abs(degrees), abs=upright + 1)
+
+
+def test_a_nod_and_a_lost_structure_turn_no_head(image, dseg):
+    nodding = ndimage.rotate(dseg, 30, (1, 2), reshape=False, order=0)
+    assert measured(image, nodding).turn_deg < 2
+    assert measured(image, np.where(dseg == 17, 0, dseg).astype(np.uint8)).turn_deg < 2
+
+
+def test_a_brain_without_sides_is_not_turned(image, dseg):
+    for labels in (np.zeros_like(dseg), np.where(dseg == 16, dseg, 0).astype(np.uint8)):
+        assert np.isnan(measured(image, labels).turn_deg)
+
+
 def test_without_white_matter_nothing_is_known_of_noise(image, dseg):
     thalamus = LabelSet(tuple(s for s in ASEG.structures if s.bare_name == "thalamus"))
+    facing = measured(image, np.where(np.isin(dseg, (10, 49)), dseg, 0).astype(np.uint8)).turn_deg
     found = measure_image(image, dseg > 0, dseg, thalamus)
     assert np.isnan([found.noise, found.edge, found.ripple]).all()
-    assert found.for_record() == {"noise": None, "edge": None, "ripple": None, "cut_cm2": 0.0}
+    nothing = dict.fromkeys(("noise", "edge", "ripple"))
+    assert found.for_record() == {**nothing, "cut_cm2": 0.0, "turn_deg": round(facing, 4)}
     back = ImageQuality.of_record({"HetsegImageQuality": found.for_record()})
     assert np.isnan(back.noise)
     assert back.cut_cm2 == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -20,8 +21,11 @@ from conftest import (
     t1w_path,
     write_dataset,
 )
+from tiny_model import write_tiny_model
 
+from hetseg_bids.models import read_plan
 from hetseg_bids.structures import STRUCTURES
+from hetseg_bids.uncertainty import Pooling
 from hetseg_bids.validation import bids_complaint
 
 FAST = ("--views", "axial", "--no-mirror")
@@ -118,6 +122,24 @@ def test_a_lost_file_is_made_again(finished):
     flip.unlink()
     assert run_cli("hetseg", bids, out, "participant", *FAST).code == 0
     assert flip.read_bytes() == content
+
+
+def test_views_pooled_otherwise_are_another_model(finished, tmp_path):
+    bids, _ = finished
+    model, out = write_tiny_model(tmp_path / "model"), tmp_path / "out"
+    command = ("hetseg", bids, out, "participant", *FAST, "--model", model)
+    assert run_cli(*command).code == 0
+    files = outputs(out, "01")
+    labels, q = files["dseg"].read_bytes(), files["flip"].read_bytes()
+    assert json.loads(files["record"].read_text())["HetsegPooling"] is None
+    replace(read_plan(model), pooling=Pooling(0.8, 0.25)).save(model)
+    redone = run_cli(*command)
+    assert redone.code == 0
+    assert "complete already" not in redone.out
+    assert files["dseg"].read_bytes() == labels
+    assert files["flip"].read_bytes() != q
+    assert json.loads(files["record"].read_text())["HetsegPooling"]["ensemble"] == 0.25
+    assert "complete already" in run_cli(*command).out
 
 
 def test_no_temporary_file_stays(finished):
