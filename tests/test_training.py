@@ -51,6 +51,7 @@ from hetseg_bids.training.synthesis import SynthesisConfig, SyntheticScans, Synt
 from hetseg_bids.training.trainer import RunOptions, Trainer, build_network
 from hetseg_bids.training.validation import ValidationScan, even_stacks, structure_dice
 from hetseg_bids.training.volumes import LabelledVolume
+from hetseg_bids.uncertainty import Pooling
 
 SAMPLING = SamplingConfig(patch=(48, 40), volumes_per_block=2, stacks_per_volume=4)
 
@@ -659,6 +660,12 @@ def test_the_mean_of_models_from_the_same_weights_is_a_model(maps, trained, tmp_
     ]
     assert mean.plan.name == "soup"
     assert mean.plan.provenance["origins"] == [checksums[0]]
+    first = runs[0] / "model"  # how its views are pooled is no fact of a mean
+    replace(load_model(str(first), torch.device("cpu")).plan, pooling=Pooling(0.8, 0.2)).save(first)
+    pair = run_cli("hetseg-train", tmp_path / "pair", "--average", first, trained)
+    assert pair.code == 0, pair.err
+    pooled = load_model(str(tmp_path / "pair" / "model"), torch.device("cpu"))
+    assert pooled.plan.pooling is None
     again = run_cli(
         "hetseg-train", tmp_path / "x", "--average", tmp_path / "mean" / "model", runs[0] / "model"
     )
