@@ -4,9 +4,9 @@
 
 Draws synthetic scans with clean labels, segments them, and fits the two numbers of
 `hetseg_bids.uncertainty.Pooling` by logistic regression: is the ensemble's yes or no right, given
-the mean of the views' log-odds and the ensemble's logit? Every structure and every scan counts
-alike. --write puts them into the model's plan.json. The last lines fit one half of the scans and
-say what that gives on the other.
+the mean of the views' log-odds and the ensemble's logit? Every scan counts alike, and up to 30,000
+voxels of each structure. --write puts them into the model's plan.json. The last lines fit one half
+of the scans and say what that gives on the other.
 """
 
 from __future__ import annotations

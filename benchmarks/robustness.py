@@ -27,7 +27,7 @@ from hetseg_bids.files import read_json
 from hetseg_bids.image_quality import ImageQuality
 from hetseg_bids.images import read_labels
 from hetseg_bids.qc import judge
-from hetseg_bids.structures import ASEG, STRUCTURES
+from hetseg_bids.structures import ASEG, STRUCTURES, bare_name
 
 CLEAN = "clean"
 _MOVED = "turned|cropped"  # copies whose head lies otherwise, or is not all there
@@ -146,7 +146,7 @@ def correlations(rows: pd.DataFrame) -> dict[str, float]:
 def offsets(rows: pd.DataFrame) -> pd.Series:
     """Expected minus true Dice by structure, mean of sides and copies; turned, cropped left out."""
     rows = rows[~rows["copy"].str.contains(_MOVED)].dropna(subset=["name"])
-    either = rows["name"].str.replace(r"^(left|right)_", "", regex=True)
+    either = rows["name"].map(bare_name)
     return (rows["expected_dice"] - rows["dice"]).groupby(either).mean().sort_values()
 
 

@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from scipy import ndimage
 
 from hetseg_bids.errors import InputError
 from hetseg_bids.images import Grid, grid_of, open_image, read_labels, read_largest
+from hetseg_bids.morphometry import centroids
 from hetseg_bids.preprocessing.conform import resample
 from hetseg_bids.structures import Structure
 
@@ -139,33 +139,13 @@ def _aligned_flip(
     return resample(torch.from_numpy(read_largest(flip))[None], moved, target)[0].numpy()
 
 
-def centroids(
-    labels: npt.NDArray[np.integer], grid: Grid, structures: Sequence[Structure]
-) -> dict[str, npt.NDArray[np.float64]]:
-    """Centre of gravity of each structure that is there, mm in scanner space.
-
-    Parameters
-    ----------
-    labels : (X, Y, Z) int array
-        `Structure.label` values.
-    grid : Grid
-    structures : sequence of Structure
-    """
-    present = [s for s in structures if (labels == s.label).any()]
-    places = ndimage.center_of_mass(labels > 0, labels, [s.label for s in present])
-    return {
-        s.name: nib.affines.apply_affine(grid.affine, place)
-        for s, place in zip(present, places, strict=True)
-    }
-
-
 def template_affine(found: dict[str, npt.NDArray[np.float64]]) -> npt.NDArray[np.float64] | None:
     """The affine that takes centroids to the template's, in the least-squares sense.
 
     Parameters
     ----------
     found : dict of str to (3,) float array
-        See `centroids`.
+        See `morphometry.centroids`.
 
     Returns
     -------

@@ -15,8 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from hetseg_bids.images import Grid
+from hetseg_bids.morphometry import centroids
 from hetseg_bids.robust import robust_sd
-from hetseg_bids.structures import LabelSet, Structure
+from hetseg_bids.structures import LabelSet, hemisphere_of, partner_of
 
 _WHITE, _GREY = "cerebral_white_matter", "cerebral_cortex"
 _DEEP = 2  # voxels that white matter is eroded by
@@ -119,28 +121,17 @@ def measure_image(
 
 def _turn(dseg: npt.NDArray[np.uint8], label_set: LabelSet) -> float:
     """Angle of the line from the left to the right structures to the first axis, degrees."""
-    boxes = ndimage.find_objects(dseg)
-    here = [s for s in label_set.structures if s.label <= len(boxes) and boxes[s.label - 1]]
-    sides: dict[str, dict[str, Structure]] = {"L": {}, "R": {}}
-    for structure in here:
-        if structure.hemisphere is not None:
-            sides[structure.hemisphere][structure.bare_name] = structure
-    both = sides["L"].keys() & sides["R"].keys()
-    if not both:
+    voxels = Grid(dseg.shape, np.eye(4))
+    places = centroids(dseg, voxels, [s for s in label_set.structures if s.hemisphere])
+    lines = [
+        places[partner_of(name)] - place
+        for name, place in places.items()
+        if hemisphere_of(name) == "L" and partner_of(name) in places
+    ]
+    if not lines:
         return float("nan")
-    ends = {
-        side: np.mean([_centroid(dseg, named[name].label, boxes) for name in sorted(both)], axis=0)
-        for side, named in sides.items()
-    }
-    line = ends["R"] - ends["L"]
+    line = np.mean(lines, axis=0)
     return float(np.rad2deg(np.arctan2(np.linalg.norm(line[1:]), line[0])))
-
-
-def _centroid(
-    dseg: npt.NDArray[np.uint8], label: int, boxes: list[tuple[slice, ...]]
-) -> npt.NDArray[np.float64]:
-    box = boxes[label - 1]
-    return np.argwhere(dseg[box] == label).mean(axis=0) + [part.start for part in box]
 
 
 def _tissue(dseg: npt.NDArray[np.uint8], label_set: LabelSet, name: str) -> npt.NDArray[np.bool_]:

@@ -1,11 +1,18 @@
-"""Volumes of the structures, with the error bars the flip map gives."""
+"""Volumes of the structures, with the error bars the flip map gives, and where they lie."""
 
 from __future__ import annotations
 
-import numpy as np
-import pandas as pd
+from collections.abc import Sequence
 
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import ndimage
+
+from hetseg_bids.images import Grid
 from hetseg_bids.segmentation import Segmentation
+from hetseg_bids.structures import Structure
 from hetseg_bids.uncertainty import summarise, volume_sd
 
 _NORMAL_975 = 1.959964
@@ -53,3 +60,26 @@ def _error_bars(inside: np.ndarray, q: np.ndarray, voxel: float) -> dict[str, fl
         "mean_flip_probability": u.mean_q,
         "expected_dice": u.expected_dice,
     }
+
+
+def centroids(
+    labels: npt.NDArray[np.integer], grid: Grid, structures: Sequence[Structure]
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Centre of gravity of each structure that is there, mm in scanner space.
+
+    Parameters
+    ----------
+    labels : (X, Y, Z) int array
+        `Structure.label` values.
+    grid : Grid
+    structures : sequence of Structure
+    """
+    boxes = ndimage.find_objects(labels, max_label=max((s.label for s in structures), default=0))
+    places = {}
+    for structure in structures:
+        box = boxes[structure.label - 1]
+        if box is not None:
+            inside = np.argwhere(labels[box] == structure.label).mean(axis=0)
+            place = inside + [part.start for part in box]
+            places[structure.name] = nib.affines.apply_affine(grid.affine, place)
+    return places

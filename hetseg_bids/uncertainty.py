@@ -63,7 +63,7 @@ def evidence(system: str, label_logits: Tensor, second: Tensor) -> Tensor:
         log((1 - q) / q), with the sign of the label logit.
     """
     a = label_logits.float()
-    if system == "label-flip":
+    if system == "label-flip":  # the odds themselves: half the time of q and its logit
         kept, flipped = _slopes(trained_flip(second.float()).clamp_min_(_SMALLEST))
         log_odds = flipped.div_(kept).log_()
     else:
