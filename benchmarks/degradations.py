@@ -105,17 +105,23 @@ def bias(strength: float) -> Callable[[Scan], Scan]:
 
 
 def motion(mm: float, seed: int = _SEED) -> Callable[[Scan], Scan]:
-    """Nods of the head while k-space was filled, three places and three times."""
+    """Nods of the head while k-space was filled, three places and three times.
+
+    Places are counted from the one that the middle of k-space saw: there the image shows the
+    head, and there the reference lies.
+    """
 
     def degrade(scan: Scan) -> Scan:
         rng = np.random.default_rng(seed)
-        spectrum = np.fft.fftn(scan.image)
         lines = scan.image.shape[1]
         order = np.fft.fftshift(np.arange(lines))  # the middle of k-space in the middle
         starts = np.sort(rng.choice(np.arange(lines // 8, 7 * lines // 8), 3, replace=False))
-        for start, stop in zip(starts, [*starts[1:], lines], strict=True):
-            moved = np.fft.fftn(nod(scan.image, rng.normal(0, mm), rng.normal(0, mm)))
-            spectrum[:, order[start:stop]] = moved[:, order[start:stop]]
+        places = np.concatenate((np.zeros((1, 2)), rng.normal(0, mm, (3, 2))))
+        middle = places[np.searchsorted(starts, lines // 2, side="right")]
+        spectrum = np.empty(scan.image.shape, np.complex128)
+        for start, stop, place in zip([0, *starts], [*starts, lines], places, strict=True):
+            seen = np.fft.fftn(nod(scan.image, *(place - middle)))
+            spectrum[:, order[start:stop]] = seen[:, order[start:stop]]
         image = np.abs(np.fft.ifftn(spectrum)).astype(np.float32)
         return replace(scan, image=np.where(scan.image == 0, 0, image))
 

@@ -24,11 +24,10 @@ from hetseg_bids.models import Model, load_model
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
 from hetseg_bids.training.label_noise import CLEAN
 from hetseg_bids.training.synthesis import SynthesisConfig, SyntheticSource
-from hetseg_bids.uncertainty import Pooling
+from hetseg_bids.uncertainty import SUREST, Pooling
 
 _SEED = 11_2027  # other scans than those of intervals.py
 _VOXELS = 30_000  # a structure and scan
-_OPEN = 6.0  # log-odds or logit: what every view is sure is elsewhere teaches nothing
 
 
 def main() -> None:
@@ -55,7 +54,10 @@ def main() -> None:
 
 
 def sample(source: SyntheticSource, model: Model, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of one scan (2, N): log-odds and logit of the answer given; and (N,): whether it is wrong."""
+    """Of one scan (2, N): log-odds and logit of the answer given; and (N,): whether it is wrong.
+
+    Voxels where all views say no as surely as they can teach nothing and are left out.
+    """
     rng = np.random.default_rng((_SEED, number))
     volume = source.draw(rng)
     logits = predict(model, volume.image, volume.image > BACKGROUND)
@@ -66,7 +68,7 @@ def sample(source: SyntheticSource, model: Model, number: int) -> tuple[np.ndarr
         model.plan.label_set.structures, logits.label, logits.second, strict=True
     ):
         here = torch.isin(labels, torch.tensor(structure.members, dtype=labels.dtype))
-        places = torch.nonzero((here | (a > -_OPEN) | (said > -_OPEN)).view(-1))[:, 0].numpy()
+        places = torch.nonzero((here | (a > -SUREST) | (said > -SUREST)).view(-1))[:, 0].numpy()
         places = rng.permutation(places)[:_VOXELS]
         answer, log_odds = (x.reshape(-1)[places].numpy() for x in (a, said))
         yes = answer > 0

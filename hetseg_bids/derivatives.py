@@ -224,6 +224,8 @@ class Provenance:
     model, model_sha256 : str
     pooling : Pooling or None
         See `Plan.pooling`.
+    smoothing : int
+        See `Plan.smoothing`.
     settings : Settings
     extraction : str
         Brain extraction that was carried out.
@@ -239,6 +241,7 @@ class Provenance:
     model: str
     model_sha256: str
     pooling: Pooling | None
+    smoothing: int
     settings: Settings
     extraction: str
     mask_mm3: float
@@ -256,6 +259,7 @@ class Provenance:
             "HetsegModel": self.model,
             "HetsegModelSHA256": self.model_sha256,
             "HetsegPooling": asdict(self.pooling) if self.pooling else None,
+            "HetsegImageSmoothing": self.smoothing,
             "HetsegSourceSHA256": self.source_sha256,
             "HetsegMaskSHA256": self.mask_sha256,
             "HetsegSettings": asdict(self.settings),

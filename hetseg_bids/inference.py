@@ -105,6 +105,7 @@ def view_passes(
 ) -> dict[str, Iterator[int]]:
     """What `predict` averages, by name: each, when it is run through, adds a view to `total`."""
     passes = {}
+    image = soften(image, model.plan.smoothing)
     for mirrored in (False, True) if mirror else (False,):
         seen = image.flip(0) if mirrored else image
         keep = kept_outputs(model.plan, mirrored=mirrored)
@@ -135,17 +136,39 @@ def to_logits(total: Tensor, plan: Plan, box: tuple[slice, slice, slice]) -> Log
     return Logits(total[:count], second, system, box, plan.label_set)
 
 
-def smooth(label: Tensor) -> None:
-    """Mix each voxel's logits with its neighbours', 1:6:1 along each axis, in place.
+def soften(image: Tensor, times: int) -> Tensor:
+    """The image smoothed some times, its background untouched.
 
-    The views decide each slice by itself, which leaves borders rougher than anatomy.
+    Real scans are sharper and noisier than the synthetic ones that a network learned from.
 
     Parameters
     ----------
-    label : (S, x, y, z) float32 tensor
+    image : (x, y, z) float32 tensor
+        Standard scores.
+    times : int
+
+    Returns
+    -------
+    softened : (x, y, z) float32 tensor
+    """
+    softened = image[None].clone(memory_format=torch.contiguous_format)
+    for _ in range(times):
+        smooth(softened)
+    return torch.where(image == BACKGROUND, image, softened[0])
+
+
+def smooth(volumes: Tensor) -> None:
+    """Mix each voxel with its neighbours, 1:6:1 along each axis, in place.
+
+    The views decide each slice by itself, which leaves borders of logits rougher than anatomy.
+
+    Parameters
+    ----------
+    volumes : (S, x, y, z) float32 tensor
+        Logits, or an image.
     """
     for axis, across in ((1, 2), (2, 1), (3, 1)):
-        for piece in label.split(1, across):  # a slice at a time stays in the cache
+        for piece in volumes.split(1, across):  # a slice at a time stays in the cache
             step = piece.diff(dim=axis).mul_(_NEIGHBOUR)
             size = piece.shape[axis]
             piece.narrow(axis, 0, size - 1).add_(step)

@@ -27,6 +27,7 @@ from hetseg_bids.uncertainty import Pooling
 WEIGHTS_NAME = "weights.safetensors"
 PLAN_NAME = "plan.json"
 _PLAN_FORMAT = 1
+_SMOOTHEST = 9  # times; a standard deviation of 1.5 mm
 _SHIPPED = (Path(__file__).parent / "_models", Path(__file__).parents[1] / "models")
 
 
@@ -51,6 +52,8 @@ class Plan:
         What the outputs mean.
     pooling : Pooling or None
         How the views' flip maps make one; None: by the mean of their logits.
+    smoothing : int
+        How often inference smooths the image (`inference.soften`).
     """
 
     name: str
@@ -63,6 +66,7 @@ class Plan:
     provenance: dict[str, Any]
     label_set: LabelSet = ASEG
     pooling: Pooling | None = None
+    smoothing: int = 0
 
     @property
     def heteroscedastic(self) -> bool:
@@ -184,6 +188,8 @@ def read_plan(folder: Path) -> Plan:
         plan = Plan(**content, label_set=label_set)
         if plan.pooling is not None and not plan.heteroscedastic:
             raise ValueError("pooling of flip maps, but no flip maps")
+        if type(plan.smoothing) is not int or not 0 <= plan.smoothing <= _SMOOTHEST:
+            raise ValueError(f"smoothing is a whole number of 0 to {_SMOOTHEST}")
         return plan
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not a usable model plan ({error})") from None

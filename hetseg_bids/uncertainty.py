@@ -25,7 +25,9 @@ _CORRELATED_MM3 = 50.0
 _SHARED = 0.5
 _LARGEST_LOG_VARIANCE = 20.0  # sigma = 22026 already makes any label logit a toss-up
 _SMALLEST = 1e-6  # below it the probability is less than 1e-17, and log(0) is near
-_SUREST = 12.0  # log-odds: no view says more, or one view would outvote all others
+
+SUREST = 12.0
+"""Log-odds: no view says more, or one view would outvote all others."""
 
 POOLED = "pooled"
 """The system whose second output is the ensemble's log-odds of each structure (`Pooling`)."""
@@ -68,7 +70,7 @@ def evidence(system: str, label_logits: Tensor, second: Tensor) -> Tensor:
         log_odds = flipped.div_(kept).log_()
     else:
         log_odds = -torch.logit(flip_map(system, a, second.float()), eps=_SMALLEST)
-    return log_odds.clamp_max_(_SUREST).copysign_(a)
+    return log_odds.clamp_max_(SUREST).copysign_(a)
 
 
 def flip_map(system: str, label_logits: Tensor, second: Tensor) -> Tensor:

@@ -198,6 +198,7 @@ def _write(
         model=model.plan.name,
         model_sha256=model.plan.weights_sha256,
         pooling=model.plan.pooling,
+        smoothing=model.plan.smoothing,
         settings=config.settings,
         extraction=prepared.extraction,
         mask_mm3=float(mask.sum()) * result.grid.voxel_volume,
@@ -234,6 +235,7 @@ def is_complete(
         and record.get("HetsegVersion") == __version__
         and record.get("HetsegModelSHA256") == model.plan.weights_sha256
         and record.get("HetsegPooling") == (pooling and asdict(pooling))
+        and record.get("HetsegImageSmoothing") == model.plan.smoothing
         and record.get("HetsegSettings") == json.loads(json.dumps(asdict(settings)))
         and record.get("HetsegSourceSHA256") == file_sha256(scan.path)
         and record.get("HetsegMaskSHA256") == (file_sha256(mask_path) if mask_path else None)

@@ -191,6 +191,7 @@ def write_results(
         model=f"label-flip{hostile}",
         model_sha256="1" * 64,
         pooling=None,
+        smoothing=0,
         settings=Settings(model=hostile or "label-flip"),
         extraction="deepbet",
         mask_mm3=float((dseg > 0).sum()) * grid.voxel_volume,

@@ -60,7 +60,7 @@ def some_result() -> Segmentation:
 
 def some_provenance(**settings: object) -> Provenance:
     return Provenance(
-        "bids::sub-01/anat/x_T1w.nii.gz", "aa", "bb", "label-flip", "cc", Pooling(0.8, 0.2),
+        "bids::sub-01/anat/x_T1w.nii.gz", "aa", "bb", "label-flip", "cc", Pooling(0.8, 0.2), 2,
         Settings(**settings), "deepbet", 1234.56, ImageQuality(0.1, 0.3, 0.02, 2.0, 5.0), ("dark",),
     )  # fmt: skip
 
@@ -168,6 +168,7 @@ def test_sidecars_say_how_the_result_came_to_be(tmp_path):
         "HetsegModel": "label-flip",
         "HetsegModelSHA256": "cc",
         "HetsegPooling": {"views": 0.8, "ensemble": 0.2},
+        "HetsegImageSmoothing": 2,
         "HetsegSourceSHA256": "aa",
         "HetsegMaskSHA256": "bb",
         "HetsegSettings": {

@@ -16,7 +16,7 @@ from tiny_model import write_tiny_model
 from hetseg_bids import inference
 from hetseg_bids.inference import Logits, predict
 from hetseg_bids.models import Model, load_model
-from hetseg_bids.preprocessing.normalisation import standardise
+from hetseg_bids.preprocessing.normalisation import BACKGROUND, standardise
 from hetseg_bids.structures import ASEG, STRUCTURES
 from hetseg_bids.uncertainty import POOLED, Pooling, flip_map, flip_probability
 
@@ -133,6 +133,17 @@ def test_smoothing_mixes_a_voxel_with_its_neighbours_along_each_axis():
         expected = ndimage.correlate1d(expected, [1 / 8, 6 / 8, 1 / 8], axis, mode="nearest")
     inference.smooth(label)
     np.testing.assert_allclose(label.numpy(), expected, atol=1e-6)
+
+
+def test_a_plan_may_soften_the_brain_but_not_its_background(model, brain):
+    image, mask = brain
+    soft = replace(model, plan=replace(model.plan, smoothing=2))
+    seen = image.numpy()
+    for axis in (0, 1, 2) * 2:
+        seen = ndimage.correlate1d(seen, [1 / 8, 6 / 8, 1 / 8], axis, mode="nearest")
+    seen = torch.from_numpy(np.where(image == BACKGROUND, BACKGROUND, seen))
+    assert_same(predict(soft, image, mask), predict(model, seen, mask), _LAST_DIGIT)
+    assert torch.equal(inference.soften(image, 0), image)
 
 
 @pytest.mark.slow

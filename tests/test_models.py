@@ -62,7 +62,12 @@ def test_missing_weights_are_named(copy):
 
 
 @pytest.mark.parametrize(
-    "change", [{"format": 99}, {"tasks": ["one"]}, {"patch": 3}, {"background": 0.0}]
+    "change",
+    [
+        *({"format": 99}, {"tasks": ["one"]}, {"patch": 3}, {"background": 0.0}),
+        *({"pooling": {"views": 1.0}}, {"pooling": 3}),
+        *({"smoothing": times} for times in (-1, 10, 2.0, "2")),
+    ],
 )
 def test_a_plan_of_another_kind_is_refused(copy, change):
     path = copy / "plan.json"
@@ -71,19 +76,12 @@ def test_a_plan_of_another_kind_is_refused(copy, change):
         load_model(str(copy), CPU)
 
 
-def test_a_plan_keeps_its_pooling(copy):
+def test_a_plan_keeps_how_its_model_is_used(copy):
     plan = load_model(str(copy), CPU).plan
-    for pooling in (Pooling(0.9, 0.25), None):
-        replace(plan, pooling=pooling).save(copy)
-        assert load_model(str(copy), CPU).plan == replace(plan, pooling=pooling)
-
-
-@pytest.mark.parametrize("pooling", [{"views": 1.0}, 3])
-def test_a_pooling_of_another_kind_is_refused(copy, pooling):
-    path = copy / "plan.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"pooling": pooling}))
-    with pytest.raises(InputError, match="not a usable model plan"):
-        load_model(str(copy), CPU)
+    for pooling, smoothing in ((Pooling(0.9, 0.25), 0), (None, 3)):
+        changed = replace(plan, pooling=pooling, smoothing=smoothing)
+        changed.save(copy)
+        assert load_model(str(copy), CPU).plan == changed
 
 
 def test_flip_maps_that_are_not_there_cannot_be_pooled(tmp_path):
