@@ -640,6 +640,23 @@ def test_hetseg_train_starts_from_a_model_and_says_so(maps, trained, tmp_path):
 
 
 @pytest.mark.slow
+def test_polishing_goes_on_with_a_network_in_small_steps(maps, trained, tmp_path):
+    arguments = ["--label-maps", maps, "--samples", 2, "--batch", 2, "--workers", 0]
+    polish = [*arguments, "--recipe", "polish"]
+    alone = run_cli("hetseg-train", tmp_path / "x", *polish)
+    assert alone.code == 2
+    assert "--init" in alone.err
+    done = run_cli("hetseg-train", tmp_path / "out", *polish, "--init", trained)
+    assert done.code == 0, done.err
+    before, after = (
+        load_model(str(m), torch.device("cpu")) for m in (trained, tmp_path / "out/model")
+    )
+    assert after.plan.network == before.plan.network
+    weights = [m.network.state_dict()["head.weight"] for m in (before, after)]
+    assert 0 < float((weights[0] - weights[1]).abs().max()) < 1e-3
+
+
+@pytest.mark.slow
 def test_the_mean_of_models_from_the_same_weights_is_a_model(maps, trained, tmp_path):
     arguments = ["--label-maps", maps, "--samples", 2, "--batch", 2, "--workers", 0]
     runs = [tmp_path / f"run{seed}" for seed in (1, 2)]

@@ -91,11 +91,12 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--system", choices=SYSTEMS, default="label-flip")
     parser.add_argument(
         "--recipe",
-        choices=("fast", "wide", "small", "paper"),
+        choices=("fast", "wide", "small", "polish", "paper"),
         default=None,
         help="fast: for hours on a CPU; wide: a larger network, for minutes on a GPU; small: half "
-        "the width, for minutes on a CPU; paper: McKinley et al., 2 million stacks (default: fast, "
-        "with the network of --init where that is given)",
+        "the width, for minutes on a CPU; polish: more training of the network of --init, in "
+        "small steps; paper: McKinley et al., 2 million stacks (default: fast, with the network of "
+        "--init where that is given)",
     )
     parser.add_argument(
         "--samples",

@@ -18,6 +18,7 @@ from hetseg_bids.training.schedules import Schedule
 FAST_SAMPLES = 60_000
 WIDE_SAMPLES = 400_000
 SMALL_SAMPLES = 6_000
+POLISH_SAMPLES = 12_000
 _PAPER_RESTARTS = 520
 _PAPER_PLAIN_RESTARTS = 20
 _PAPER_PERIOD = 2000  # steps
@@ -124,6 +125,16 @@ def small_recipe(system: str, *, samples: int | None = None, seed: int = 0) -> T
     return replace(fast, network=network, batch=2, schedule=schedule, ema_decay=0.99)
 
 
+def polish_recipe(system: str, *, samples: int | None = None, seed: int = 0) -> TrainingConfig:
+    """The recipe for a network that is trained already: `fast_recipe` in small steps.
+
+    The rate at which training starts, and steps of the plain loss, would undo part of what such a
+    network knows before they teach it more.
+    """
+    fast = fast_recipe(system, samples=samples or POLISH_SAMPLES, seed=seed)
+    return replace(fast, schedule=Schedule(peak=3e-4, warmup=50), plain_share=0.0)
+
+
 def paper_recipe(system: str, *, samples: int | None = None, seed: int = 0) -> TrainingConfig:
     """The recipe of McKinley et al. (design section 1).
 
@@ -173,5 +184,13 @@ def with_rejection(config: TrainingConfig) -> TrainingConfig:
     return replace(config, rejection=rejection)
 
 
-RECIPES = {"fast": fast_recipe, "wide": wide_recipe, "small": small_recipe, "paper": paper_recipe}
+RECIPES = {
+    "fast": fast_recipe,
+    "wide": wide_recipe,
+    "small": small_recipe,
+    "polish": polish_recipe,
+    "paper": paper_recipe,
+}
 DEFAULT_RECIPE = "fast"
+AS_BEFORE = (None, "polish")
+"""Recipes that leave the network of --init as large as it is."""

@@ -22,7 +22,13 @@ from hetseg_bids.structures import ASEG, LabelSet
 from hetseg_bids.training.losses import n_outputs_of
 from hetseg_bids.training.pace import paced
 from hetseg_bids.training.paired import PairedSource
-from hetseg_bids.training.recipes import DEFAULT_RECIPE, RECIPES, TrainingConfig, with_rejection
+from hetseg_bids.training.recipes import (
+    AS_BEFORE,
+    DEFAULT_RECIPE,
+    RECIPES,
+    TrainingConfig,
+    with_rejection,
+)
 from hetseg_bids.training.synthesis import SyntheticScans, SyntheticSource
 from hetseg_bids.training.tasks import MOST_TASKS
 from hetseg_bids.training.trainer import RunOptions, StepReport, Trainer
@@ -120,10 +126,14 @@ def _label_set(request: TrainingRequest, initial: Model | None) -> LabelSet:
 
 
 def _config(request: TrainingRequest, initial: Model | None, label_set: LabelSet) -> TrainingConfig:
+    if request.recipe == "polish" and initial is None:
+        raise InputError("--recipe polish: there is nothing to polish; name a model with --init")
     recipe = RECIPES[request.recipe or DEFAULT_RECIPE]
     config = recipe(request.system, samples=request.samples, seed=request.seed)
     # a model goes on as what it is, unless a recipe is asked for
-    network = config.network if initial is None or request.recipe else initial.plan.network
+    network = config.network
+    if initial is not None and request.recipe in AS_BEFORE:
+        network = initial.plan.network
     outputs = n_outputs_of(request.system, label_set)
     config = replace(config, network=replace(network, n_outputs=outputs))
     if request.batch is not None:
