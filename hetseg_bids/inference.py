@@ -151,7 +151,7 @@ def soften(image: Tensor, times: int) -> Tensor:
     -------
     softened : (x, y, z) float32 tensor
     """
-    softened = image[None].clone(memory_format=torch.contiguous_format)
+    softened = image[None].clone()
     for _ in range(times):
         smooth(softened)
     return torch.where(image == BACKGROUND, image, softened[0])

@@ -641,8 +641,8 @@ def test_hetseg_train_starts_from_a_model_and_says_so(maps, trained, tmp_path):
 
 @pytest.mark.slow
 def test_polishing_goes_on_with_a_network_in_small_steps(maps, trained, tmp_path):
-    arguments = ["--label-maps", maps, "--samples", 2, "--batch", 2, "--workers", 0]
-    polish = [*arguments, "--recipe", "polish"]
+    few = ["--samples", 2, "--batch", 2, "--workers", 0]
+    polish = ["--label-maps", maps, "--recipe", "polish", *few]
     alone = run_cli("hetseg-train", tmp_path / "x", *polish)
     assert alone.code == 2
     assert "--init" in alone.err

@@ -130,7 +130,7 @@ def _config(request: TrainingRequest, initial: Model | None, label_set: LabelSet
         raise InputError("--recipe polish: there is nothing to polish; name a model with --init")
     recipe = RECIPES[request.recipe or DEFAULT_RECIPE]
     config = recipe(request.system, samples=request.samples, seed=request.seed)
-    # a model goes on as what it is, unless a recipe is asked for
+    # a model goes on as what it is, unless a recipe with a network of its own is asked for
     network = config.network
     if initial is not None and request.recipe in AS_BEFORE:
         network = initial.plan.network
