@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,8 +19,9 @@ from conftest import (
     write_pair,
 )
 
+from hetseg_bids.config import RECIPE_NAMES
 from hetseg_bids.errors import InputError
-from hetseg_bids.models import load_model
+from hetseg_bids.models import load_model, save_model
 from hetseg_bids.network import HetsegNet, NetworkConfig
 from hetseg_bids.planes import PLANES
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
@@ -37,7 +39,7 @@ from hetseg_bids.training.label_noise import (
 from hetseg_bids.training.losses import n_outputs_of
 from hetseg_bids.training.pace import paced
 from hetseg_bids.training.paired import PairedSource
-from hetseg_bids.training.recipes import TrainingConfig, paper_recipe, small_recipe
+from hetseg_bids.training.recipes import RECIPES, TrainingConfig, paper_recipe, small_recipe
 from hetseg_bids.training.samples import (
     BlockDataset,
     Cut,
@@ -482,6 +484,10 @@ def test_training_lowers_the_loss(source, tmp_path, system):
     assert np.mean(losses[-20:]) < 0.6 * np.mean(losses[:20])
 
 
+def test_the_command_line_offers_every_recipe():
+    assert set(RECIPES) == set(RECIPE_NAMES)
+
+
 def test_the_paper_recipe_has_the_numbers_of_the_paper():
     recipe = paper_recipe("label-flip")
     assert (recipe.sampling.patch, recipe.batch, recipe.steps) == ((196, 196), 2, 520 * 2000)
@@ -643,15 +649,18 @@ def test_hetseg_train_starts_from_a_model_and_says_so(maps, trained, tmp_path):
 def test_polishing_goes_on_with_a_network_in_small_steps(maps, trained, tmp_path):
     few = ["--samples", 2, "--batch", 2, "--workers", 0]
     polish = ["--label-maps", maps, "--recipe", "polish", *few]
+    start = shutil.copytree(trained, tmp_path / "start")
+    replace(load_model(str(start), torch.device("cpu")).plan, smoothing=2).save(start)
     alone = run_cli("hetseg-train", tmp_path / "x", *polish)
     assert alone.code == 2
     assert "--init" in alone.err
-    done = run_cli("hetseg-train", tmp_path / "out", *polish, "--init", trained)
+    done = run_cli("hetseg-train", tmp_path / "out", *polish, "--init", start)
     assert done.code == 0, done.err
     before, after = (
-        load_model(str(m), torch.device("cpu")) for m in (trained, tmp_path / "out/model")
+        load_model(str(m), torch.device("cpu")) for m in (start, tmp_path / "out/model")
     )
     assert after.plan.network == before.plan.network
+    assert after.plan.smoothing == 2, "is used as before, too"
     weights = [m.network.state_dict()["head.weight"] for m in (before, after)]
     assert 0 < float((weights[0] - weights[1]).abs().max()) < 1e-3
 
@@ -691,9 +700,25 @@ def test_the_mean_of_models_from_the_same_weights_is_a_model(maps, trained, tmp_
 
 @pytest.mark.parametrize(
     ("others", "message"),
-    [([], "two models"), (["plain"], "same system"), (["label-flip-rejection"], "same --init")],
+    [
+        ([], "two models"),
+        (["plain"], "same system"),
+        (["label-flip-rejection"], "smoothing"),
+        (["unrelated"], "same --init"),
+    ],
 )
 def test_only_models_of_one_kind_and_origin_have_a_mean(tmp_path, others, message):
+    default, other = (
+        load_model(name, torch.device("cpu")) for name in ("label-flip", "label-flip-rejection")
+    )
+    unrelated = tmp_path / "unrelated"
+    unrelated.mkdir()
+    save_model(
+        unrelated,
+        replace(other.plan, smoothing=default.plan.smoothing),
+        other.network.state_dict(),
+    )
+    others = [unrelated if name == "unrelated" else name for name in others]
     done = run_cli("hetseg-train", tmp_path / "out", "--average", "label-flip", *others)
     assert done.code == 2
     assert message in done.err

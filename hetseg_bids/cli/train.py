@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hetseg_bids.cli.arguments import positive, positive_float
-from hetseg_bids.config import SYSTEMS
+from hetseg_bids.config import RECIPE_NAMES, SYSTEMS
 from hetseg_bids.errors import InputError
 
 
@@ -91,7 +91,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--system", choices=SYSTEMS, default="label-flip")
     parser.add_argument(
         "--recipe",
-        choices=("fast", "wide", "small", "polish", "paper"),
+        choices=RECIPE_NAMES,
         default=None,
         help="fast: for hours on a CPU; wide: a larger network, for minutes on a GPU; small: half "
         "the width, for minutes on a CPU; polish: more training of the network of --init, in "

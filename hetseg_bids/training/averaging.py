@@ -32,8 +32,8 @@ def average_models(names: Sequence[str], folder: Path, name: str | None = None) 
     Raises
     ------
     InputError
-        If there are fewer than two, they aren't networks of one kind for the same structures, or
-        don't come from the same weights.
+        If there are fewer than two, they aren't networks of one kind for the same structures,
+        aren't used in the same way, or don't come from the same weights.
     """
     if len(names) < 2:
         raise InputError("--average: give two models at least")
@@ -42,8 +42,8 @@ def average_models(names: Sequence[str], folder: Path, name: str | None = None) 
     for other in models[1:]:
         if _kind(other) != _kind(first):
             raise InputError(
-                f"{other.folder}: not of the same system, network, patch and structures as "
-                f"{first.folder}; only such models have a mean"
+                f"{other.folder}: not of the same system, network, patch, structures and "
+                f"smoothing as {first.folder}; only such models have a mean"
             )
         if not _origins(other) & _origins(first):
             raise InputError(
@@ -74,7 +74,7 @@ def average_models(names: Sequence[str], folder: Path, name: str | None = None) 
 
 def _kind(model: Model) -> tuple[object, ...]:
     plan = model.plan
-    return plan.system, plan.network, plan.patch, plan.label_set
+    return plan.system, plan.network, plan.patch, plan.label_set, plan.smoothing
 
 
 def _origins(model: Model) -> set[str]:

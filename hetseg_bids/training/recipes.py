@@ -64,6 +64,8 @@ class TrainingConfig:
     seed : int
     initial_weights : str or None
         sha256 of the weights that the run starts from; None starts at random.
+    smoothing : int
+        See `Plan.smoothing`.
     """
 
     system: str = "label-flip"
@@ -87,6 +89,7 @@ class TrainingConfig:
     ema_decay: float = 0.999
     seed: int = 0
     initial_weights: str | None = None
+    smoothing: int = 0
 
     @property
     def steps(self) -> int:

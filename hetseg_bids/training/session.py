@@ -140,6 +140,8 @@ def _config(request: TrainingRequest, initial: Model | None, label_set: LabelSet
         config = replace(config, batch=request.batch)
     if initial is not None:
         config = replace(config, initial_weights=initial.plan.weights_sha256)
+        if request.label_maps is not None:  # measured for networks of synthetic scans only
+            config = replace(config, smoothing=initial.plan.smoothing)
     if request.reject_sporadic:
         _check_rejection(request, label_set)
         config = with_rejection(config)
@@ -195,6 +197,7 @@ def export(trainer: Trainer, folder: Path, name: str) -> Plan:
             "source": trainer.source.fingerprint(),
         },
         label_set=trainer.label_set,
+        smoothing=config.smoothing,
     )
     return save_model(folder, plan, trainer.average)
 
