@@ -139,7 +139,8 @@ def to_logits(total: Tensor, plan: Plan, box: tuple[slice, slice, slice]) -> Log
 def soften(image: Tensor, times: int) -> Tensor:
     """The image smoothed some times, its background untouched.
 
-    Real scans are sharper and noisier than the synthetic ones that a network learned from.
+    Networks that learned from synthetic scans label real ones a little better so (measured, not
+    explained: docs/decisions.md, 30).
 
     Parameters
     ----------
