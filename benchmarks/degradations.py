@@ -146,6 +146,35 @@ def pale(share: float) -> Callable[[Scan], Scan]:
     return degrade
 
 
+def weak(share: float) -> Callable[[Scan], Scan]:
+    """All grey matter a share of its distance to white matter brighter, as in children."""
+
+    def degrade(scan: Scan) -> Scan:
+        grey, white = (
+            float(np.median(scan.image[np.isin(scan.labels[0], ids)])) for ids in ((3, 42), (2, 41))
+        )
+        brighter = white - (1 - share) * (white - grey)
+        image = np.interp(scan.image, (0, grey, white), (0, brighter, white))
+        return replace(scan, image=np.maximum(image, scan.image).astype(np.float32))
+
+    return degrade
+
+
+def ringing(kept: float) -> Callable[[Scan], Scan]:
+    """Truncation artefacts: only the middle share of k-space along two axes was acquired."""
+
+    def degrade(scan: Scan) -> Scan:
+        spectrum = np.fft.fftn(scan.image)
+        for axis in (1, 2):
+            size = scan.image.shape[axis]
+            outside = np.abs(np.fft.fftfreq(size)) > kept / 2
+            spectrum[(slice(None),) * axis + (outside,)] = 0
+        image = np.abs(np.fft.ifftn(spectrum)).astype(np.float32)
+        return replace(scan, image=np.where(scan.image == 0, 0, image))
+
+    return degrade
+
+
 def mirrored(scan: Scan) -> Scan:
     """Left and right exchanged."""
     swap = ASEG.mirror_labels()
@@ -216,6 +245,8 @@ DEGRADATIONS: dict[str, Callable[[Scan], Scan]] = {
     "motion1": motion(1.0),
     "motion3": motion(3.0),
     "pale80": pale(0.8),
+    "weak40": weak(0.4),
+    "ringing60": ringing(0.6),
     "mirrored": mirrored,
     "turned30": turned(30.0),
     "cropped20": cropped(20.0),
