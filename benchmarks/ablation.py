@@ -41,7 +41,6 @@ PARTS: dict[str, SynthesisConfig] = {
     WHOLE: _AS_IS,
     "no pia": replace(_AS_IS, pia=(0.0, 0.0)),
     "no pale deep grey matter": replace(_AS_IS, pale_rate=0.0),
-    "no faint grey matter": replace(_AS_IS, faint_rate=0.0),
     "no motion": replace(_AS_IS, motion_rate=0.0),
     "no noise": replace(_AS_IS, noise=(0.0, 0.0)),
     "noise up to twice": replace(_AS_IS, noise=(0.0, 2 * _AS_IS.noise[1])),

@@ -243,18 +243,6 @@ def test_pale_scans_lose_the_contrast_of_the_deep_grey_matter_only():
         assert float(usual[labels == putamen].mean()) < float(pale[labels == putamen].mean())
 
 
-def test_faint_scans_lose_the_contrast_of_grey_matter_and_not_of_fluid():
-    labels = torch.from_numpy(phantom_labels())
-    usual, faint = (
-        paint(np.random.default_rng(4), labels, replace(_SHARP, faint_rate=1, faint=(share, share)))
-        for share in (1.0, 0.5)
-    )
-    fluid = torch.isin(labels, torch.tensor([0, 4, 43, 14, 15, 24]))
-    assert torch.equal(usual[fluid], faint[fluid])
-    for grey in (3, 42, 8, 12):
-        assert float(usual[labels == grey].mean()) < float(faint[labels == grey].mean())
-
-
 def test_motion_smears_an_image_along_one_axis_and_keeps_its_sum():
     labels = torch.from_numpy(phantom_labels())
     still, shaken, held = (

@@ -52,8 +52,6 @@ class SynthesisConfig:
     pale_rate, pale : float, tuple of 2 float
         How often the deep grey matter is brighter than the prior says, and the factor on its
         distance to white matter then.
-    faint_rate, faint : float, tuple of 2 float
-        The same for all grey matter.
     pia : tuple of 2 float
         How far the voxels that touch the cortex from outside look like it, 0-1: pia, vessels and
         cortex that a reference leaves out.
@@ -80,8 +78,6 @@ class SynthesisConfig:
     contrast: tuple[float, float] = (0.6, 1.5)
     pale_rate: float = 0.3
     pale: tuple[float, float] = (0.1, 1.0)
-    faint_rate: float = 0.2
-    faint: tuple[float, float] = (0.5, 1.0)
     pia: tuple[float, float] = (0.0, 0.5)
     bias: float = 0.25
     blur: tuple[float, float] = (0.25, 0.9)
@@ -235,8 +231,7 @@ def _random_affine(rng: np.random.Generator, config: SynthesisConfig) -> np.ndar
 def paint(rng: np.random.Generator, labels: Tensor, config: SynthesisConfig) -> Tensor:
     """A T1w-like image of a label map, white matter about 1, not yet stripped."""
     deep = rng.uniform(*config.pale) if rng.random() < config.pale_rate else 1.0
-    grey = rng.uniform(*config.faint) if rng.random() < config.faint_rate else 1.0
-    look = draw_appearance(rng, config.contrast, deep, grey)
+    look = draw_appearance(rng, config.contrast, deep)
     device = labels.device
     index = labels.to(torch.int32)
     mean, within, slope = (

@@ -68,16 +68,6 @@ _OTHER = Tissue("other", (), 0.45, 0.20, 0.12)
 
 # iron, age and the sequence bring these close to white matter, whatever the cortex does
 DEEP_GREY = ("thalamus", "putamen", "pallidum", "ventral_dc")
-# in children and with some sequences all of these are nearer to white matter, and fluid isn't
-GREY = (
-    *DEEP_GREY,
-    "cortex",
-    "cerebellar_cortex",
-    "caudate",
-    "accumbens",
-    "hippocampus",
-    "amygdala",
-)
 _THALAMUS_FROM_MIDDLE = 0.14  # of half the frame: 11 mm
 
 
@@ -98,10 +88,7 @@ class Appearance:
 
 
 def draw_appearance(
-    rng: np.random.Generator,
-    contrast: tuple[float, float],
-    deep: float = 1.0,
-    grey: float = 1.0,
+    rng: np.random.Generator, contrast: tuple[float, float], deep: float = 1.0
 ) -> Appearance:
     """Draw the intensities of one scan.
 
@@ -110,8 +97,8 @@ def draw_appearance(
     rng : numpy.random.Generator
     contrast : tuple of 2 float
         Range of the factor that scales every tissue's distance to white matter.
-    deep, grey : float
-        Further factors for `DEEP_GREY` and for all `GREY`.
+    deep : float
+        A further factor for `DEEP_GREY`.
     """
     factor = rng.uniform(*contrast)
     mean = np.zeros(256, np.float32)
@@ -125,16 +112,13 @@ def draw_appearance(
     ]
     for tissue in (*TISSUES, *others):
         value = rng.normal(tissue.mean, tissue.between)
-        nearer = factor
-        nearer *= deep if tissue.name in DEEP_GREY else 1.0
-        nearer *= grey if tissue.name in GREY else 1.0
-        value = 1 + nearer * (value - 1)
+        value = 1 + factor * (deep if tissue.name in DEEP_GREY else 1.0) * (value - 1)
         for label in tissue.labels:
             # the two sides differ slightly, as coil sensitivity leaves them
             mean[label] = max(0.0, value + rng.normal(0, 0.01))
             within[label] = tissue.within * rng.uniform(0.4, 1.3)
             slope[label] = rng.normal(0, 0.07, 3)
-    _brighten_lateral_thalamus(rng, mean, slope, factor * deep * grey)
+    _brighten_lateral_thalamus(rng, mean, slope, factor * deep)
     return Appearance(mean, within, slope)
 
 
