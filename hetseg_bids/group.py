@@ -38,7 +38,7 @@ _QC_COLUMNS = _KEYS | {
     "verdict": "pass, look or fail: see `reasons`",
     "reasons": "Why the verdict isn't a pass",
     "outlier_score": "Largest robust |z| over volumes (relative to the brain mask's), asymmetries, "
-    "expected Dice, noise, edge and ripple; n/a with fewer than 8 scans",
+    "expected Dice, noise, edge, ripple and contrast; n/a with fewer than 8 scans",
     "outlier_of": "The measures with |z| above 3.5, worst first, three at most",
     "mean_expected_dice": "Mean over the structures",
     "brain_mask_ml": "Volume of the brain mask, ml",
@@ -47,6 +47,7 @@ _QC_COLUMNS = _KEYS | {
     "edge": "Step from white matter to cortex between neighbouring voxels, of the same contrast",
     "ripple": "Ripples of 1 to 3 mm in white matter, of the same contrast",
     "cut_cm2": "Largest area in which the brain mask meets a face of the image, cm2",
+    "contrast": "White matter minus cortex, white matter minus lateral ventricles = 1",
     "turn_deg": "Angle of the line from the left to the right structures to the image's, degrees",
     "model": "Model and the start of its weights' SHA-256",
 }
@@ -186,12 +187,15 @@ def cohort_measures(
 
 
 def image_measures(scans: Sequence[FinishedScan]) -> list[Measure]:
-    """Noise, blur and ripples, which scans of one protocol share."""
+    """Noise, blur, ripples and contrast, which scans of one protocol share."""
     images = [scan.image for scan in scans]
     return [
         Measure("Image noise", np.array([i.noise for i in images]), "high"),
         Measure("Edges of white matter", np.array([i.edge for i in images]), "low"),
         Measure("Ripples in white matter", np.array([i.ripple for i in images]), "high"),
+        Measure(
+            "Contrast of white matter to cortex", np.array([i.contrast for i in images]), "low"
+        ),
     ]
 
 

@@ -20,9 +20,10 @@ from hetseg_bids.morphometry import centroids
 from hetseg_bids.robust import robust_sd
 from hetseg_bids.structures import LabelSet, hemisphere_of, partner_of
 
-_WHITE, _GREY = "cerebral_white_matter", "cerebral_cortex"
+_WHITE, _GREY, _FLUID = "cerebral_white_matter", "cerebral_cortex", "lateral_ventricle"
 _DEEP = 2  # voxels that white matter is eroded by
 _LEAST_VOXELS = 1000
+_LEAST_FLUID = 200
 _NEIGHBOURS = 6
 _BAND = (1.0, 3.0)  # voxels: ripples are wider than noise and narrower than what is left of bias
 _LEAST_WEIGHT = 1e-3
@@ -31,7 +32,7 @@ _MM2_PER_CM2 = 100.0
 
 @dataclass(frozen=True)
 class ImageQuality:
-    """Five numbers of a scan.
+    """Six numbers of a scan.
 
     Attributes
     ----------
@@ -49,6 +50,10 @@ class ImageQuality:
     turn_deg : float
         Angle between the line from the left to the right structures and the image's, degrees: a
         head that looks to the side or leans. NaN without structures on both sides.
+    contrast : float
+        White matter minus cortex, as a share of white matter minus lateral ventricles: small in
+        children and with some sequences, and not above 0 in what is no T1w. NaN where a model
+        doesn't label all three.
     """
 
     noise: float = float("nan")
@@ -56,6 +61,7 @@ class ImageQuality:
     ripple: float = float("nan")
     cut_cm2: float = float("nan")
     turn_deg: float = float("nan")
+    contrast: float = float("nan")
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> ImageQuality:
@@ -99,6 +105,7 @@ def measure_image(
     faces = [mask.take(place, axis).sum() for axis in range(3) for place in (0, -1)]
     placed = ImageQuality(cut_cm2=float(max(faces)) / _MM2_PER_CM2, turn_deg=_turn(dseg, label_set))
     white, grey = (_tissue(dseg, label_set, name) for name in (_WHITE, _GREY))
+    fluid = image[_tissue(dseg, label_set, _FLUID)]
     inside = ndimage.find_objects((white | grey).astype(np.uint8))
     if not inside:
         return placed
@@ -107,6 +114,9 @@ def measure_image(
     if min(np.count_nonzero(deep), np.count_nonzero(grey)) < _LEAST_VOXELS:
         return placed
     contrast = float(np.median(image[deep]) - np.median(image[grey]))
+    if len(fluid) >= _LEAST_FLUID:
+        depth = abs(float(np.median(image[deep]) - np.median(fluid)))
+        placed = replace(placed, contrast=contrast / depth if depth else float("nan"))
     if contrast <= 0:  # no T1w, or no labels worth the name
         return placed
     noise = _local_deviation(image, deep) / contrast

@@ -61,7 +61,8 @@ def some_result() -> Segmentation:
 def some_provenance(**settings: object) -> Provenance:
     return Provenance(
         "bids::sub-01/anat/x_T1w.nii.gz", "aa", "bb", "label-flip", "cc", Pooling(0.8, 0.2), 2,
-        Settings(**settings), "deepbet", 1234.56, ImageQuality(0.1, 0.3, 0.02, 2.0, 5.0), ("dark",),
+        Settings(**settings), "deepbet", 1234.56, ImageQuality(0.1, 0.3, 0.02, 2.0, 5.0, 0.5),
+        ("dark",),
     )  # fmt: skip
 
 
@@ -187,6 +188,7 @@ def test_sidecars_say_how_the_result_came_to_be(tmp_path):
             "ripple": 0.02,
             "cut_cm2": 2.0,
             "turn_deg": 5.0,
+            "contrast": 0.5,
         },
         "HetsegWarnings": ["dark"],
     }

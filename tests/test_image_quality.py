@@ -1,4 +1,4 @@
-"""Noise, blur, ripples and cut-off brains, on the phantom."""
+"""Noise, blur, ripples, contrast and cut-off brains, on the phantom."""
 
 import json
 
@@ -82,6 +82,25 @@ def test_a_cut_brain_has_an_area(image, dseg):
     assert measured(image[half], dseg[half]).cut_cm2 == pytest.approx(whole)
 
 
+def test_contrast_is_cortex_between_white_matter_and_fluid(image, dseg):
+    found = measured(image, dseg).contrast
+    medians = [
+        np.median(image[np.isin(phantom_labels(), ids)]) for ids in ((2, 41), (3, 42), (4, 43))
+    ]
+    white, cortex, fluid = (float(value) for value in medians)
+    assert found == pytest.approx((white - cortex) / (white - fluid), rel=0.02)
+    assert measured(image / 3 - 7, dseg).contrast == pytest.approx(found, rel=1e-3)
+    no_fluid = np.where(np.isin(dseg, (4, 43)), 2, dseg).astype(np.uint8)
+    assert np.isnan(measured(image, no_fluid).contrast)
+
+
+def test_an_image_that_is_no_t1w_has_a_negative_contrast_and_no_noise(image, dseg):
+    found = measured(-image, dseg)
+    assert found.contrast < 0
+    assert np.isnan(found.noise)
+    assert np.isnan(measured(np.ones_like(image), dseg).contrast)
+
+
 @pytest.mark.parametrize("axes", [(0, 1), (0, 2)])
 @pytest.mark.parametrize("degrees", [-40, 15])
 def test_a_head_that_looks_to_the_side_or_leans_is_turned(image, dseg, axes, degrees):
@@ -106,8 +125,7 @@ def test_without_white_matter_nothing_is_known_of_noise(image, dseg):
     thalamus = LabelSet(tuple(s for s in ASEG.structures if s.bare_name == "thalamus"))
     facing = measured(image, np.where(np.isin(dseg, (10, 49)), dseg, 0).astype(np.uint8)).turn_deg
     found = measure_image(image, dseg > 0, dseg, thalamus)
-    assert np.isnan([found.noise, found.edge, found.ripple]).all()
-    nothing = dict.fromkeys(("noise", "edge", "ripple"))
+    nothing = dict.fromkeys(("noise", "edge", "ripple", "contrast"))
     assert found.for_record() == {**nothing, "cut_cm2": 0.0, "turn_deg": round(facing, 4)}
     back = ImageQuality.of_record({"HetsegImageQuality": found.for_record()})
     assert np.isnan(back.noise)

@@ -91,7 +91,8 @@ def _summary(table: pd.DataFrame, worst: list[str]) -> str:
 def _image_summary(image: ImageQuality) -> str:
     if np.isnan(image.noise):
         return ""
-    return (
+    share = f"Contrast of white matter to cortex is {image.contrast:.2f} of that to fluid. "
+    return ("" if np.isnan(image.contrast) else share) + (
         f"Of the contrast of white matter to cortex, noise is {image.noise:.2f}, ripples are "
         f"{image.ripple:.3f}, and the step from voxel to voxel at their border is {image.edge:.2f}."
     )
