@@ -59,6 +59,14 @@ class Scan:
         """About the intensity of white matter."""
         return float(np.percentile(self.image[self.labels[0] > 0], 95))
 
+    def median(self, *ids: int) -> float:
+        """Median intensity of some structures."""
+        return float(np.median(self.image[np.isin(self.labels[0], ids)]))
+
+    def repainted(self, image: np.ndarray) -> Scan:
+        """The scan with another image where there was signal; zeros stay."""
+        return replace(self, image=np.where(self.image == 0, 0, image))
+
 
 def regrid(scan: Scan, image: np.ndarray, target: Grid) -> Scan:
     """Image (trilinear) and labels (nearest) on another grid."""
@@ -88,7 +96,7 @@ def noise(share: float) -> Callable[[Scan], Scan]:
         rng = np.random.default_rng(_SEED)
         real, imaginary = rng.normal(0, share * scan.bright, (2, *scan.image.shape))
         noisy = np.hypot(scan.image + real, imaginary).astype(np.float32)
-        return replace(scan, image=np.where(scan.image == 0, 0, noisy))
+        return scan.repainted(noisy)
 
     return degrade
 
@@ -123,7 +131,7 @@ def motion(mm: float, seed: int = _SEED) -> Callable[[Scan], Scan]:
             seen = np.fft.fftn(nod(scan.image, *(place - middle)))
             spectrum[:, order[start:stop]] = seen[:, order[start:stop]]
         image = np.abs(np.fft.ifftn(spectrum)).astype(np.float32)
-        return replace(scan, image=np.where(scan.image == 0, 0, image))
+        return scan.repainted(image)
 
     return degrade
 
@@ -139,7 +147,7 @@ def pale(share: float) -> Callable[[Scan], Scan]:
 
     def degrade(scan: Scan) -> Scan:
         deep = np.isin(scan.labels[0], (10, 49, 12, 51, 13, 52, 28, 60))
-        white = np.median(scan.image[np.isin(scan.labels[0], (2, 41))])
+        white = scan.median(2, 41)
         weight = share * ndimage.gaussian_filter(deep.astype(np.float32), 0.7)
         return replace(scan, image=scan.image + weight * (white - scan.image))
 
@@ -150,9 +158,7 @@ def weak(share: float) -> Callable[[Scan], Scan]:
     """All grey matter a share of its distance to white matter brighter, as in children."""
 
     def degrade(scan: Scan) -> Scan:
-        grey, white = (
-            float(np.median(scan.image[np.isin(scan.labels[0], ids)])) for ids in ((3, 42), (2, 41))
-        )
+        grey, white = scan.median(3, 42), scan.median(2, 41)
         brighter = white - (1 - share) * (white - grey)
         image = np.interp(scan.image, (0, grey, white), (0, brighter, white))
         return replace(scan, image=np.maximum(image, scan.image).astype(np.float32))
@@ -170,7 +176,7 @@ def ringing(kept: float) -> Callable[[Scan], Scan]:
             outside = np.abs(np.fft.fftfreq(size)) > kept / 2
             spectrum[(slice(None),) * axis + (outside,)] = 0
         image = np.abs(np.fft.ifftn(spectrum)).astype(np.float32)
-        return replace(scan, image=np.where(scan.image == 0, 0, image))
+        return scan.repainted(image)
 
     return degrade
 

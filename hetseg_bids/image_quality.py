@@ -113,9 +113,10 @@ def measure_image(
     deep = ndimage.binary_erosion(white, iterations=_DEEP)
     if min(np.count_nonzero(deep), np.count_nonzero(grey)) < _LEAST_VOXELS:
         return placed
-    contrast = float(np.median(image[deep]) - np.median(image[grey]))
+    bright = np.median(image[deep])
+    contrast = float(bright - np.median(image[grey]))
     if len(fluid) >= _LEAST_FLUID:
-        depth = abs(float(np.median(image[deep]) - np.median(fluid)))
+        depth = abs(float(bright - np.median(fluid)))
         placed = replace(placed, contrast=contrast / depth if depth else float("nan"))
     if contrast <= 0:  # no T1w, or no labels worth the name
         return placed

@@ -139,9 +139,10 @@ def _config(request: TrainingRequest, initial: Model | None, label_set: LabelSet
     if request.batch is not None:
         config = replace(config, batch=request.batch)
     if initial is not None:
-        config = replace(config, initial_weights=initial.plan.weights_sha256)
-        if request.label_maps is not None:  # measured for networks of synthetic scans only
-            config = replace(config, smoothing=initial.plan.smoothing)
+        # smoothing was measured for networks of synthetic scans only
+        smoothing = 0 if request.label_maps is None else initial.plan.smoothing
+        checksum = initial.plan.weights_sha256
+        config = replace(config, initial_weights=checksum, smoothing=smoothing)
     if request.reject_sporadic:
         _check_rejection(request, label_set)
         config = with_rejection(config)
