@@ -24,11 +24,11 @@ from torch import Tensor, nn
 from hetseg_bids.devices import autocast, set_threads
 from hetseg_bids.evaluation.compare import write_table
 from hetseg_bids.models import load_model
-from hetseg_bids.network import STACK_DEPTH, HetsegNet
+from hetseg_bids.network import HetsegNet
 from hetseg_bids.preprocessing.pipeline import prepare
 from hetseg_bids.structures import N_STRUCTURES
 
-_SLICES = 8 + STACK_DEPTH - 1
+_SLICES = 8
 _MULTIPLE = 4
 _CPU = torch.device("cpu")
 
@@ -43,7 +43,7 @@ class Block(nn.Module):
         self.network = network
 
     def forward(self, block: Tensor) -> Tensor:
-        """(D, H, W) to (D - 6, n_outputs, H, W)."""
+        """(D, H, W) to (D - 2 reach, n_outputs, H, W)."""
         return self.network.forward_block(block)
 
 
@@ -58,7 +58,7 @@ def main() -> None:
     args = parser.parse_args()
     set_threads(args.threads)
     network = Block(load_model(args.model, _CPU).network)
-    block = middle_block(args.t1w)
+    block = middle_block(args.t1w, _SLICES + 2 * network.network.config.reach)
     args.out.mkdir(parents=True, exist_ok=True)
     with torch.inference_mode():
         truth = network(block).numpy()
@@ -86,14 +86,14 @@ def main() -> None:
     print(table.to_string(index=False))
 
 
-def middle_block(t1w: Path) -> Tensor:
-    """Slices from the middle of the brain, standard scores, (14, H, W)."""
+def middle_block(t1w: Path, slices: int) -> Tensor:
+    """Slices from the middle of the brain, standard scores, (slices, H, W)."""
     scan = prepare(t1w)
     places = torch.nonzero(scan.mask)
     low, high = places.min(dim=0).values, places.max(dim=0).values + 1
     size = (high - low) // _MULTIPLE * _MULTIPLE
-    start = int((low[2] + high[2] - _SLICES) // 2)
-    box = scan.image[low[0] : low[0] + size[0], low[1] : low[1] + size[1], start : start + _SLICES]
+    start = int((low[2] + high[2] - slices) // 2)
+    box = scan.image[low[0] : low[0] + size[0], low[1] : low[1] + size[1], start : start + slices]
     return box.permute(2, 0, 1).contiguous()
 
 

@@ -30,7 +30,7 @@ from hetseg_bids.evaluation.figures import save_figure
 from hetseg_bids.files import read_json, write_json
 from hetseg_bids.inference import add_view, empty_logits, kept_outputs
 from hetseg_bids.models import load_model
-from hetseg_bids.network import STACK_DEPTH, HetsegNet, NetworkConfig
+from hetseg_bids.network import HetsegNet, NetworkConfig
 from hetseg_bids.planes import PLANES
 from hetseg_bids.training.losses import n_outputs_of
 from hetseg_bids.training.recipes import TrainingConfig, fast_recipe, wide_recipe
@@ -59,6 +59,10 @@ VARIANTS: dict[str, Variant] = {
     "8 dense blocks": Variant(replace(_DEFAULT, dilations=(1, 2, 4, 8, 1, 2, 4, 1))),
     "wide recipe": Variant(wide_recipe("label-flip").network),
     "thin stem": Variant(replace(_DEFAULT, stem=(4, 8, 16))),
+    "5 slices": Variant(replace(_DEFAULT, stem=(16, 32))),
+    "9 slices": Variant(replace(_DEFAULT, stem=(16, 16, 16, 32))),
+    "3 of 7 slices labelled": Variant(replace(_DEFAULT, labelled=3)),
+    "deep supervision": Variant(replace(_DEFAULT, deep_supervision=True)),
     "no average of weights": Variant(_DEFAULT, ema_decay=0.0),
 }
 
@@ -123,7 +127,7 @@ def recipe(variant: Variant, samples: int) -> TrainingConfig:
 def multiply_adds(network: NetworkConfig) -> float:
     """Of the convolutions over one stack."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        HetsegNet(network)(torch.zeros(1, 1, STACK_DEPTH, 64, 64))
+        HetsegNet(network)(torch.zeros(1, 1, network.depth.slices, 64, 64))
     return counter.get_total_flops() / 2
 
 

@@ -16,14 +16,13 @@ from torch import Tensor
 from hetseg_bids.devices import autocast
 from hetseg_bids.islands import dismiss_islands
 from hetseg_bids.models import Model, Plan
-from hetseg_bids.network import DOWNSAMPLING, STACK_DEPTH, HetsegNet
+from hetseg_bids.network import DOWNSAMPLING, HetsegNet
 from hetseg_bids.planes import PLANES, Plane
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
 from hetseg_bids.structures import LabelSet
 from hetseg_bids.uncertainty import POOLED, evidence
 
 _MARGIN = 2  # voxels kept around the brain box
-_REACH = STACK_DEPTH // 2
 _CHUNK = {"cpu": 8, "cuda": 32, "mps": 16}  # slices a pass
 _NEIGHBOUR = 0.125  # weight in smoothing: a standard deviation of half a voxel
 
@@ -222,7 +221,8 @@ def add_view(
     """
     device = next(network.parameters()).device
     keep = keep.to(device)
-    stack, window = _padded_stack(image, plane, patch)
+    reach = network.config.reach
+    stack, window = _padded_stack(image, plane, patch, reach)
     # where the stack's (slice, row, column) axes lie in the volume
     into = total.permute(0, *(1 + axis for axis in plane.axes))
     turned = plane.axes.index(0)  # the stack axis that runs from left to right
@@ -233,7 +233,7 @@ def add_view(
         if wanted is not None and not wanted[start:stop].any():
             yield stop - start
             continue
-        block = stack[start : stop + 2 * _REACH].to(device)
+        block = stack[start : stop + 2 * reach].to(device)
         with torch.inference_mode(), autocast(device):
             output = network.forward_block(block, keep)
         # slice by slice, all channels of a voxel at once: the order they lie in on both sides
@@ -260,7 +260,7 @@ def _said(logits: Tensor, system: str | None) -> Tensor:
 
 
 def _padded_stack(
-    image: Tensor, plane: Plane, patch: tuple[int, int]
+    image: Tensor, plane: Plane, patch: tuple[int, int], reach: int
 ) -> tuple[Tensor, tuple[slice, slice]]:
     """The volume in stack order, padded to the size the network was trained on.
 
@@ -272,9 +272,9 @@ def _padded_stack(
     padded = [max(n, p) for n, p in zip(size, patch, strict=True)]
     padded = [-(-n // DOWNSAMPLING) * DOWNSAMPLING for n in padded]
     start = [(p - n) // 2 for n, p in zip(size, padded, strict=True)]
-    out = torch.full((depth + 2 * _REACH, *padded), BACKGROUND)
+    out = torch.full((depth + 2 * reach, *padded), BACKGROUND)
     rows, columns = (slice(s, s + n) for s, n in zip(start, size, strict=True))
-    out[_REACH : _REACH + depth, rows, columns] = stack
+    out[reach : reach + depth, rows, columns] = stack
     return out, (rows, columns)
 
 

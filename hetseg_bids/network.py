@@ -2,14 +2,16 @@
 
 Source: McKinley et al., "Few-shot brain segmentation from weakly labeled data
 with deep heteroscedastic multi-task networks", section 2; see also McKinley et
-al. 2020 (DeepSCAN).  Three 3-D convolutions take a stack of 7 slices to 1, a
+al. 2020 (DeepSCAN).  3-D convolutions, three in the paper, take a stack of 7 slices to 1, a
 two-level encoder/decoder with densely connected dilated convolutions at the
 bottom labels the middle slice.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +19,17 @@ from torch.nn import functional
 
 from hetseg_bids.devices import autocast, trains_conv3d_in_bf16
 
-STACK_DEPTH = 7
 DOWNSAMPLING = 4  # in-plane sizes must be a multiple of this
 _INPUT_OFFSET = 3.0
 _INPUT_SCALE = 0.5
+
+
+@dataclass(frozen=True)
+class StackDepth:
+    """Slices of a stack, and how many in its middle are labelled: both odd numbers."""
+
+    slices: int = 7
+    labelled: int = 1
 
 
 @dataclass(frozen=True)
@@ -30,22 +39,39 @@ class NetworkConfig:
     Attributes
     ----------
     n_outputs : int
-        Logit maps: one a task, or two for heteroscedastic systems.
-    stem : tuple of 3 int
-        Channels of the three 3-D convolutions.
+        Logit maps of a slice: one a task, or two for heteroscedastic systems.
+    stem : tuple of int
+        Channels of the 3-D convolutions; each needs a neighbour more on both sides.
     levels : tuple of 3 int
         Channels at full, half and quarter resolution.
     dilations : tuple of int
         One dense block each, at quarter resolution.
     growth : int
         Channels each dense block adds.
+    labelled : int
+        Slices in the middle of a stack that get logits, an odd number; those that neighbouring
+        stacks give to one slice are averaged.
+    deep_supervision : bool
+        Whether training has heads at half and quarter resolution, too.
     """
 
     n_outputs: int
-    stem: tuple[int, int, int] = (16, 16, 32)
+    stem: tuple[int, ...] = (16, 16, 32)
     levels: tuple[int, int, int] = (32, 64, 96)
     dilations: tuple[int, ...] = (1, 2, 4, 8, 1)
     growth: int = 32
+    labelled: int = 1
+    deep_supervision: bool = False
+
+    @property
+    def depth(self) -> StackDepth:
+        """Slices of the stacks that the network takes."""
+        return StackDepth(2 * len(self.stem) + 1, self.labelled)
+
+    @property
+    def reach(self) -> int:
+        """Slices on either side that a slice's logits depend on."""
+        return len(self.stem) + self.labelled // 2
 
 
 class _InstanceNorm(nn.Module):
@@ -116,23 +142,29 @@ def upsample_twice(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-class Stem(nn.Module):
-    """Three 3-D convolutions, unpadded across slices: (B, 1, D, H, W) -> (B, C, D - 6, H, W).
+class Stem(nn.Sequential):
+    """3-D convolutions, unpadded across slices: (B, 1, D, H, W) -> (B, C, D - 2 N, H, W).
 
     There is no normalisation inside, so the features of a block of slices are those
-    of its overlapping 7-slice stacks, computed once.
+    of its overlapping stacks, computed once.
+
+    Parameters
+    ----------
+    channels : tuple of N int
+        Of each convolution.
     """
 
-    def __init__(self, channels: tuple[int, int, int]) -> None:
-        super().__init__()
-        a, b, c = channels
-        self.conv1 = nn.Conv3d(1, a, 3, padding=(0, 1, 1))
-        self.conv2 = nn.Conv3d(a, b, 3, padding=(0, 1, 1))
-        self.conv3 = nn.Conv3d(b, c, 3, padding=(0, 1, 1), bias=False)
+    def __init__(self, channels: tuple[int, ...]) -> None:
+        convs = (
+            # no bias in the last one: a norm follows
+            nn.Conv3d(a, b, 3, padding=(0, 1, 1), bias=i < len(channels))
+            for i, (a, b) in enumerate(pairwise((1, *channels)), 1)
+        )
+        super().__init__(OrderedDict((f"conv{i}", conv) for i, conv in enumerate(convs, 1)))
         self._trains_in_bf16 = trains_conv3d_in_bf16()  # asked here: it can't be traced
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features of the slices that have three neighbours on both sides."""
+        """Features of the slices that have N neighbours on both sides."""
         if torch.is_grad_enabled() and x.device.type == "cpu" and not self._trains_in_bf16:
             with autocast(x.device, enabled=False):
                 return self._features(x)
@@ -141,9 +173,10 @@ class Stem(nn.Module):
     def _features(self, x: Tensor) -> Tensor:
         # background becomes 0, so that zero padding continues it instead of framing it
         x = (x + _INPUT_OFFSET) * _INPUT_SCALE
-        x = torch.relu(self.conv1(x))
-        x = torch.relu(self.conv2(x))
-        out: Tensor = self.conv3(x)
+        *first, last = self
+        for conv in first:
+            x = torch.relu(conv(x))
+        out: Tensor = last(x)
         return out
 
 
@@ -175,7 +208,10 @@ class HetsegNet(nn.Module):
         self.decode1 = _conv_block(2 * c1, c1)
         self.reduce0 = nn.Conv2d(c1, c0, 1, bias=False)
         self.decode0 = _conv_block(2 * c0, c0)
-        self.head = nn.Conv2d(c0, config.n_outputs, 1)
+        rows = config.n_outputs * config.labelled
+        self.head = nn.Conv2d(c0, rows, 1)
+        coarse = (c1, width) if config.deep_supervision else ()
+        self.coarse_heads = nn.ModuleList(nn.Conv2d(c, rows, 1) for c in coarse)
         self.apply(_initialise)
 
     def forward(self, stacks: Tensor) -> Tensor:
@@ -183,14 +219,33 @@ class HetsegNet(nn.Module):
 
         Parameters
         ----------
-        stacks : (B, 1, 7, H, W) float tensor
-            H and W multiples of 4.
+        stacks : (B, 1, D, H, W) float tensor
+            D as `NetworkConfig.depth` says, H and W multiples of 4.
 
         Returns
         -------
         logits : (B, n_outputs, H, W) tensor
         """
-        return self.decode(self.stem(stacks)[:, :, 0])
+        labelled = self.forward_training(stacks)[0].unflatten(0, (len(stacks), -1))
+        return labelled[:, self.config.labelled // 2]
+
+    def forward_training(self, stacks: Tensor) -> tuple[Tensor, ...]:
+        """Logits of all labelled slices, at all resolutions that are trained.
+
+        Parameters
+        ----------
+        stacks : (B, 1, D, H, W) float tensor
+
+        Returns
+        -------
+        logits : tuple of tensors
+            (B labelled, n_outputs, H, W), the labelled slices of a stack one after the other; with
+            deep supervision the same at half and at quarter resolution.
+        """
+        x, *coarse = self._decoded(self.stem(stacks).squeeze(2))
+        heads = zip(self.coarse_heads, coarse, strict=False)
+        levels = (self.head(x), *(head(y) for head, y in heads))
+        return tuple(y.unflatten(1, (self.config.labelled, -1)).flatten(0, 1) for y in levels)
 
     def forward_block(self, block: Tensor, outputs: Tensor | None = None) -> Tensor:
         """Logits of every interior slice of one block of consecutive slices.
@@ -198,30 +253,37 @@ class HetsegNet(nn.Module):
         Parameters
         ----------
         block : (D, H, W) float tensor
-            D consecutive slices, D >= 7.
+            D consecutive slices, at least 2 reach + 1.
         outputs : (C,) int64 tensor, optional
             The outputs that are wanted, all n_outputs otherwise.
 
         Returns
         -------
-        logits : (D - 6, C, H, W) tensor
-            The same as `forward` on the D - 6 overlapping stacks; the stem runs once.
+        logits : (D - 2 reach, C, H, W) tensor
+            The mean over the overlapping stacks that label a slice; the stem runs once.
         """
         features = self.stem(block[None, None])[0].transpose(0, 1)
-        return self.decode(features.contiguous(memory_format=torch.channels_last), outputs)
+        x, *_ = self._decoded(features.contiguous(memory_format=torch.channels_last))
+        n, labelled = self.config.n_outputs, self.config.labelled
+        if outputs is None:
+            outputs = torch.arange(n, device=block.device)
+        depth = len(block) - 2 * self.config.reach
+        said = []
+        for i in range(labelled):  # what stacks say of the slice in place i of those they label
+            rows = outputs + n * i
+            bias = None if self.head.bias is None else self.head.bias[rows]
+            stacks = x[labelled - 1 - i :][:depth]
+            said.append(functional.conv2d(stacks, self.head.weight[rows], bias))
+        return sum(said[1:], said[0]) / labelled
 
-    def decode(self, features: Tensor, outputs: Tensor | None = None) -> Tensor:
-        """Everything after the stem: (B, C, H, W) -> (B, n_outputs, H, W), or only `outputs`."""
+    def _decoded(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the heads see at full, half and quarter resolution, of (B, C, H, W) features."""
         skip0 = self.encode0(self.stem_norm(features))
         skip1 = self.encode1(skip0)
-        x = self.bottleneck(self.encode2(skip1))
-        x = self.decode1(torch.cat((upsample_twice(self.reduce1(x)), skip1), dim=1))
-        x = self.decode0(torch.cat((upsample_twice(self.reduce0(x)), skip0), dim=1))
-        if outputs is None:
-            logits: Tensor = self.head(x)
-            return logits
-        bias = None if self.head.bias is None else self.head.bias[outputs]
-        return functional.conv2d(x, self.head.weight[outputs], bias)
+        quarter = self.bottleneck(self.encode2(skip1))
+        half = self.decode1(torch.cat((upsample_twice(self.reduce1(quarter)), skip1), dim=1))
+        full = self.decode0(torch.cat((upsample_twice(self.reduce0(half)), skip0), dim=1))
+        return full, half, quarter
 
 
 def _initialise(module: nn.Module) -> None:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -19,6 +21,46 @@ def test_a_block_gives_the_logits_of_its_stacks(network):
         torch.testing.assert_close(
             network.forward_block(block), network(stacks), rtol=1e-4, atol=1e-4
         )
+
+
+@pytest.mark.parametrize(
+    "change", [{"stem": (4, 8)}, {"stem": (4, 4, 4, 8)}, {"labelled": 3}, {"labelled": 5}]
+)
+def test_a_slice_has_the_mean_of_what_stacks_say_of_it(change):
+    torch.manual_seed(0)
+    config = replace(SMALL, **change)
+    network = to_channels_last(HetsegNet(config)).eval()
+    size, labelled = config.depth.slices, config.labelled
+    block = torch.randn(13, 16, 24)
+    said: dict[int, list[torch.Tensor]] = {}
+    with torch.no_grad():
+        found = network.forward_block(block, torch.tensor([0, 3]))
+        for start in range(13 - size + 1):
+            stack = block[None, None, start : start + size]
+            logits = network.forward_training(stack)[0]
+            torch.testing.assert_close(network(stack)[0], logits[labelled // 2])
+            first = start + (size - labelled) // 2
+            for i in range(labelled):
+                said.setdefault(first + i, []).append(logits[i, [0, 3]])
+    means = [torch.stack(v).mean(0) for k, v in sorted(said.items()) if len(v) == labelled]
+    assert len(means) == 13 - 2 * config.reach
+    torch.testing.assert_close(found, torch.stack(means), rtol=1e-4, atol=1e-4)
+
+
+def test_deep_supervision_adds_heads_that_only_training_uses():
+    torch.manual_seed(0)
+    network = HetsegNet(replace(SMALL, deep_supervision=True, labelled=3))
+    stacks = torch.randn(2, 1, 7, 16, 24)
+    shapes = [tuple(level.shape) for level in network.forward_training(stacks)]
+    assert shapes == [(6, 5, 16, 24), (6, 5, 8, 12), (6, 5, 4, 6)]
+    network.forward_training(stacks)[2].sum().backward()
+    assert network.coarse_heads[1].weight.grad.any()
+    assert network.head.weight.grad is None
+    before = network(stacks)
+    with torch.no_grad():
+        for head in network.coarse_heads:
+            head.weight.zero_()
+    assert torch.equal(network(stacks), before)
 
 
 def test_output_has_the_size_of_the_input(network):

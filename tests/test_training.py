@@ -22,7 +22,7 @@ from conftest import (
 from hetseg_bids.config import RECIPE_NAMES
 from hetseg_bids.errors import InputError
 from hetseg_bids.models import load_model, model_folder, read_plan
-from hetseg_bids.network import HetsegNet, NetworkConfig
+from hetseg_bids.network import HetsegNet, NetworkConfig, StackDepth
 from hetseg_bids.planes import PLANES
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
 from hetseg_bids.structures import ASEG, N_TASKS, STRUCTURES
@@ -347,15 +347,18 @@ def test_a_label_map_must_be_1_mm(tmp_path):
 IDENTITY = StackTransform(np.eye(3), False, np.zeros(2), 1.0, 0.0)
 
 
+@pytest.mark.parametrize("depth", [StackDepth(), StackDepth(9, 3)], ids=str)
 @pytest.mark.parametrize("plane", PLANES.values(), ids=lambda p: p.name)
-def test_an_untransformed_stack_is_a_cut_through_the_volume(volume, plane):
+def test_an_untransformed_stack_is_a_cut_through_the_volume(volume, plane, depth):
     centre = np.array([70.0, 90.0, 80.0])
-    cut = resample_stacks(volume, [Cut(plane, centre, IDENTITY)], (32, 24))
+    cut = resample_stacks(volume, [Cut(plane, centre, IDENTITY)], (32, 24), depth=depth)
     ordered = volume.image.permute(*plane.axes)
     k, r, c = (int(centre[a]) for a in plane.axes)
-    window = (slice(k - 3, k + 4), slice(r - 15, r + 17), slice(c - 11, c + 13))
-    torch.testing.assert_close(cut.images[0, 0].float(), ordered[window], atol=3e-3, rtol=0)
-    assert torch.equal(cut.labels[0], volume.labels.permute(*plane.axes)[k, window[1], window[2]])
+    window = (slice(r - 15, r + 17), slice(c - 11, c + 13))
+    seen, labelled = (slice(k - n // 2, k + n // 2 + 1) for n in (depth.slices, depth.labelled))
+    expected = ordered[seen, *window]
+    torch.testing.assert_close(cut.images[0, 0].float(), expected, atol=3e-3, rtol=0)
+    assert torch.equal(cut.labels[0], volume.labels.permute(*plane.axes)[labelled, *window])
 
 
 def test_reflection_swaps_sides_of_image_and_labels(volume):
@@ -418,9 +421,17 @@ def test_a_gpu_makes_scans_of_the_same_kind(maps):
     torch.testing.assert_close(here.image.mean(), there.image.mean().cpu(), atol=0.01, rtol=0)
 
 
-@pytest.mark.parametrize("system", ["label-flip", "predictive-variance"])
-def test_interrupted_training_gives_the_same_losses(source, tmp_path, system):
+@pytest.mark.parametrize(
+    ("system", "change"),
+    [
+        ("label-flip", {}),
+        ("predictive-variance", {}),
+        ("label-flip", {"labelled": 3, "deep_supervision": True}),
+    ],
+)
+def test_interrupted_training_gives_the_same_losses(source, tmp_path, system, change):
     config = small_config(system)
+    config = replace(config, network=replace(config.network, **change))
     whole, trainer = losses_of(config, source, tmp_path / "whole")
     assert len(whole) == 12
     first, _ = losses_of(config, source, tmp_path / "parts", stop_after=5)
@@ -619,8 +630,28 @@ def test_a_larger_network_starts_with_the_same_output(trained, larger):
     assert gradient.flatten(1).any(dim=0).all(), "new channels are heard after the first step"
 
 
+def test_new_slices_and_resolutions_start_from_the_middle_slice(trained):
+    model = load_model(str(trained), torch.device("cpu"))
+    old = model.network.state_dict()
+    torch.manual_seed(1)
+    network = HetsegNet(replace(model.plan.network, labelled=3, deep_supervision=True))
+    start_from(network, "label-flip", model, ASEG)
+    stacks = torch.randn((2, 1, 7, 32, 40), generator=torch.Generator().manual_seed(2))
+    expected = model.network(stacks).repeat_interleave(3, dim=0)
+    found = network.forward_training(stacks)[0]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(network.state_dict()["head.bias"], old["head.bias"].repeat(3))
+
+
 @pytest.mark.parametrize(
-    "smaller", [{"growth": 8}, {"levels": (16, 31, 48)}, {"dilations": (1, 2, 4, 8)}]
+    "smaller",
+    [
+        {"growth": 8},
+        {"levels": (16, 31, 48)},
+        {"dilations": (1, 2, 4, 8)},
+        {"stem": (8, 16)},
+        {"stem": (8, 8, 16, 16)},
+    ],
 )
 def test_a_smaller_network_can_not_start_from_a_model(trained, smaller):
     model = load_model(str(trained), torch.device("cpu"))

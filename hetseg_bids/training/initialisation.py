@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -10,7 +12,7 @@ from hetseg_bids.models import Model
 from hetseg_bids.network import HetsegNet, NetworkConfig
 from hetseg_bids.structures import LabelSet
 
-_HEAD = "head."
+_HEADS = ("head.", "coarse_heads.0.", "coarse_heads.1.")
 
 
 def start_from(network: HetsegNet, system: str, model: Model, label_set: LabelSet) -> None:
@@ -21,7 +23,8 @@ def start_from(network: HetsegNet, system: str, model: Model, label_set: LabelSe
     model's (Net2Net, Chen et al. 2016, with zeros instead of copied channels).
 
     The head's rows go by the names of the tasks; one that the model doesn't have stays as it
-    was.  The second map means something else in every system: where the systems differ, only the
+    was.  Where stacks get logits of other slices than the model's, all begin with its middle one's.
+    The second map means something else in every system: where the systems differ, only the
     label logits of the head are copied and the second map stays as it was.
 
     Parameters
@@ -36,22 +39,21 @@ def start_from(network: HetsegNet, system: str, model: Model, label_set: LabelSe
     Raises
     ------
     InputError
-        If the model's network is wider or deeper, or its dense blocks are others.
+        If the model's network is wider or deeper, or its stem or dense blocks are others.
     """
     if not _fits(model.plan.network, network.config):
         raise InputError(
-            f"{model.folder}: its network is wider or deeper than the recipe's; leave the recipe "
-            "out to train the network as it is, or choose a larger one"
+            f"{model.folder}: its network is wider or deeper than the recipe's, or takes other "
+            "stacks; leave the recipe out to train the network as it is, or choose a larger one"
         )
     weights, state = model.network.state_dict(), network.state_dict()
     old, new = _channels(model.plan.network), _channels(network.config)
-    rows = _rows(
-        label_set, model, second=model.plan.heteroscedastic and system == model.plan.system
-    )
-    for layer, parts in old.items():
+    rows = _head_rows(network.config, system, model, label_set)
+    for layer in old.keys() & new.keys():
+        parts = old[layer]
         places = [_places(a, b) for a, b in zip(parts, new[layer], strict=True)]
         for name in (name for name in weights if name.startswith(layer)):
-            if layer == _HEAD:
+            if layer in _HEADS:
                 _copy(state[name], weights[name][rows[1]], [torch.tensor(rows[0]), places[1]])
             else:
                 _copy(state[name], weights[name], places)
@@ -69,7 +71,8 @@ def _fits(model: NetworkConfig, network: NetworkConfig) -> bool:
     """Whether a network has at least a model's channels and blocks, in the same order."""
     widths = [(*c.stem, *c.levels, c.growth) for c in (model, network)]
     return (
-        all(a <= b for a, b in zip(*widths, strict=True))
+        len(model.stem) == len(network.stem)
+        and all(a <= b for a, b in zip(*widths, strict=True))
         and network.dilations[: len(model.dilations)] == model.dilations
     )
 
@@ -79,14 +82,13 @@ _Parts = tuple[int, ...]
 
 def _channels(config: NetworkConfig) -> dict[str, tuple[_Parts, _Parts]]:
     """Output and input channels of each layer, in the parts that are concatenated."""
-    a, b, c = config.stem
     c0, c1, c2 = config.levels
     layers: dict[str, tuple[_Parts, _Parts]] = {
-        "stem.conv1.": ((a,), (1,)),
-        "stem.conv2.": ((b,), (a,)),
-        "stem.conv3.": ((c,), (b,)),
-        "stem_norm.": ((c,), ()),
-        "encode0.": ((c0,), (c,)),
+        f"stem.conv{i}.": ((b,), (a,)) for i, (a, b) in enumerate(pairwise((1, *config.stem)), 1)
+    }
+    layers |= {
+        "stem_norm.": ((config.stem[-1],), ()),
+        "encode0.": ((c0,), (config.stem[-1],)),
         "encode1.0.": ((c1,), (c0,)),
         "encode1.1.": ((c1,), (c1,)),
         "encode2.": ((c2,), (c1,)),
@@ -101,8 +103,10 @@ def _channels(config: NetworkConfig) -> dict[str, tuple[_Parts, _Parts]]:
         "decode1.": ((c1,), (c1, c1)),
         "reduce0.": ((c0,), (c1,)),
         "decode0.": ((c0,), (c0, c0)),
-        _HEAD: ((config.n_outputs,), (c0,)),
     }
+    rows = (config.n_outputs * config.labelled,)
+    seen = ((c0,), (c1,), dense) if config.deep_supervision else ((c0,),)
+    layers |= {head: (rows, inp) for head, inp in zip(_HEADS, seen, strict=False)}
     return layers
 
 
@@ -115,8 +119,22 @@ def _places(old: _Parts, new: _Parts) -> Tensor:
     )
 
 
+def _head_rows(
+    network: NetworkConfig, system: str, model: Model, label_set: LabelSet
+) -> tuple[list[int], list[int]]:
+    """Rows of the whole head that mean the same, in the new network and in the model."""
+    old = model.plan.network
+    one = _rows(label_set, model, second=model.plan.heteroscedastic and system == model.plan.system)
+    pairs = []
+    for i in range(network.labelled):
+        source = i if network.labelled == old.labelled else old.labelled // 2
+        starts = (i * network.n_outputs, source * old.n_outputs)
+        pairs += [(starts[0] + a, starts[1] + b) for a, b in zip(*one, strict=True)]
+    return [a for a, _ in pairs], [b for _, b in pairs]
+
+
 def _rows(label_set: LabelSet, model: Model, *, second: bool) -> tuple[list[int], list[int]]:
-    """Rows of the head that mean the same, in the new network and in the model."""
+    """Rows of one slice that mean the same, in the new network and in the model."""
     old = {name: row for row, name in enumerate(model.plan.label_set.task_names)}
     shared = [(row, old[name]) for row, name in enumerate(label_set.task_names) if name in old]
     pairs = list(shared)

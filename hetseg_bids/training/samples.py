@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset
 
-from hetseg_bids.network import STACK_DEPTH
+from hetseg_bids.network import StackDepth
 from hetseg_bids.planes import PLANES, Plane
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
 from hetseg_bids.structures import ASEG, LabelSet
@@ -28,6 +28,8 @@ from hetseg_bids.training.augmentation import (
 )
 from hetseg_bids.training.tasks import mirror_tasks
 from hetseg_bids.training.volumes import LabelledVolume, VolumeSource
+
+_PAPER = StackDepth()
 
 
 @dataclass(frozen=True)
@@ -64,10 +66,10 @@ class Block:
 
     Attributes
     ----------
-    images : (N, 1, 7, H, W) float16 tensor
-    labels : (N, H, W) uint8 tensor
-        aseg ids of the middle slice.
-    rejected : (N, H, W) int32 tensor or None
+    images : (N, 1, D, H, W) float16 tensor
+    labels : (N, L, H, W) uint8 tensor
+        aseg ids of the labelled slices.
+    rejected : (N, L, H, W) int32 tensor or None
         See `LabelledVolume`.
     """
 
@@ -85,6 +87,7 @@ class BlockDataset(Dataset[Block]):
     config : SamplingConfig
     seed : int
     label_set : LabelSet
+    depth : StackDepth
     """
 
     def __init__(
@@ -93,11 +96,13 @@ class BlockDataset(Dataset[Block]):
         config: SamplingConfig,
         seed: int,
         label_set: LabelSet = ASEG,
+        depth: StackDepth = _PAPER,
     ) -> None:
         self.source = source
         self.config = config
         self.seed = seed
         self.label_set = label_set
+        self.depth = depth
 
     def __getitem__(self, number: int) -> Block:
         rng = np.random.default_rng((self.seed, number))
@@ -119,7 +124,9 @@ class BlockDataset(Dataset[Block]):
         # a CPU's caches hold one stack at a time, a GPU wants much to do at once
         together = 1 if volume.image.device.type == "cpu" else count
         return [
-            resample_stacks(volume, cuts[i : i + together], config.patch, self.label_set)
+            resample_stacks(
+                volume, cuts[i : i + together], config.patch, self.label_set, self.depth
+            )
             for i in range(0, count, together)
         ]
 
@@ -172,7 +179,11 @@ def _random_slice(
 
 
 def resample_stacks(
-    volume: LabelledVolume, cuts: Sequence[Cut], patch: tuple[int, int], label_set: LabelSet = ASEG
+    volume: LabelledVolume,
+    cuts: Sequence[Cut],
+    patch: tuple[int, int],
+    label_set: LabelSet = ASEG,
+    depth: StackDepth = _PAPER,
 ) -> Block:
     """Cut stacks out of a volume, on its device.
 
@@ -184,24 +195,25 @@ def resample_stacks(
         Rows and columns.
     label_set : LabelSet
         Says which labels change places in a mirrored stack.
+    depth : StackDepth
     """
     device = volume.image.device
-    points = _points(volume, cuts, patch)
+    points = _points(volume, cuts, (depth.slices, *patch))
     shape = torch.tensor(volume.image.shape, dtype=torch.float32, device=device)
     # grid_sample wants (z, y, x) in -1..1
     grid = (2 * points / (shape - 1) - 1).flip(-1).flatten(0, 1)[None]
     image = (volume.image - BACKGROUND)[None, None]
     stacks = functional.grid_sample(image, grid, mode="bilinear", align_corners=True)
     scale, shift, mirrored = (
-        torch.tensor(values, device=device).view(-1, 1, 1)
+        torch.tensor(values, device=device).view(-1, 1, 1, 1)
         for values in (
             [cut.transform.scale for cut in cuts],
             [BACKGROUND + cut.transform.shift for cut in cuts],
             [cut.transform.mirrored for cut in cuts],
         )
     )
-    stacks = stacks.view(points.shape[:-1]) * scale[:, None] + shift[:, None]
-    middle = points[:, STACK_DEPTH // 2]
+    stacks = stacks.view(points.shape[:-1]) * scale + shift
+    middle = points.narrow(1, (depth.slices - depth.labelled) // 2, depth.labelled)
     labels = _nearest(volume.labels, middle)
     other_side = torch.from_numpy(label_set.mirror_labels()).to(device)
     labels = torch.where(mirrored, other_side[labels.to(torch.int64)], labels)
@@ -212,8 +224,8 @@ def resample_stacks(
     return Block(stacks.to(torch.float16)[:, None], labels, rejected)
 
 
-def _points(volume: LabelledVolume, cuts: Sequence[Cut], patch: tuple[int, int]) -> Tensor:
-    """Voxel of the volume under each voxel of the stacks: (N, 7, H, W, 3)."""
+def _points(volume: LabelledVolume, cuts: Sequence[Cut], shape: tuple[int, int, int]) -> Tensor:
+    """Voxel of the volume under each voxel of the stacks: (N, D, H, W, 3)."""
     device = volume.image.device
     origins = torch.from_numpy(np.array([cut.centre for cut in cuts], dtype=np.float32)).to(device)
     # step i: along stack axis i, in voxels of the volume
@@ -222,7 +234,7 @@ def _points(volume: LabelledVolume, cuts: Sequence[Cut], patch: tuple[int, int])
     shifts = [(0.0, *cut.transform.offset) for cut in cuts]
     offsets = torch.from_numpy(np.array(shifts, dtype=np.float32)).to(device)
     points = origins.view(-1, 1, 1, 1, 3)
-    for i, size in enumerate((STACK_DEPTH, *patch)):
+    for i, size in enumerate(shape):
         line = torch.arange(size, dtype=torch.float32, device=device) - (size - 1) // 2
         view = [-1 if i == j else 1 for j in range(3)]
         along = (line + offsets[:, i : i + 1]).view(len(cuts), *view, 1)

@@ -153,8 +153,9 @@ def _validated(
     trainer: Trainer, reports: Iterable[StepReport], folder: Path, every: int
 ) -> Iterator[StepReport]:
     """Pass the reports on and score the averaged weights every so many samples."""
-    scans = read_validation_scans(folder, trainer.config.sampling.patch)
-    batch = trainer.config.batch
+    config = trainer.config
+    scans = read_validation_scans(folder, config.sampling.patch, config.network.depth.slices)
+    batch = config.batch
     table = ValidationLog(trainer.options.out / VALIDATION_NAME, trainer.step * batch)
     for report in reports:
         if report.samples // every > (report.samples - batch) // every:

@@ -40,6 +40,8 @@ Batch = tuple[Tensor, Tensor, Tensor | None]  # images, labels, rejected
 _SEED_STRIDE = 1_000_000_007
 _ENDLESS = 2**62  # blocks; where a run ends may change on the way
 _WORTH_NOTING = 0.01
+# where strided convolutions look: every pixel, every second, every fourth
+_GRIDS = tuple((..., slice(None, None, step), slice(None, None, step)) for step in (1, 2, 4))
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ class Trainer:
         self._membership = torch.from_numpy(label_set.membership()).to(options.device)
         self._losses = (PlainLoss(), _system_loss(config))
         self._half = options.amp and computes_bf16(options.device)
-        self._forward: Callable[[Tensor], Tensor] = self._compute_logits
+        self._forward: Callable[[Tensor], tuple[Tensor, ...]] = self._compute_logits
         self._objective: Callable[..., Tensor] = self._compute_objective
         if options.compile:
             # torch's own generator: inductor's is slow on CPUs, and draws other noise
@@ -237,7 +239,10 @@ class Trainer:
         if size % batch:
             raise ValueError(f"a block of {size} samples doesn't divide into batches of {batch}")
         start, offset = divmod(self.step * batch, size)
-        dataset = BlockDataset(self.source, self.config.sampling, self.config.seed, self.label_set)
+        config = self.config
+        dataset = BlockDataset(
+            self.source, config.sampling, config.seed, self.label_set, config.network.depth
+        )
         spawns = self.options.workers and self.options.device.type == "cuda"
         loader: DataLoader[Block] = DataLoader(
             dataset,
@@ -260,7 +265,10 @@ class Trainer:
         device = self.options.device
         images, labels = batch[0].to(device), batch[1].to(device)
         count = len(self.label_set.tasks)
-        kept = None if batch[2] is None else ~unpack_tasks(batch[2].to(device), count)
+        labels = labels.flatten(0, 1)  # as the network gives the slices of its stacks
+        kept = None
+        if batch[2] is not None:
+            kept = ~unpack_tasks(batch[2].to(device).flatten(0, 1), count)
         # noise of a step depends on the step alone, so that a resumed run draws the same
         torch.manual_seed(self.config.seed * _SEED_STRIDE + self.step)
         rate = self.config.schedule.rate(self.step, self.config.steps)
@@ -287,14 +295,22 @@ class Trainer:
             learning_rate=rate,
         )
 
-    def _compute_logits(self, images: Tensor) -> Tensor:
+    def _compute_logits(self, images: Tensor) -> tuple[Tensor, ...]:
         with autocast(self.options.device, enabled=self._half):
-            output: Tensor = self.network(images.float())
-        return output
+            return self.network.forward_training(images.float())
 
     def _compute_objective(
-        self, output: Tensor, labels: Tensor, kept: Tensor | None, warm: bool
+        self, levels: tuple[Tensor, ...], labels: Tensor, kept: Tensor | None, warm: bool
     ) -> Tensor:
+        # a coarser level counts half as much; all together count as much as one
+        shares = [0.5**i / (2 - 0.5 ** (len(levels) - 1)) for i in range(len(levels))]
+        losses = []
+        for share, output, grid in zip(shares, levels, _GRIDS, strict=False):
+            of_level = None if kept is None else kept[grid]
+            losses.append(share * self._losses_of(output, labels[grid], of_level, warm))
+        return torch.stack(losses).sum(0)
+
+    def _losses_of(self, output: Tensor, labels: Tensor, kept: Tensor | None, warm: bool) -> Tensor:
         # (B, H, W, T) viewed as (B, T, H, W): the memory order of the logits
         targets = self._membership[labels.int()].permute(0, 3, 1, 2).float()
         output = output.float()
@@ -316,7 +332,8 @@ class Trainer:
 def build_network(config: TrainingConfig) -> HetsegNet:
     """A fresh network; most pixels are background of most tasks, so logits start low."""
     network = HetsegNet(config.network)
-    nn.init.constant_(network.head.bias, config.output_bias)  # type: ignore[arg-type]
+    for head in (network.head, *network.coarse_heads):
+        nn.init.constant_(head.bias, config.output_bias)
     return network
 
 

@@ -14,7 +14,7 @@ from torch.func import functional_call
 
 from hetseg_bids.devices import autocast
 from hetseg_bids.files import atomic_path
-from hetseg_bids.network import HetsegNet
+from hetseg_bids.network import HetsegNet, StackDepth
 from hetseg_bids.planes import PLANES
 from hetseg_bids.structures import LabelSet
 from hetseg_bids.training.augmentation import StackTransform
@@ -36,8 +36,9 @@ class ValidationScan:
     Attributes
     ----------
     participant : str
-    images : (N, 1, 7, H, W) float16 tensor
+    images : (N, 1, D, H, W) float16 tensor
     labels : (N, H, W) uint8 tensor
+        aseg ids of the middle slice.
     """
 
     participant: str
@@ -45,7 +46,9 @@ class ValidationScan:
     labels: Tensor
 
 
-def read_validation_scans(folder: Path, patch: tuple[int, int]) -> list[ValidationScan]:
+def read_validation_scans(
+    folder: Path, patch: tuple[int, int], slices: int = StackDepth.slices
+) -> list[ValidationScan]:
     """Cut the validation stacks of a folder of T1w + dseg pairs.
 
     Raises
@@ -57,11 +60,13 @@ def read_validation_scans(folder: Path, patch: tuple[int, int]) -> list[Validati
     scans = []
     for pair, volume in zip(source.pairs, source.volumes(), strict=True):
         name = pair.t1w.name.split("_T1w")[0]
-        scans.append(ValidationScan(name, *even_stacks(volume, patch)))
+        scans.append(ValidationScan(name, *even_stacks(volume, patch, slices)))
     return scans
 
 
-def even_stacks(volume: LabelledVolume, patch: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def even_stacks(
+    volume: LabelledVolume, patch: tuple[int, int], slices: int = StackDepth.slices
+) -> tuple[Tensor, Tensor]:
     """Images and labels of evenly spaced stacks, 16 a plane: see `ValidationScan`."""
     cuts = []
     for plane in PLANES.values():
@@ -71,8 +76,8 @@ def even_stacks(volume: LabelledVolume, patch: tuple[int, int]) -> tuple[Tensor,
             centre = (np.array(volume.labels.shape) - 1) / 2
             centre[axis] = round(place)
             cuts.append(Cut(plane, centre, _AS_IT_IS))
-    block = resample_stacks(volume, cuts, patch)
-    return block.images, block.labels
+    block = resample_stacks(volume, cuts, patch, depth=StackDepth(slices))
+    return block.images, block.labels[:, 0]
 
 
 @torch.no_grad()
