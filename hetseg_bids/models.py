@@ -151,10 +151,10 @@ def load_model(name: str, device: torch.device, option: str = "--model") -> Mode
         raise InputError(f"{folder}: {WEIGHTS_NAME} is missing; install the model again")
     if file_sha256(weights) != plan.weights_sha256:
         raise InputError(f"{weights}: checksum differs from {PLAN_NAME}; install the model again")
-    network = HetsegNet(plan.network)
     try:
+        network = HetsegNet(plan.network)
         network.load_state_dict(load_file(weights))
-    except (SafetensorError, RuntimeError) as error:
+    except (SafetensorError, RuntimeError, TypeError, LookupError) as error:
         raise InputError(f"{weights}: weights don't fit the plan ({error})") from None
     network.eval().requires_grad_(False)
     return Model(plan, to_channels_last(network).to(device), folder)

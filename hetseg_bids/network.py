@@ -53,6 +53,11 @@ class NetworkConfig:
         stacks give to one slice are averaged.
     deep_supervision : bool
         Whether training has heads at half and quarter resolution, too.
+
+    Raises
+    ------
+    ValueError
+        If `labelled` is even, or more than there are.
     """
 
     n_outputs: int
@@ -62,6 +67,11 @@ class NetworkConfig:
     growth: int = 32
     labelled: int = 1
     deep_supervision: bool = False
+
+    def __post_init__(self) -> None:
+        slices = self.depth.slices
+        if self.labelled not in range(1, slices + 1, 2):
+            raise ValueError(f"labelled={self.labelled}: an odd number up to {slices} slices")
 
     @property
     def depth(self) -> StackDepth:

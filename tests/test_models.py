@@ -67,12 +67,22 @@ def test_missing_weights_are_named(copy):
         *({"format": 99}, {"tasks": ["one"]}, {"patch": 3}, {"background": 0.0}),
         *({"pooling": {"views": 1.0}}, {"pooling": 3}),
         *({"smoothing": times} for times in (-1, 10, 2.0, "2")),
+        *({"network": {"n_outputs": 62, "labelled": slices}} for slices in (2, "3")),
     ],
 )
 def test_a_plan_of_another_kind_is_refused(copy, change):
     path = copy / "plan.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(InputError, match="not a usable model plan"):
+        load_model(str(copy), CPU)
+
+
+@pytest.mark.parametrize("change", [{"stem": []}, {"growth": 8}, {"levels": [32, 64, "96"]}])
+def test_weights_of_another_network_are_refused(copy, change):
+    path = copy / "plan.json"
+    plan = json.loads(path.read_text())
+    path.write_text(json.dumps(plan | {"network": plan["network"] | change}))
+    with pytest.raises(InputError, match="don't fit the plan"):
         load_model(str(copy), CPU)
 
 

@@ -47,6 +47,12 @@ def test_a_slice_has_the_mean_of_what_stacks_say_of_it(change):
     torch.testing.assert_close(found, torch.stack(means), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("labelled", [0, 2, 9])
+def test_slices_are_labelled_about_the_middle_one(labelled):
+    with pytest.raises(ValueError, match="odd"):
+        replace(SMALL, labelled=labelled)
+
+
 def test_deep_supervision_adds_heads_that_only_training_uses():
     torch.manual_seed(0)
     network = HetsegNet(replace(SMALL, deep_supervision=True, labelled=3))
