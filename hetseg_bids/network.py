@@ -284,7 +284,7 @@ class HetsegNet(nn.Module):
             bias = None if self.head.bias is None else self.head.bias[rows]
             stacks = x[labelled - 1 - i :][:depth]
             said.append(functional.conv2d(stacks, self.head.weight[rows], bias))
-        return sum(said[1:], said[0]) / labelled
+        return said[0] if labelled == 1 else sum(said[1:], said[0]) / labelled
 
     def _decoded(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What the heads see at full, half and quarter resolution, of (B, C, H, W) features."""
