@@ -48,13 +48,13 @@ def start_from(network: HetsegNet, system: str, model: Model, label_set: LabelSe
         )
     weights, state = model.network.state_dict(), network.state_dict()
     old, new = _channels(model.plan.network), _channels(network.config)
-    rows = _head_rows(network.config, system, model, label_set)
+    rows = torch.tensor(_head_rows(network.config, system, model, label_set))
     for layer in old.keys() & new.keys():
         parts = old[layer]
         places = [_places(a, b) for a, b in zip(parts, new[layer], strict=True)]
         for name in (name for name in weights if name.startswith(layer)):
             if layer in _HEADS:
-                _copy(state[name], weights[name][rows[1]], [torch.tensor(rows[0]), places[1]])
+                _copy(state[name], weights[name][rows[:, 1]], [rows[:, 0], places[1]])
             else:
                 _copy(state[name], weights[name], places)
 
@@ -121,7 +121,7 @@ def _places(old: _Parts, new: _Parts) -> Tensor:
 
 def _head_rows(
     network: NetworkConfig, system: str, model: Model, label_set: LabelSet
-) -> tuple[list[int], list[int]]:
+) -> list[tuple[int, int]]:
     """Rows of the whole head that mean the same, in the new network and in the model."""
     old = model.plan.network
     one = _rows(label_set, model, second=model.plan.heteroscedastic and system == model.plan.system)
@@ -129,15 +129,15 @@ def _head_rows(
     for i in range(network.labelled):
         source = i if network.labelled == old.labelled else old.labelled // 2
         starts = (i * network.n_outputs, source * old.n_outputs)
-        pairs += [(starts[0] + a, starts[1] + b) for a, b in zip(*one, strict=True)]
-    return [a for a, _ in pairs], [b for _, b in pairs]
+        pairs += [(starts[0] + a, starts[1] + b) for a, b in one]
+    return pairs
 
 
-def _rows(label_set: LabelSet, model: Model, *, second: bool) -> tuple[list[int], list[int]]:
+def _rows(label_set: LabelSet, model: Model, *, second: bool) -> list[tuple[int, int]]:
     """Rows of one slice that mean the same, in the new network and in the model."""
     old = {name: row for row, name in enumerate(model.plan.label_set.task_names)}
     shared = [(row, old[name]) for row, name in enumerate(label_set.task_names) if name in old]
     pairs = list(shared)
     if second:
         pairs += [(len(label_set.tasks) + a, len(old) + b) for a, b in shared]
-    return [a for a, _ in pairs], [b for _, b in pairs]
+    return pairs

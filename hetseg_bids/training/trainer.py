@@ -40,8 +40,6 @@ Batch = tuple[Tensor, Tensor, Tensor | None]  # images, labels, rejected
 _SEED_STRIDE = 1_000_000_007
 _ENDLESS = 2**62  # blocks; where a run ends may change on the way
 _WORTH_NOTING = 0.01
-# where strided convolutions look: every pixel, every second, every fourth
-_GRIDS = tuple((..., slice(None, None, step), slice(None, None, step)) for step in (1, 2, 4))
 
 
 @dataclass(frozen=True)
@@ -303,11 +301,15 @@ class Trainer:
         self, levels: tuple[Tensor, ...], labels: Tensor, kept: Tensor | None, warm: bool
     ) -> Tensor:
         # a coarser level counts half as much; all together count as much as one
-        shares = [0.5**i / (2 - 0.5 ** (len(levels) - 1)) for i in range(len(levels))]
+        shares = [0.5**i for i in range(len(levels))]
         losses = []
-        for share, output, grid in zip(shares, levels, _GRIDS, strict=False):
-            of_level = None if kept is None else kept[grid]
-            losses.append(share * self._losses_of(output, labels[grid], of_level, warm))
+        for share, output in zip(shares, levels, strict=True):
+            step = (
+                labels.shape[-1] // output.shape[-1]
+            )  # of the pixels strided convolutions look at
+            seen = None if kept is None else kept[..., ::step, ::step]
+            loss = self._losses_of(output, labels[..., ::step, ::step], seen, warm)
+            losses.append(share / sum(shares) * loss)
         return torch.stack(losses).sum(0)
 
     def _losses_of(self, output: Tensor, labels: Tensor, kept: Tensor | None, warm: bool) -> Tensor:

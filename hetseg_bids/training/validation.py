@@ -47,7 +47,7 @@ class ValidationScan:
 
 
 def read_validation_scans(
-    folder: Path, patch: tuple[int, int], slices: int = StackDepth.slices
+    folder: Path, patch: tuple[int, int], slices: int
 ) -> list[ValidationScan]:
     """Cut the validation stacks of a folder of T1w + dseg pairs.
 
