@@ -25,7 +25,7 @@ demo: $(STAMP)
 	@echo "report: $(abspath $(DEMO_OUT))/derivatives/sub-mni152.html"
 
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile --durations 20
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 20
 
 test-fast: $(STAMP)
 	$(BIN)/pytest -m "not slow"
@@ -36,7 +36,8 @@ container-test: $(STAMP)
 
 # the long versions of what the tests do briefly: hours on two cores
 faults: $(STAMP)
-	HETSEG_KILLS=100 HETSEG_SOAK=500 $(BIN)/pytest tests/faults -k "killed or soak"
+	HETSEG_KILLS=100 HETSEG_SOAK=500 HETSEG_TASKS=10000 \
+	  $(BIN)/pytest tests/faults tests/test_execution.py -k "killed or soak or thousands"
 
 docs: $(STAMP)
 	$(BIN)/python docs/make_usage.py

@@ -15,9 +15,7 @@ import pytest
 from bids import BIDSLayout
 from conftest import (
     QUICK,
-    centred_affine,
     run_cli,
-    stripped_phantom,
     t1w_path,
     write_dataset,
     write_pair,
@@ -144,7 +142,7 @@ def test_every_table_loads_without_options(out):
 
 
 @pytest.mark.slow
-def test_the_few_shot_tutorial_runs(tmp_path):
+def test_the_few_shot_tutorial_runs(tmp_path, phantom):
     """Every command of the page as it stands there, but with 4 stacks instead of 1200."""
     blocks = re.findall(r"^```\n(.*?)^```", (DOCS / "few-shot.md").read_text(), re.M | re.S)
     (table,) = (block for block in blocks if block.startswith("index\t"))
@@ -154,8 +152,7 @@ def test_the_few_shot_tutorial_runs(tmp_path):
         "hetseg",
         "hetseg-evaluate",
     ]
-    bids, brain = write_dataset(tmp_path / "mine" / "bids"), stripped_phantom()
-    nib.save(nib.Nifti1Image(brain, centred_affine(brain.shape)), t1w_path(bids, "09"))
+    nib.save(phantom, t1w_path(write_dataset(tmp_path / "mine" / "bids"), "09"))
     write_pair(tmp_path / "mine" / "train", "01")
     write_pair(tmp_path / "mine" / "validation", "09")
     (tmp_path / "mine" / "labels.tsv").write_text(table)

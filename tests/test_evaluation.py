@@ -5,7 +5,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import centred_affine, phantom_labels, phantom_t1w, run_cli
+from conftest import centred_affine, phantom_labels, phantom_t1w, run_cli, run_here
 from scipy.stats import wilcoxon
 
 from hetseg_bids.evaluation.metrics import boundary_band, compare, dice, hausdorff95
@@ -184,7 +184,7 @@ def test_wilcoxon_is_scipys_and_equal_systems_have_no_p():
 )
 def test_command_refuses_in_one_line(tmp_path, arguments, message):
     save(phantom_brain(), tmp_path / "sub-01_dseg.nii.gz")
-    done = run_cli("hetseg-evaluate", tmp_path, *arguments)
+    done = run_here("hetseg-evaluate", tmp_path, *arguments)
     assert done.code == 2
     assert message in done.err
     assert "Traceback" not in done.err
@@ -192,6 +192,6 @@ def test_command_refuses_in_one_line(tmp_path, arguments, message):
 
 def test_command_names_what_is_missing(tmp_path):
     (tmp_path / "refs").mkdir()
-    done = run_cli("hetseg-evaluate", tmp_path / "refs", tmp_path)
+    done = run_here("hetseg-evaluate", tmp_path / "refs", tmp_path)
     assert done.code == 2
     assert "no *_dseg" in done.err

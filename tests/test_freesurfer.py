@@ -4,7 +4,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import run_cli, small_brain, write_results
+from conftest import run_cli, run_here, small_brain, write_results
 
 from hetseg_bids.freesurfer import COLOR_TABLE, freesurfer_name
 from hetseg_bids.structures import STRUCTURES
@@ -66,13 +66,13 @@ def test_names_are_freesurfers():
 def test_freesurfers_own_subjects_are_not_touched(tmp_path):
     write_results(tmp_path / "out", "sub-01", small_brain())
     (tmp_path / "subjects" / "sub-01" / "surf").mkdir(parents=True)
-    done = run_cli("hetseg-export", tmp_path / "out", tmp_path / "subjects")
+    done = run_here("hetseg-export", tmp_path / "out", tmp_path / "subjects")
     assert done.code == 2
     assert "choose another folder" in done.err
     assert not (tmp_path / "subjects" / "sub-01" / "stats").exists()
 
 
 def test_an_empty_folder_is_said_to_be_empty(tmp_path):
-    done = run_cli("hetseg-export", tmp_path, tmp_path / "subjects")
+    done = run_here("hetseg-export", tmp_path, tmp_path / "subjects")
     assert done.code == 2
     assert "no finished scans" in done.err

@@ -11,9 +11,8 @@ import pytest
 import torch
 from conftest import (
     QUICK,
-    centred_affine,
     run_cli,
-    stripped_phantom,
+    run_here,
     t1w_path,
     write_dataset,
     write_pair,
@@ -160,7 +159,7 @@ def test_a_plan_whose_structures_make_no_sense_is_refused(tmp_path, change):
 
 
 @pytest.mark.slow
-def test_a_model_of_ones_own_structures_from_scans_to_scores(table, tmp_path):
+def test_a_model_of_ones_own_structures_from_scans_to_scores(table, phantom, tmp_path):
     write_pair(tmp_path / "mine")
     run = (tmp_path / "run", "--scans", tmp_path / "mine", "--labels", table, "--workers", 0)
     more = ("--init", "label-flip", "--samples", 8, "--name", "ours")
@@ -170,8 +169,7 @@ def test_a_model_of_ones_own_structures_from_scans_to_scores(table, tmp_path):
     assert read_plan(model).label_set == read_label_table(table)
 
     bids, out = write_dataset(tmp_path / "bids"), tmp_path / "out"
-    brain = stripped_phantom()
-    nib.save(nib.Nifti1Image(brain, centred_affine(brain.shape)), t1w_path(bids, "01"))
+    nib.save(phantom, t1w_path(bids, "01"))
     done = run_cli("hetseg", bids, out, "participant", "--model", model, *QUICK)
     assert done.code == 0, done.err
     stem = out / "sub-01" / "anat" / "sub-01_seg-hetseg"
@@ -181,7 +179,7 @@ def test_a_model_of_ones_own_structures_from_scans_to_scores(table, tmp_path):
     dseg = np.asarray(nib.load(f"{stem}_dseg.nii.gz").dataobj)
     assert set(np.unique(dseg)) <= {0, 1, 2, 3, 4, 5, 16}
     flip = nib.load(f"{stem}_desc-labelflip_probseg.nii.gz")
-    assert flip.shape == (*brain.shape, 6)
+    assert flip.shape == (*phantom.shape, 6)
     sidecar = Path(f"{stem}_desc-labelflip_probseg.json")
     assert tuple(json.loads(sidecar.read_text())["LabelMap"]) == ours
     assert "6 structures" in (out / "sub-01.html").read_text()
@@ -194,6 +192,6 @@ def test_a_model_of_ones_own_structures_from_scans_to_scores(table, tmp_path):
     done = run_cli("hetseg-evaluate", *arguments, "--report", tmp_path / "report")
     assert done.code == 0, done.err
     assert set(pd.read_csv(scores, sep="\t")["name"]) == set(ours)
-    refused = run_cli("hetseg-export", out, tmp_path / "subjects")
+    refused = run_here("hetseg-export", out, tmp_path / "subjects")
     assert refused.code == 2
     assert "structures of its own" in refused.err

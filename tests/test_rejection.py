@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import run_cli
+from conftest import run_here
 
 from hetseg_bids import inference
 from hetseg_bids.network import HetsegNet, NetworkConfig
@@ -214,7 +214,7 @@ def test_rejection_resumes_exactly_and_leaves_its_masks(tmp_path, stop):
     ],
 )
 def test_rejection_is_refused_where_it_makes_no_sense(tmp_path, arguments, message):
-    done = run_cli("hetseg-train", tmp_path / "run", *arguments, "--reject-sporadic")
+    done = run_here("hetseg-train", tmp_path / "run", *arguments, "--reject-sporadic")
     assert done.code == 2
     assert message in done.err
     assert "Traceback" not in done.err

@@ -16,6 +16,7 @@ from conftest import (
     centred_affine,
     phantom_labels,
     run_cli,
+    run_here,
     write_pair,
 )
 
@@ -69,6 +70,12 @@ def maps(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def source(maps) -> SyntheticSource:
     return SyntheticSource(sorted(maps.glob("*.nii.gz")))
+
+
+@pytest.fixture(scope="module")
+def scans(source) -> SyntheticScans:
+    """Scans drawn once, for what doesn't depend on where they come from."""
+    return SyntheticScans(source, 3, seed=2)
 
 
 @pytest.fixture(scope="module")
@@ -422,15 +429,15 @@ def test_a_gpu_makes_scans_of_the_same_kind(maps):
 
 
 @pytest.mark.parametrize(
-    ("system", "change"),
+    ("kind", "system", "change"),
     [
-        ("label-flip", {}),
-        ("predictive-variance", {}),
-        ("label-flip", {"labelled": 3, "deep_supervision": True}),
+        ("source", "label-flip", {}),
+        ("scans", "predictive-variance", {}),
+        ("scans", "label-flip", {"labelled": 3, "deep_supervision": True}),
     ],
 )
-def test_interrupted_training_gives_the_same_losses(source, tmp_path, system, change):
-    config = small_config(system)
+def test_interrupted_training_gives_the_same_losses(request, tmp_path, kind, system, change):
+    source, config = request.getfixturevalue(kind), small_config(system)
     config = replace(config, network=replace(config.network, **change))
     whole, trainer = losses_of(config, source, tmp_path / "whole")
     assert len(whole) == 12
@@ -451,22 +458,22 @@ def test_interrupted_training_gives_the_same_losses(source, tmp_path, system, ch
 
 @pytest.mark.slow
 def test_workers_do_not_change_what_is_learned(source, tmp_path):
-    config = small_config(samples=24)
+    config = small_config(samples=16)
     alone, _ = losses_of(config, source, tmp_path / "a")
     helped, _ = losses_of(config, source, tmp_path / "b", workers=2)
     assert alone == helped
 
 
-def test_a_resumed_run_may_be_shortened(source, tmp_path):
-    losses_of(small_config(), source, tmp_path, stop_after=2)
-    rest, trainer = losses_of(small_config(samples=16), source, tmp_path)
+def test_a_resumed_run_may_be_shortened(scans, tmp_path):
+    losses_of(small_config(), scans, tmp_path, stop_after=2)
+    rest, trainer = losses_of(small_config(samples=16), scans, tmp_path)
     assert len(rest) == 2
     assert trainer.schedule == [(0, 48), (2, 16)]
 
 
-def test_a_run_planned_by_time_ends_with_it(source, tmp_path):
+def test_a_run_planned_by_time_ends_with_it(scans, tmp_path):
     trainer = Trainer(
-        small_config(samples=4000), source, RunOptions(tmp_path, torch.device("cpu"), workers=0)
+        small_config(samples=4000), scans, RunOptions(tmp_path, torch.device("cpu"), workers=0)
     )
     seconds = iter(itertools.chain([0.0, 30.0], itertools.count(35.0, 5.0)))  # compiles for 30 s
     reports = list(paced(trainer, trainer.run(), 1.5, lambda: next(seconds)))
@@ -476,22 +483,22 @@ def test_a_run_planned_by_time_ends_with_it(source, tmp_path):
     assert reports[-1].learning_rate < 0.1 * trainer.config.schedule.peak
 
 
-def test_a_checkpoint_of_other_settings_is_refused(source, tmp_path):
-    losses_of(small_config(), source, tmp_path, stop_after=1)
+def test_a_checkpoint_of_other_settings_is_refused(scans, tmp_path):
+    losses_of(small_config(), scans, tmp_path, stop_after=1)
     with pytest.raises(ValueError, match="other settings"):
-        losses_of(replace(small_config(), seed=1), source, tmp_path)
+        losses_of(replace(small_config(), seed=1), scans, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("system", ["plain", "predictive-variance", "label-flip"])
-def test_training_lowers_the_loss(source, tmp_path, system):
+def test_training_lowers_the_loss(scans, tmp_path, system):
     config = replace(
         small_config(system, samples=480),
         plain_share=0.0,
         schedule=Schedule(peak=2e-2, warmup=2),
         sampling=replace(SAMPLING, stacks_per_volume=24),
     )
-    losses, _ = losses_of(config, source, tmp_path)
+    losses, _ = losses_of(config, scans, tmp_path)
     assert np.mean(losses[-20:]) < 0.6 * np.mean(losses[:20])
 
 
@@ -507,11 +514,11 @@ def test_the_paper_recipe_has_the_numbers_of_the_paper():
     assert recipe.plain_share * 520 == pytest.approx(20)
 
 
-def test_rmsprop_resumes_exactly_too(source, tmp_path):
+def test_rmsprop_resumes_exactly_too(scans, tmp_path):
     config = replace(small_config(), optimizer="rmsprop", clip=None, ema_decay=0.0)
-    whole, _ = losses_of(config, source, tmp_path / "whole", stop_after=4)
-    first, _ = losses_of(config, source, tmp_path / "parts", stop_after=2)
-    rest, trainer = losses_of(config, source, tmp_path / "parts", stop_after=2)
+    whole, _ = losses_of(config, scans, tmp_path / "whole", stop_after=4)
+    first, _ = losses_of(config, scans, tmp_path / "parts", stop_after=2)
+    rest, trainer = losses_of(config, scans, tmp_path / "parts", stop_after=2)
     assert first + rest == whole
     for name, value in trainer.network.state_dict().items():
         assert torch.equal(trainer.average[name], value)
@@ -567,11 +574,16 @@ def test_labels_on_another_grid_are_refused(tmp_path):
         PairedSource(folder).draw(np.random.default_rng(0))
 
 
+def synthetic(maps: Path) -> list[object]:
+    """Options to train on a single synthetic scan: a block of samples needs six new ones."""
+    return ["--label-maps", maps, "--synthetic-scans", 1, "--workers", 0]
+
+
 @pytest.fixture(scope="module")
 def trained(maps, tmp_path_factory) -> Path:
     """A label-flip model of one step of the small recipe."""
     out = tmp_path_factory.mktemp("trained")
-    arguments = ["--label-maps", maps, "--recipe", "small", "--samples", 2, "--workers", 0]
+    arguments = [*synthetic(maps), "--recipe", "small", "--samples", 2]
     done = run_cli("hetseg-train", out, *arguments)
     assert done.code == 0, done.err
     return out / "model"
@@ -662,9 +674,9 @@ def test_a_smaller_network_can_not_start_from_a_model(trained, smaller):
 
 @pytest.mark.slow
 def test_hetseg_train_starts_from_a_model_and_says_so(maps, trained, tmp_path):
-    arguments = ["--label-maps", maps, "--samples", 2, "--batch", 2, "--workers", 0]
+    arguments = [*synthetic(maps), "--samples", 2, "--batch", 2]
     small = ["--recipe", "small", "--init", "label-flip"]
-    shipped = run_cli("hetseg-train", tmp_path / "x", *arguments, *small)
+    shipped = run_here("hetseg-train", tmp_path / "x", *arguments, *small)
     assert shipped.code == 2
     assert "wider" in shipped.err
     out = tmp_path / "out"
@@ -678,11 +690,10 @@ def test_hetseg_train_starts_from_a_model_and_says_so(maps, trained, tmp_path):
 
 @pytest.mark.slow
 def test_polishing_goes_on_with_a_network_in_small_steps(maps, trained, tmp_path):
-    few = ["--samples", 2, "--batch", 2, "--workers", 0]
-    polish = ["--label-maps", maps, "--recipe", "polish", *few]
+    polish = [*synthetic(maps), "--recipe", "polish", "--samples", 2, "--batch", 2]
     start = shutil.copytree(trained, tmp_path / "start")
     replace(read_plan(start), smoothing=2).save(start)
-    alone = run_cli("hetseg-train", tmp_path / "x", *polish)
+    alone = run_here("hetseg-train", tmp_path / "x", *polish)
     assert alone.code == 2
     assert "--init" in alone.err
     done = run_cli("hetseg-train", tmp_path / "out", *polish, "--init", start)
@@ -698,7 +709,7 @@ def test_polishing_goes_on_with_a_network_in_small_steps(maps, trained, tmp_path
 
 @pytest.mark.slow
 def test_the_mean_of_models_from_the_same_weights_is_a_model(maps, trained, tmp_path):
-    arguments = ["--label-maps", maps, "--samples", 2, "--batch", 2, "--workers", 0]
+    arguments = [*synthetic(maps), "--samples", 2, "--batch", 2]
     runs = [tmp_path / f"run{seed}" for seed in (1, 2)]
     for seed, out in enumerate(runs, 1):
         done = run_cli("hetseg-train", out, *arguments, "--init", trained, "--seed", seed)
@@ -738,7 +749,7 @@ def test_the_mean_of_models_from_the_same_weights_is_a_model(maps, trained, tmp_
     ],
 )
 def test_only_models_of_one_kind_have_a_mean(tmp_path, others, message):
-    done = run_cli("hetseg-train", tmp_path / "out", "--average", "label-flip", *others)
+    done = run_here("hetseg-train", tmp_path / "out", "--average", "label-flip", *others)
     assert done.code == 2
     assert message in done.err
     assert not (tmp_path / "out").exists()
@@ -748,7 +759,7 @@ def test_only_models_of_one_origin_have_a_mean(tmp_path):
     unrelated = shutil.copytree(model_folder("label-flip-rejection"), tmp_path / "unrelated")
     smoothing = read_plan(model_folder("label-flip")).smoothing
     replace(read_plan(unrelated), smoothing=smoothing).save(unrelated)
-    done = run_cli("hetseg-train", tmp_path / "out", "--average", "label-flip", unrelated)
+    done = run_here("hetseg-train", tmp_path / "out", "--average", "label-flip", unrelated)
     assert done.code == 2
     assert "same --init" in done.err
     assert not (tmp_path / "out").exists()
@@ -757,7 +768,7 @@ def test_only_models_of_one_origin_have_a_mean(tmp_path):
 @pytest.mark.slow
 def test_validation_figures_survive_an_interruption(maps, tmp_path):
     scans = write_pair(tmp_path / "scans")
-    arguments = ["--label-maps", maps, "--recipe", "small", "--samples", 4, "--workers", 0]
+    arguments = [*synthetic(maps), "--recipe", "small", "--samples", 4]
     arguments += ["--validate", scans, "--validate-every", 2]
     whole = run_cli("hetseg-train", tmp_path / "a", *arguments)
     assert whole.code == 0, whole.err
@@ -853,7 +864,7 @@ def test_hetseg_train_resumes_and_makes_a_model(maps, tmp_path):
     ],
 )
 def test_hetseg_train_refuses_in_one_line(tmp_path, arguments, message):
-    done = run_cli("hetseg-train", tmp_path / "run", *arguments)
+    done = run_here("hetseg-train", tmp_path / "run", *arguments)
     assert done.code == 2
     assert message in done.err
     assert "Traceback" not in done.err

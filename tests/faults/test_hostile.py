@@ -7,7 +7,7 @@ import pickle
 from pathlib import Path
 
 import pytest
-from conftest import QUICK, run_cli, t1w_path, write_dataset
+from conftest import QUICK, run_cli, run_here, t1w_path, write_dataset
 from corruptions import good, nested
 from tiny_model import write_tiny_model
 
@@ -23,7 +23,7 @@ def bids(tmp_path: Path) -> Path:
 
 def refused(*arguments: object) -> str:
     """Run hetseg on what it must refuse at once; returns its line."""
-    done = run_cli("hetseg", *arguments)
+    done = run_here("hetseg", *arguments)
     assert done.code == 2, done.err
     assert "Traceback" not in done.err
     return done.err
