@@ -18,7 +18,7 @@ import torch
 
 from hetseg_bids import __version__, derivatives
 from hetseg_bids.config import RunConfig, Settings
-from hetseg_bids.derivatives import OutputPaths, Provenance, output_paths
+from hetseg_bids.derivatives import OutputPaths, Provenance, output_paths, raw_uri
 from hetseg_bids.devices import device_name
 from hetseg_bids.discovery import Scan
 from hetseg_bids.errors import HetsegError, InputError
@@ -192,7 +192,7 @@ def _write(
         derivatives.remove(stale)
     mask = resample(prepared.mask.float()[None], prepared.working, result.grid)[0] > 0.5
     provenance = Provenance(
-        source=f"bids::{scan.path.relative_to(config.bids_dir.resolve()).as_posix()}",
+        source=raw_uri(scan.path, config.bids_dir),
         source_sha256=file_sha256(scan.path),
         mask_sha256=file_sha256(mask_path) if mask_path else None,
         model=model.plan.name,
@@ -204,6 +204,7 @@ def _write(
         mask_mm3=float(mask.sum()) * result.grid.voxel_volume,
         image=_image_quality(prepared, result),
         warnings=prepared.warnings,
+        mask_source=raw_uri(mask_path, config.bids_dir) if mask_path else None,
     )
     derivatives.write_images(paths, result, mask.numpy().astype(np.uint8))
     derivatives.write_tables(paths, measure(result), result.label_set)
