@@ -55,7 +55,6 @@ def t1w_paths(root: Path, participants: Sequence[str], database: Path | None) ->
             "made; it is made again",
             *(database, added, removed),
         )
-    log.info("%s: indexing the dataset", root)
     return _indexed(root) if database is None else _index_and_keep(root, database)
 
 

@@ -128,13 +128,16 @@ def check_inside(folder: Path, out_dir: Path) -> None:
         raise InputError(f"{folder}: a link leads out of the output folder; remove it")
 
 
-def raw_uri(path: Path, bids_dir: Path) -> str:
-    """BIDS URI of a file of the input, e.g. ``bids:raw:sub-01/anat/sub-01_T1w.nii.gz``.
+def sources_of(t1w: Path, mask: Path | None, bids_dir: Path) -> list[str]:
+    """BIDS URIs of the files of the input that a scan's results are made from.
 
-    ``raw`` is explained by `DatasetLinks` in OUT/dataset_description.json.
+    They look like ``bids:raw:sub-01/anat/sub-01_T1w.nii.gz``; OUT/dataset_description.json says
+    where ``raw`` lies.
     """
-    relative = path.relative_to(bids_dir.resolve()).as_posix()
-    return f"bids:{_RAW}:{quote(relative, safe='/+')}"
+    root = bids_dir.resolve()
+    files = [t1w] if mask is None else [t1w, mask]
+    names = (file.relative_to(root).as_posix() for file in files)
+    return [f"bids:{_RAW}:{quote(name, safe='/+')}" for name in names]
 
 
 def write_dataset_description(out_dir: Path, bids_dir: Path) -> None:
@@ -243,8 +246,8 @@ class Provenance:
 
     Attributes
     ----------
-    source : str
-        BIDS URI of the T1w, see `raw_uri`.
+    sources : list of str
+        BIDS URIs of the T1w and of the brain mask that was given, see `sources_of`.
     source_sha256 : str
     mask_sha256 : str or None
         Of the brain mask that was given.
@@ -260,11 +263,9 @@ class Provenance:
         Volume of the brain mask, the group level's stand-in for intracranial volume.
     image : ImageQuality
     warnings : tuple of str
-    mask_source : str or None
-        BIDS URI of the brain mask that was given.
     """
 
-    source: str
+    sources: list[str]
     source_sha256: str
     mask_sha256: str | None
     model: str
@@ -276,19 +277,13 @@ class Provenance:
     mask_mm3: float
     image: ImageQuality
     warnings: tuple[str, ...]
-    mask_source: str | None = None
-
-    @property
-    def sources(self) -> list[str]:
-        """Every file that the results were made from."""
-        return [self.source, *([self.mask_source] if self.mask_source else [])]
 
     def sidecar(self, description: str, **more: Any) -> dict[str, Any]:
         """JSON content for one derivative."""
         return {
             "Description": description,
             "Sources": self.sources,
-            "SpatialReference": self.source,  # on another grid, too, they lie on the T1w
+            "SpatialReference": self.sources[0],  # on another grid, too, they lie on the T1w
             **more,
             "HetsegVersion": __version__,
             "HetsegModel": self.model,

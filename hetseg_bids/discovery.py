@@ -93,6 +93,7 @@ def find_scans(bids_dir: Path, selection: Selection) -> Found:
     _check_dataset(bids_dir, described=selection.validate)
     filters = _filters(selection)
     root = bids_dir.resolve()
+    log.info("%s: looking for T1w images", bids_dir)
     paths = t1w_paths(root, selection.participants, selection.database)
     there, left_out = _in_their_places(root, paths)
     wanted = [scan for scan in there if _matches(entities_of(scan.stem), filters)]
