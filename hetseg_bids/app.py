@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -14,13 +16,15 @@ from tqdm import tqdm
 from hetseg_bids.config import RunConfig
 from hetseg_bids.derivatives import check_inside, write_dataset_description
 from hetseg_bids.devices import resolve_device
-from hetseg_bids.discovery import find_scans
+from hetseg_bids.discovery import Found, find_scans
 from hetseg_bids.errors import InputError
 from hetseg_bids.execution import run_scans
 from hetseg_bids.locks import HeldError, claimed
 from hetseg_bids.models import load_model
 from hetseg_bids.validation import bids_complaint
-from hetseg_bids.workflow import Outcome, ScanStages
+from hetseg_bids.workflow import Outcome, ScanStages, report_loss
+
+log = logging.getLogger(__name__)
 
 
 def run_participants(config: RunConfig) -> int:
@@ -31,25 +35,40 @@ def run_participants(config: RunConfig) -> int:
     InputError
         If the dataset, the model, the device or the output folder can't be used.
     """
-    scans = find_scans(config.bids_dir, config.selection)
+    found = find_scans(config.bids_dir, config.selection)
     if config.dry_run:
-        for scan in scans:
-            print(scan.path)
-        return 0
+        return _list(found)
     _validate(config)
     _choose_temporary_folder(config.execution.work_dir)
     resolve_device(config.device)  # say what can't be used before OUT is touched
     load_model(config.settings.model, torch.device("cpu"))
     _prepare_output(config)
-    display = _Display(len(scans))
+    total = len(found.refused) + len(found.scans)
+    display = _Display(found)
     failed = 0
-    for outcome in run_scans(scans, config, display):
+    for outcome in _outcomes(found, config, display):
         display.finished(outcome)
         failed += outcome.status == "failed"
     display.close()
     if failed:
-        print(f"{failed} of {len(scans)} scans failed", file=sys.stderr)
+        print(f"{failed} of {total} scans failed", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _list(found: Found) -> int:
+    for scan in found.scans:
+        print(scan.path)
+    for scan, why in found.refused:
+        print(f"{scan.path}: {why}", file=sys.stderr)
+    return 1 if found.refused else 0
+
+
+def _outcomes(found: Found, config: RunConfig, stages: ScanStages) -> Iterator[Outcome]:
+    """What became of the refused scans, then of the others as they end."""
+    for scan, why in found.refused:
+        yield report_loss(scan, config, why)
+    if not (found.refused and config.stop_on_first_crash):
+        yield from run_scans(found.scans, config, stages)
 
 
 def _choose_temporary_folder(work_dir: Path | None) -> None:
@@ -69,6 +88,7 @@ def _validate(config: RunConfig) -> None:
     selection = config.selection
     if not selection.validate or selection.participants or config.reports_only:
         return
+    log.info("%s: asking the BIDS validator", config.bids_dir)
     complaint = bids_complaint(config.bids_dir)
     if complaint:
         print(
@@ -96,14 +116,18 @@ def _prepare_output(config: RunConfig) -> None:
 class _Display(ScanStages):
     """A progress bar for the scan at hand and a line for each finished one."""
 
-    def __init__(self, n_scans: int) -> None:
-        self._n = n_scans
+    def __init__(self, found: Found) -> None:
+        self._scans = [scan for scan, _ in found.refused] + found.scans
+        self._n = len(self._scans)
         self._count = 0
         self._bar = tqdm(unit="slice", leave=False, disable=None, dynamic_ncols=True)
 
     def stage(self, name: str) -> None:
+        where = f"[{self._count + 1}/{self._n}]"
         self._bar.reset()
-        self._bar.set_description(f"[{self._count + 1}/{self._n}] {name}")
+        self._bar.set_description(f"{where} {name}")
+        if log.isEnabledFor(logging.INFO):  # with -v, also where there is no bar
+            tqdm.write(f"{where} {self._scans[self._count].stem}: {name}", file=sys.stderr)
 
     def slices(self, done: int, total: int) -> None:
         self._bar.total = total

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hetseg_bids.planes import PLANES
 
-BIDS_VERSION = "1.10.0"
+BIDS_VERSION = "1.11.1"
 RECIPE_NAMES = ("fast", "wide", "small", "polish", "paper")  # of hetseg-train
 SYSTEMS = ("plain", "predictive-variance", "label-flip")  # rows of design section 1
 

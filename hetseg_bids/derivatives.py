@@ -7,6 +7,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import nibabel as nib
 import numpy as np
@@ -18,7 +19,7 @@ from hetseg_bids import __version__
 from hetseg_bids.config import BIDS_VERSION, Settings
 from hetseg_bids.discovery import Scan
 from hetseg_bids.errors import InputError
-from hetseg_bids.files import atomic_path, remove_leftovers, write_json, write_text
+from hetseg_bids.files import atomic_path, read_json, remove_leftovers, write_json, write_text
 from hetseg_bids.image_quality import ImageQuality
 from hetseg_bids.label_tables import write_label_table
 from hetseg_bids.morphometry import COLUMNS
@@ -26,6 +27,7 @@ from hetseg_bids.segmentation import Segmentation
 from hetseg_bids.structures import ASEG, LabelSet
 from hetseg_bids.uncertainty import Pooling
 
+_RAW = "raw"  # the input's name in BIDS URIs, as fMRIPrep has it
 _Q_MAX = 0.5
 _LEVELS = 255
 _COMPRESSION = 6  # higher levels save little on label images
@@ -126,21 +128,49 @@ def check_inside(folder: Path, out_dir: Path) -> None:
         raise InputError(f"{folder}: a link leads out of the output folder; remove it")
 
 
+def sources_of(t1w: Path, mask: Path | None, bids_dir: Path) -> list[str]:
+    """BIDS URIs of the files of the input that a scan's results are made from.
+
+    They look like ``bids:raw:sub-01/anat/sub-01_T1w.nii.gz``; OUT/dataset_description.json says
+    where ``raw`` lies.
+    """
+    root = bids_dir.resolve()
+    files = [t1w] if mask is None else [t1w, mask]
+    names = (file.relative_to(root).as_posix() for file in files)
+    return [f"bids:{_RAW}:{quote(name, safe='/+')}" for name in names]
+
+
 def write_dataset_description(out_dir: Path, bids_dir: Path) -> None:
     """Write OUT/dataset_description.json, and OUT/.bidsignore unless there is one."""
+    out, raw = out_dir.resolve(), bids_dir.resolve()
+    # below the dataset both move together
+    link = Path(os.path.relpath(raw, out)).as_posix() if raw in out.parents else raw.as_uri()
+    source = _description_of(bids_dir)
     content = {
         "Name": "hetseg: brain structure segmentation with label-flip uncertainty",
         "BIDSVersion": BIDS_VERSION,
         "DatasetType": "derivative",
-        "License": "the licence of the source dataset",
+        **{key: source[key] for key in ("License",) if key in source},
         "GeneratedBy": [{"Name": "hetseg", "Version": __version__, **_container()}],
-        "SourceDatasets": [{"URL": bids_dir.resolve().as_uri()}],
+        "SourceDatasets": [
+            {"URL": link, **({"DOI": source["DatasetDOI"]} if "DatasetDOI" in source else {})}
+        ],
+        "DatasetLinks": {_RAW: link},
     }
     description, ignore = out_dir / "dataset_description.json", out_dir / ".bidsignore"
     remove_leftovers((description, ignore))
     write_json(description, content)
     if not ignore.exists():
         write_text(ignore, "*.html\nlogs/\n*_morph.tsv\n*_morph.json\ngroup_*\n")
+
+
+def _description_of(bids_dir: Path) -> dict[str, str]:
+    """The texts in the description of the input."""
+    try:
+        content = read_json(bids_dir / "dataset_description.json")
+    except (OSError, ValueError):  # accepted with --skip-bids-validation
+        return {}
+    return {key: text for key, text in content.items() if text and isinstance(text, str)}
 
 
 def _container() -> dict[str, Any]:
@@ -216,8 +246,8 @@ class Provenance:
 
     Attributes
     ----------
-    source : str
-        ``bids::`` URI of the T1w.
+    sources : list of str
+        BIDS URIs of the T1w and of the brain mask that was given, see `sources_of`.
     source_sha256 : str
     mask_sha256 : str or None
         Of the brain mask that was given.
@@ -235,7 +265,7 @@ class Provenance:
     warnings : tuple of str
     """
 
-    source: str
+    sources: list[str]
     source_sha256: str
     mask_sha256: str | None
     model: str
@@ -252,8 +282,8 @@ class Provenance:
         """JSON content for one derivative."""
         return {
             "Description": description,
-            "Sources": [self.source],
-            "SpatialReference": "orig" if self.settings.output_resolution == "native" else "RAS",
+            "Sources": self.sources,
+            "SpatialReference": self.sources[0],  # on another grid, too, they lie on the T1w
             **more,
             "HetsegVersion": __version__,
             "HetsegModel": self.model,

@@ -173,6 +173,8 @@ def _client(config: RunConfig, scans: int) -> Iterator[Client]:
         except (OSError, TimeoutError) as error:
             raise InputError(f"--dask-scheduler {address}: no answer ({error})") from None
         with client:
+            workers = len(client.nthreads())
+            log.info("dask workers: %d; each scan is reported when it ends", workers)
             yield client
 
 
@@ -207,6 +209,7 @@ def _local_cluster(config: RunConfig, scans: int, scratch: str) -> Any:
             "env": {"CUDA_VISIBLE_DEVICES": str(number)} if gpus else {},
             "local_directory": scratch,
             "dashboard_address": None,
+            "silence_logs": logging.CRITICAL,  # hetseg itself says what became of a scan
         }
         workers[number] = {"cls": Nanny, "options": options}
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False}}

@@ -18,7 +18,7 @@ import torch
 
 from hetseg_bids import __version__, derivatives
 from hetseg_bids.config import RunConfig, Settings
-from hetseg_bids.derivatives import OutputPaths, Provenance, output_paths
+from hetseg_bids.derivatives import OutputPaths, Provenance, output_paths, sources_of
 from hetseg_bids.devices import device_name
 from hetseg_bids.discovery import Scan
 from hetseg_bids.errors import HetsegError, InputError
@@ -111,7 +111,7 @@ def _process(scan: Scan, config: RunConfig, model: Model, stages: ScanStages) ->
     paths = output_paths(config.out_dir, scan, config.settings)
     derivatives.check_inside(paths.folder, config.out_dir)
     mask_path = _mask_of(scan, config)
-    complete = not config.overwrite and is_complete(paths, scan, mask_path, config.settings, model)
+    complete = not config.overwrite and is_complete(paths, scan, mask_path, config, model)
     if config.reports_only:
         if not complete:
             raise InputError(f"{scan.path}: no complete results to report; run without that option")
@@ -119,7 +119,7 @@ def _process(scan: Scan, config: RunConfig, model: Model, stages: ScanStages) ->
     if not complete or paths.lock.exists():  # the lock of a killed run goes with ours
         with claimed(paths.lock, str(scan.path)):
             # whoever held it a moment ago may have finished it
-            if config.overwrite or not is_complete(paths, scan, mask_path, config.settings, model):
+            if config.overwrite or not is_complete(paths, scan, mask_path, config, model):
                 return _make(paths, scan, mask_path, config, model, stages)
     if not paths.report.exists():
         _report(paths, scan)
@@ -192,7 +192,7 @@ def _write(
         derivatives.remove(stale)
     mask = resample(prepared.mask.float()[None], prepared.working, result.grid)[0] > 0.5
     provenance = Provenance(
-        source=f"bids::{scan.path.relative_to(config.bids_dir.resolve()).as_posix()}",
+        sources=sources_of(scan.path, mask_path, config.bids_dir),
         source_sha256=file_sha256(scan.path),
         mask_sha256=file_sha256(mask_path) if mask_path else None,
         model=model.plan.name,
@@ -217,9 +217,10 @@ def _image_quality(prepared: PreparedImage, result: Segmentation) -> ImageQualit
 
 
 def is_complete(
-    paths: OutputPaths, scan: Scan, mask_path: Path | None, settings: Settings, model: Model
+    paths: OutputPaths, scan: Scan, mask_path: Path | None, config: RunConfig, model: Model
 ) -> bool:
     """Whether the results on disk are those this input, model and settings would give."""
+    settings = config.settings
     try:
         record = read_json(paths.record)
     except (OSError, ValueError):
@@ -232,6 +233,7 @@ def is_complete(
     pooling = model.plan.pooling
     return (
         all(path.is_file() for path in wanted)
+        and record.get("Sources") == sources_of(scan.path, mask_path, config.bids_dir)
         and record.get("HetsegVersion") == __version__
         and record.get("HetsegModelSHA256") == model.plan.weights_sha256
         and record.get("HetsegPooling") == (pooling and asdict(pooling))

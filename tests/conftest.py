@@ -199,7 +199,7 @@ def write_results(
     result = Segmentation(grid, whole, dseg, q if flip else None, None, ASEG)
     paths = OutputPaths(out / stem.split("_")[0] / "anat", stem, "", out / f"{stem}.html")
     provenance = Provenance(
-        source=f"bids::{stem}/{hostile}",
+        sources=[f"bids:raw:{stem}/{hostile}"],
         source_sha256="0" * 64 + hostile,
         mask_sha256=hostile or None,
         model=f"label-flip{hostile}",

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 from hetseg_bids import __version__
-from hetseg_bids.cli.arguments import positive
+from hetseg_bids.cli.arguments import path, positive
 from hetseg_bids.cli.run import build_parser
 
 # folders and files that need not exist before the call, or that a name may stand for
@@ -72,7 +71,7 @@ def _input(action: argparse.Action) -> dict[str, Any]:
 def _type(action: argparse.Action) -> str:
     if action.nargs == 0:
         return "Flag"
-    if action.type is Path and action.dest not in _NOT_FILES:
+    if action.type is path and action.dest not in _NOT_FILES:
         return "File"
     if action.type is float or action.type is positive:
         return "Number"

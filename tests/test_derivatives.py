@@ -5,6 +5,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote
 
 import nibabel as nib
 import numpy as np
@@ -19,6 +20,7 @@ from hetseg_bids.derivatives import (
     check_inside,
     output_paths,
     remove,
+    sources_of,
     write_crash,
     write_dataset_description,
     write_images,
@@ -60,7 +62,7 @@ def some_result() -> Segmentation:
 
 def some_provenance(**settings: object) -> Provenance:
     return Provenance(
-        "bids::sub-01/anat/x_T1w.nii.gz", "aa", "bb", "label-flip", "cc", Pooling(0.8, 0.2), 2,
+        ["bids:raw:sub-01/anat/x_T1w.nii.gz"], "aa", "bb", "label-flip", "cc", Pooling(0.8, 0.2), 2,
         Settings(**settings), "deepbet", 1234.56, ImageQuality(0.1, 0.3, 0.02, 2.0, 5.0, 0.5),
         ("dark",),
     )  # fmt: skip
@@ -163,8 +165,8 @@ def test_sidecars_say_how_the_result_came_to_be(tmp_path):
     record = json.loads(paths.record.read_text())
     assert record == {
         "Description": "28 brain structures, FreeSurfer aseg ids",
-        "Sources": ["bids::sub-01/anat/x_T1w.nii.gz"],
-        "SpatialReference": "orig",
+        "Sources": ["bids:raw:sub-01/anat/x_T1w.nii.gz"],
+        "SpatialReference": "bids:raw:sub-01/anat/x_T1w.nii.gz",
         "HetsegVersion": __version__,
         "HetsegModel": "label-flip",
         "HetsegModelSHA256": "cc",
@@ -230,7 +232,33 @@ def test_sidecars_of_a_resampled_result_say_so(tmp_path):
     for path in written:
         content = json.loads(path.read_text())
         assert content["Resolution"] == {"1mm": "1 mm isotropic, RAS"}
-        assert content["SpatialReference"] == "RAS"
+        assert content["SpatialReference"] == "bids:raw:sub-01/anat/x_T1w.nii.gz"
+
+
+def test_links_lead_to_the_input(tmp_path):
+    """What the description and the sidecars say together names the file that was read."""
+    bids = tmp_path / "my bids"
+    t1w = bids / "sub-a+b" / "anat" / "sub-a+b_T1w.nii.gz"
+    mask = bids / "derivatives" / "my masks" / "sub-a+b" / "anat" / "sub-a+b_desc-brain_mask.nii.gz"
+    for path in (t1w, mask):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    about = {"License": "CC0", "DatasetDOI": "10.1/x", "Name": "x", "Authors": []}
+    (bids / "dataset_description.json").write_text(json.dumps(about))
+    sources = sources_of(t1w, mask, bids)
+    assert sources[0] == "bids:raw:sub-a+b/anat/sub-a+b_T1w.nii.gz"
+    for out in (bids / "derivatives" / "hetseg", tmp_path / "out"):
+        out.mkdir()
+        write_dataset_description(out, bids)
+        content = json.loads((out / "dataset_description.json").read_text())
+        assert content["License"] == "CC0"
+        link = content["DatasetLinks"]["raw"]
+        assert content["SourceDatasets"] == [{"URL": link, "DOI": "10.1/x"}]
+        root = Path(unquote(link.removeprefix("file://")))
+        found = [out / root / unquote(source.removeprefix("bids:raw:")) for source in sources]
+        assert [path.resolve() for path in found] == [t1w, mask]
+    nested = json.loads((bids / "derivatives/hetseg/dataset_description.json").read_text())
+    assert nested["DatasetLinks"] == {"raw": "../.."}  # both move together
 
 
 def test_the_dataset_says_who_made_it(tmp_path, monkeypatch):
@@ -240,9 +268,10 @@ def test_the_dataset_says_who_made_it(tmp_path, monkeypatch):
     content = json.loads((tmp_path / "dataset_description.json").read_text())
     assert content["Name"] == "hetseg: brain structure segmentation with label-flip uncertainty"
     assert content["DatasetType"] == "derivative"
-    assert content["BIDSVersion"] == "1.10.0"
-    assert content["License"] == "the licence of the source dataset"
+    assert content["BIDSVersion"] == "1.11.1"
+    assert "License" not in content  # the input doesn't name one
     assert content["SourceDatasets"] == [{"URL": (tmp_path / "in").as_uri()}]
+    assert content["DatasetLinks"] == {"raw": (tmp_path / "in").as_uri()}
     assert content["GeneratedBy"] == [
         {
             "Name": "hetseg",

@@ -25,6 +25,7 @@ LAYERS = (
         "uncertainty",
         "models",
         "preprocessing",
+        "bids_index",
         "discovery",
         "validation",
         "label_tables",

@@ -93,12 +93,14 @@ def test_the_table_agrees_with_the_image(finished):
 
 
 def test_sidecars_say_how_the_result_came_to_be(finished):
-    _, out = finished
+    bids, out = finished
     record = json.loads(outputs(out, "01")["record"].read_text())
-    assert record["Sources"] == ["bids::sub-01/anat/sub-01_T1w.nii.gz"]
+    assert record["Sources"] == ["bids:raw:sub-01/anat/sub-01_T1w.nii.gz"]
+    assert record["SpatialReference"] == "bids:raw:sub-01/anat/sub-01_T1w.nii.gz"
     assert record["HetsegBrainExtraction"] == "skip"
     description = json.loads((out / "dataset_description.json").read_text())
     assert description["DatasetType"] == "derivative"
+    assert description["DatasetLinks"] == {"raw": bids.as_uri()}
 
 
 def test_a_second_run_does_nothing_and_overwrite_gives_the_same_bytes(finished):

@@ -3,6 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import os
+from pathlib import Path
+
+
+def path(text: str) -> Path:
+    """A path, with ``~`` and ``~user`` in front taken for the home folder.
+
+    Shells do that only at the start of a word (not in ``--model=~/x``) and containers not at
+    all.  It happens here and nowhere else: a relative path that begins with a tilde afterwards
+    (``./~``) is made absolute, because pandas would expand it once more.
+    """
+    expanded = Path(os.path.expanduser(text))  # noqa: PTH111 (Path drops the "./" of "./~")
+    return Path.cwd() / expanded if expanded.name and str(expanded)[0] == "~" else expanded
+
+
+def name_or_path(text: str) -> str:
+    """The name of a shipped model, or a folder."""
+    return str(path(text)) if text.startswith("~") else text
 
 
 def positive(text: str) -> int:

@@ -6,8 +6,8 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from hetseg_bids.cli.arguments import path
 from hetseg_bids.config import RunConfig
 from hetseg_bids.errors import InputError
 
@@ -19,7 +19,7 @@ def main(argv: Sequence[str]) -> int:
         description="Write the MNI152 2009a T1w of nilearn as a one-subject BIDS dataset "
         "to OUT/bids and segment it to OUT/derivatives.",
     )
-    parser.add_argument("out", type=Path)
+    parser.add_argument("out", type=path)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda[:i] or mps")
     parser.add_argument("--overwrite", action="store_true", help="segment again")
     args = parser.parse_args(argv)

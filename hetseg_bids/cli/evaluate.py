@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from hetseg_bids.cli.arguments import path
 from hetseg_bids.errors import InputError
 
 
@@ -17,7 +18,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Compare hetseg's dseg images with references (FreeSurfer aseg ids) on "
         "the same grid, named sub-X[_...]_dseg.nii.gz, and systems with each other.",
     )
-    parser.add_argument("references", type=Path, help="folder with reference dseg images")
+    parser.add_argument("references", type=path, help="folder with reference dseg images")
     parser.add_argument(
         "derivatives",
         nargs="+",
@@ -26,14 +27,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--labels",
-        type=Path,
+        type=path,
         metavar="TSV",
         help="the structures of a model with its own (as for hetseg-train)",
     )
-    parser.add_argument("--out", type=Path, help="TSV with a row a system, run, scan and structure")
+    parser.add_argument("--out", type=path, help="TSV with a row a system, run, scan and structure")
     parser.add_argument(
         "--report",
-        type=Path,
+        type=path,
         metavar="DIR",
         help="write scores, Table 1 (TSV and Markdown), Wilcoxon tests between systems with "
         "Holm's correction, and label-flip overlays of scans whose T1w lies beside the reference",
@@ -90,11 +91,11 @@ def _named_folders(words: Sequence[str]) -> dict[str, tuple[Path, ...]]:
     found: dict[str, tuple[Path, ...]] = {}
     for word in words:
         name, equals, folder = word.partition("=")
-        if not equals or Path(word).exists():
-            name, folder = Path(word).resolve().name, word
+        if not equals or path(word).exists():
+            name, folder = path(word).resolve().name, word
         if not name or not folder:
             raise InputError(f"{word}: give NAME=DIR")
-        found[name] = (*found.get(name, ()), Path(folder))
+        found[name] = (*found.get(name, ()), path(folder))
     return found
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from hetseg_bids.cli.arguments import path
 from hetseg_bids.errors import InputError
 
 
@@ -18,8 +18,8 @@ def build_parser() -> argparse.ArgumentParser:
         "SUBJECTS_DIR/<scan>/stats/aseg.stats (for asegstats2table), and a colour table for "
         "freeview.",
     )
-    parser.add_argument("out_dir", type=Path, help="output folder of hetseg")
-    parser.add_argument("subjects_dir", type=Path, help="folder to write to")
+    parser.add_argument("out_dir", type=path, help="output folder of hetseg")
+    parser.add_argument("subjects_dir", type=path, help="folder to write to")
     return parser
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import shlex
 import signal
 import sys
@@ -14,21 +15,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hetseg_bids import __version__
-from hetseg_bids.cli.arguments import positive
+from hetseg_bids.cli.arguments import name_or_path, path, positive
 from hetseg_bids.config import Execution, RunConfig, Selection, Settings
 from hetseg_bids.errors import InputError
 from hetseg_bids.planes import PLANES
 from hetseg_bids.preprocessing.brain_extraction import BRAIN_EXTRACTION_CHOICES
 
 _FAILED, _USAGE_ERROR = 1, 2
+_LABEL = re.compile(r"[0-9a-zA-Z+]+")
 _SIGNALLED = 128  # plus the number of the signal, as shells have it
 
 
 def _label(prefix: str, text: str) -> str:
     """A BIDS label without its prefix; nothing that could leave the dataset."""
     label = text.removeprefix(prefix)
-    if not label.isalnum():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a BIDS label (letters and digits)")
+    if not _LABEL.fullmatch(label):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a BIDS label (letters, digits and +)")
     return label
 
 
@@ -62,8 +64,8 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="Exit code: 0 all good, 1 some scan failed (the others' results are whole), "
         "2 the input or the options can't be used.",
     )
-    parser.add_argument("bids_dir", type=Path, help="BIDS dataset")
-    parser.add_argument("output_dir", type=Path, help="folder for the derivatives")
+    parser.add_argument("bids_dir", type=path, help="BIDS dataset")
+    parser.add_argument("output_dir", type=path, help="folder for the derivatives")
     parser.add_argument(
         "analysis_level",
         choices=("participant", "group"),
@@ -95,15 +97,16 @@ def _add_selection(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--run-label", type=_run, help="runs", **labels)  # type: ignore[arg-type]
     group.add_argument(
         "--bids-filter-file",
-        type=Path,
+        type=path,
         metavar="FILE",
         help='JSON whose entry "t1w" holds further pybids filters, as fMRIPrep reads it',
     )
     group.add_argument(
         "--bids-database-dir",
-        type=Path,
+        type=path,
         metavar="DIR",
-        help="keep the pybids index there and reuse it",
+        help="keep the pybids index of the dataset there and reuse it; it is made again when "
+        "scans were added or removed",
     )
     group.add_argument(
         "--skip-bids-validation",
@@ -119,6 +122,7 @@ def _add_settings(group: argparse._ArgumentGroup) -> None:
     defaults = Settings()
     group.add_argument(
         "--model",
+        type=name_or_path,
         default=defaults.model,
         metavar="NAME|DIR",
         help="a shipped model or a folder that hetseg-train made (default: %(default)s)",
@@ -198,7 +202,7 @@ def _add_execution(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "-w",
         "--work-dir",
-        type=Path,
+        type=path,
         metavar="DIR",
         help="for temporary files (default: the system's)",
     )

@@ -6,9 +6,8 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from hetseg_bids.cli.arguments import positive, positive_float
+from hetseg_bids.cli.arguments import name_or_path, path, positive, positive_float
 from hetseg_bids.config import RECIPE_NAMES, SYSTEMS
 from hetseg_bids.errors import InputError
 
@@ -20,7 +19,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Train a tri-planar label-flip network. An interrupted run goes on "
         "where its last checkpoint was when the same command is given again.",
     )
-    parser.add_argument("out", type=Path, help="folder for checkpoints, logs and the model")
+    parser.add_argument("out", type=path, help="folder for checkpoints, logs and the model")
     _add_data(parser)
     _add_recipe(parser)
     _add_execution(parser)
@@ -31,25 +30,26 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
         "--label-maps",
-        type=Path,
+        type=path,
         metavar="DIR",
         help="generate synthetic T1w from the 1 mm label maps (*.nii, *.nii.gz) in DIR",
     )
     source.add_argument(
         "--scans",
-        type=Path,
+        type=path,
         metavar="DIR",
         help="train on the T1w + dseg pairs of a BIDS-derivatives dataset (skull-stripped T1w)",
     )
     source.add_argument(
         "--average",
+        type=name_or_path,
         nargs="+",
         metavar="MODEL",
         help="train nothing: write the mean of the weights of models trained from the same --init",
     )
     parser.add_argument(
         "--labels",
-        type=Path,
+        type=path,
         default=None,
         metavar="TSV",
         help="the structures to learn: a table with columns index (value in the label images), "
@@ -66,7 +66,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--validate",
-        type=Path,
+        type=path,
         default=None,
         metavar="DIR",
         help="T1w + dseg pairs never trained on; their Dice goes to OUT/validation.tsv",
@@ -83,6 +83,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 def _add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--init",
+        type=name_or_path,
         default=None,
         metavar="MODEL",
         help="start from a shipped model or a model folder; a --recipe with a larger network "

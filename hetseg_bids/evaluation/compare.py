@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,8 @@ from hetseg_bids.images import read_labels
 from hetseg_bids.structures import ASEG, LabelSet
 
 _DIGITS = 5
+_MARK = "_seg-hetseg"
+_DSEG = re.compile(r"^[^.].*_dseg\.nii(\.gz)?$")
 
 
 @dataclass(frozen=True)
@@ -86,27 +90,56 @@ def score_systems(
 
 
 def find_matches(references: Path, derivatives: Path) -> list[Match]:
-    """Pair every reference ``*_dseg.nii.gz`` with the hetseg dseg of the same participant.
+    """Pair every reference ``*_dseg.nii.gz`` with the hetseg dseg of the same scan.
+
+    Both folders are walked, links included.  Results of hetseg among the references only count
+    if there are no others: they are compared with another run's then.
 
     Raises
     ------
     InputError
-        If nothing matches, or a reference has no segmentation.
+        If nothing matches, or a reference has no segmentation or several.
     """
-    found = sorted(p for p in references.rglob("*_dseg.nii*") if "_seg-hetseg" not in p.name)
+    found = _dseg_images(references)
     if not found:
-        raise InputError(f"{references}: no *_dseg.nii.gz to compare with")
+        raise InputError(f"{references}: no *_dseg.nii.gz in it or below to compare with")
+    others = [path for path in found if _MARK not in path.name]
+    if not others and references.resolve() == derivatives.resolve():
+        raise InputError(f"{references}: these are the results themselves; give references first")
+    results: dict[str, Path] = {}
+    for path in _dseg_images(derivatives):
+        if _MARK in path.name:
+            results.setdefault(_scan_name(path), path)  # a native grid comes before res-1mm
     matches, missing = [], []
-    for reference in found:
-        name = reference.name.split("_dseg.")[0]
-        hits = sorted(derivatives.rglob(f"{name}_*seg-hetseg*_dseg.nii.gz"))
-        if hits:
-            matches.append(Match(name, hits[0], reference))
+    for reference in others or found:
+        name = _scan_name(reference)
+        fitting = [name] if name in results else [n for n in results if n.startswith(f"{name}_")]
+        if len(fitting) > 1:
+            raise InputError(
+                f"{reference}: {', '.join(fitting)} could be meant; name it after one of them"
+            )
+        if fitting:
+            matches.append(Match(name, results[fitting[0]], reference))
         else:
             missing.append(name)
     if missing:
         raise InputError(f"{derivatives}: no segmentation of {', '.join(missing)}")
     return matches
+
+
+def _scan_name(dseg: Path) -> str:
+    return dseg.name.split("_dseg.")[0].split(_MARK)[0]
+
+
+def _dseg_images(folder: Path) -> list[Path]:
+    """Label images below a folder, sorted; links to folders are followed, once each."""
+    found: list[Path] = []
+    seen = set()
+    for here, folders, files in os.walk(folder, followlinks=True):
+        seen.add(os.path.realpath(here))
+        folders[:] = [f for f in folders if os.path.realpath(Path(here, f)) not in seen]
+        found += [Path(here, name) for name in files if _DSEG.search(name)]
+    return sorted(found)
 
 
 def evaluate(match: Match, label_set: LabelSet = ASEG) -> pd.DataFrame:

@@ -1,0 +1,174 @@
+"""Pybids' index of a dataset's T1w images, also one that is kept between calls."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hetseg_bids.errors import InputError
+
+log = logging.getLogger(__name__)
+EXTENSIONS = (".nii.gz", ".nii")
+_DATABASE = "layout_index.sqlite"  # as pybids calls it
+_ENDINGS = tuple(f"_T1w{extension}" for extension in EXTENSIONS)
+
+
+def t1w_paths(root: Path, participants: Sequence[str], database: Path | None) -> list[Path]:
+    """Files that end in ``_T1w.nii[.gz]``, wherever they lie in the dataset.
+
+    Parameters
+    ----------
+    root : Path
+        The dataset, resolved.
+    participants : sequence of str
+        Labels; only their folders are looked into, and those whose names differ from theirs by
+        upper and lower case alone.  Empty means the whole dataset.
+    database : Path or None
+        Folder of a pybids index.  It answers for the whole dataset if it lists what lies in the
+        dataset now, and is made (again) otherwise.
+
+    Raises
+    ------
+    InputError
+        If the index is another dataset's or can't be read.
+    """
+    kept = _kept_paths(root, database) if database is not None else None
+    if participants:
+        # each folder by itself: the time doesn't depend on how many others there are, and no
+        # index can be out of date
+        wanted = {f"sub-{label}".casefold() for label in participants}
+        folders = [folder for folder in _folders(root, "sub-") if folder.name.casefold() in wanted]
+        return sorted(path for folder in folders for path in _indexed(folder))
+    if kept is not None and database is not None:
+        added, removed = _difference(root, kept)
+        if not added and not removed:
+            return kept
+        log.warning(
+            "--bids-database-dir %s: %d T1w images were added and %d removed since the index was "
+            "made; it is made again",
+            *(database, added, removed),
+        )
+    return _indexed(root) if database is None else _index_and_keep(root, database)
+
+
+def _indexed(folder: Path, database: Path | None = None) -> list[Path]:
+    from bids import BIDSLayout  # slow to import
+
+    layout = BIDSLayout(folder, validate=False, database_path=database, indexer=_indexer())
+    return _paths_of(layout)
+
+
+def _indexer() -> Any:
+    """Index T1w images only."""
+    from bids.layout import BIDSLayoutIndexer
+
+    skip = r"^/(code|derivatives|sourcedata|stimuli|work)(/|$)"
+    patterns = (skip, r"/\.", r"\.json$", r"(?<!_T1w)(?<!_T1w\.nii)\.[^/.]+$")
+    return BIDSLayoutIndexer(
+        validate=False, index_metadata=False, ignore=[re.compile(p) for p in patterns]
+    )
+
+
+def _paths_of(layout: Any) -> list[Path]:
+    """T1w images of a layout, sorted; its database is let go."""
+    files = layout.get(return_type="object", suffix="T1w", extension=list(EXTENSIONS))
+    layout.session.close()
+    return sorted(Path(file.path) for file in files)
+
+
+def _kept_paths(root: Path, database: Path) -> list[Path] | None:
+    """What an index on disk lists, or None if there is none."""
+    from bids import BIDSLayout
+    from sqlalchemy.exc import SQLAlchemyError
+
+    if not (database / _DATABASE).is_file():
+        return None
+    remedy = "give each dataset a folder of its own, or remove this one"
+    try:
+        # pybids takes the root from the database, whatever it is given here
+        layout = BIDSLayout(root, validate=False, database_path=database)
+        owner = Path(layout.root)
+        paths = _paths_of(layout)
+    except (SQLAlchemyError, ValueError, AttributeError) as error:
+        line = " ".join(str(error).split())
+        raise InputError(
+            f"--bids-database-dir {database}: not readable as a pybids index ({line}); {remedy}"
+        ) from None
+    if owner.resolve() != root:
+        raise InputError(
+            f"--bids-database-dir {database}: it is the index of {owner}, not of {root}; {remedy}"
+        )
+    return paths
+
+
+def _difference(root: Path, kept: list[Path]) -> tuple[int, int]:
+    """How many scans were added and removed since an index was made.
+
+    The path of a dataset doesn't say which one it is (in a container all are called /bids), but
+    an index that lists what is there is right whatever it was made for.
+    """
+    there = set(_in_place(root))
+    listed = {path for path in kept if is_in_place(path.relative_to(root))}
+    return len(there - listed), len(listed - there)
+
+
+def _in_place(root: Path) -> Iterator[Path]:
+    """T1w images where BIDS has them: some directory reads a participant, no more."""
+    for subject in _folders(root, "sub-"):
+        for folder in (subject, *_folders(subject, "ses-")):
+            for entry in _entries(folder / "anat"):
+                visible = not entry.name.startswith(".")
+                if visible and entry.name.endswith(_ENDINGS) and not entry.is_dir():
+                    yield Path(entry.path)
+
+
+def is_in_place(relative: Path) -> bool:
+    """Whether a path in the dataset is ``sub-*/[ses-*/]anat/<file>``."""
+    subject, *session, anat = relative.parts[:-1] if len(relative.parts) > 2 else ("", "")
+    return (
+        subject.startswith("sub-")
+        and anat == "anat"
+        and len(session) <= 1
+        and all(name.startswith("ses-") for name in session)
+    )
+
+
+def _folders(parent: Path, prefix: str) -> list[Path]:
+    found = (e for e in _entries(parent) if e.name.startswith(prefix) and e.is_dir())
+    return sorted(Path(entry.path) for entry in found)
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _index_and_keep(root: Path, database: Path) -> list[Path]:
+    """Index a dataset and put the index in place in one step.
+
+    Jobs of an array neither wait for each other nor see half of an index, and each goes on with
+    what it found itself.
+    """
+    temporary = database / f".tmp-{secrets.token_hex(6)}"
+    try:
+        temporary.mkdir(parents=True)
+    except OSError as error:
+        log.warning("--bids-database-dir %s: the index isn't kept (%s)", database, error.strerror)
+        return _indexed(root)
+    try:
+        paths = _indexed(root, temporary)
+        with contextlib.suppress(FileNotFoundError):  # the folder was removed meanwhile
+            os.replace(temporary / _DATABASE, database / _DATABASE)
+        return paths
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
