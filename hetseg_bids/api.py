@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from hetseg_bids import segmentation
+from hetseg_bids.derivatives import write_scaled
 from hetseg_bids.devices import resolve_device
 from hetseg_bids.inference import predict
 from hetseg_bids.models import load_model
 from hetseg_bids.morphometry import measure
 from hetseg_bids.planes import PLANES
 from hetseg_bids.preprocessing.pipeline import prepare
+from hetseg_bids.segmentation import LevelMaps, Segmentation
+from hetseg_bids.segmentation import segment as label_grid
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,12 @@ class Segmented:
     dseg : Nifti1Image
         Labels, (X, Y, Z) uint8: column ``index`` of `volumes`.
     p : Nifti1Image
-        Probability of each structure, (X, Y, Z, S) float32, in the order of `volumes`.
+        Probability of each structure, (X, Y, Z, S), in the order of `volumes`. Held as uint8
+        with a scale, as in a file: ``p.dataobj[..., i]`` scales the map of one structure only,
+        ``p.get_fdata(dtype="float32")`` all of them. At most 1/510 from the exact value.
     q : Nifti1Image or None
-        Probability that the label of a structure is wrong, 0-0.5, of the same shape; None if
-        the model's system has no such map.
+        Probability that the label of a structure is wrong, 0-0.5, held like `p`, at most 1/1020
+        from the exact value; None if the model's system has no such map. p is q or 1 - q.
     volumes : DataFrame
         A row a structure: volume in mm3 with its interval, mean q, expected Dice.
     warnings : tuple of str
@@ -88,18 +91,21 @@ def segment(
     network = load_model(model, resolve_device(device))
     prepared = prepare(Path(t1w), brain_extraction, Path(mask) if mask is not None else None)
     logits = predict(network, prepared.image, prepared.mask, views=views, mirror=mirror)
-    result = segmentation.segment(logits, prepared.working, prepared.native, probability=True)
-
-    def image(values: npt.NDArray[np.generic]) -> nib.Nifti1Image:
-        data = result.full(values)
-        data = np.moveaxis(data, 0, -1) if data.ndim == 4 else data
-        return nib.Nifti1Image(data, result.grid.affine)
+    result = label_grid(logits, prepared.working, prepared.native, probability=True)
 
     assert result.probability is not None  # noqa: S101 (asked for above)
     return Segmented(
-        dseg=image(result.dseg),
-        p=image(result.probability),
-        q=None if result.flip is None else image(result.flip),
+        dseg=nib.Nifti1Image(result.full(result.dseg), result.grid.affine),
+        p=_image(result, result.probability),
+        q=None if result.flip is None else _image(result, result.flip),
         volumes=measure(result),
         warnings=prepared.warnings,
     )
+
+
+def _image(result: Segmentation, maps: LevelMaps) -> nib.Nifti1Image:
+    """What `hetseg` would write, in memory and not compressed."""
+    stream = io.BytesIO()
+    write_scaled(stream, result, maps)
+    stream.seek(0)
+    return nib.Nifti1Image.from_stream(stream)

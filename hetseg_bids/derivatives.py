@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import datetime
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -23,13 +26,11 @@ from hetseg_bids.files import atomic_path, read_json, remove_leftovers, write_js
 from hetseg_bids.image_quality import ImageQuality
 from hetseg_bids.label_tables import write_label_table
 from hetseg_bids.morphometry import COLUMNS
-from hetseg_bids.segmentation import Segmentation
+from hetseg_bids.segmentation import LevelMaps, Segmentation
 from hetseg_bids.structures import ASEG, LabelSet
 from hetseg_bids.uncertainty import Pooling
 
 _RAW = "raw"  # the input's name in BIDS URIs, as fMRIPrep has it
-_Q_MAX = 0.5
-_LEVELS = 255
 _COMPRESSION = 6  # higher levels save little on label images
 
 
@@ -184,9 +185,9 @@ def write_images(paths: OutputPaths, result: Segmentation, mask: npt.NDArray[np.
     save_image(paths.dseg, result.full(result.dseg), affine, intent="label")
     save_image(paths.mask, mask, affine, intent="label")
     if result.flip is not None:
-        save_scaled(paths.flip, result, result.flip, _Q_MAX)
+        save_scaled(paths.flip, result, result.flip)
     if result.probability is not None:
-        save_scaled(paths.probseg, result, result.probability, 1.0)
+        save_scaled(paths.probseg, result, result.probability)
 
 
 def save_image(
@@ -198,17 +199,21 @@ def save_image(
     _save(image, path)
 
 
-def save_scaled(
-    path: Path, result: Segmentation, values: npt.NDArray[np.float32], highest: float
-) -> None:
-    """Write (S, x, y, z) probabilities as a 4-D uint8 image scaled to 0..`highest`."""
-    levels = np.empty(values.shape, np.uint8)
-    for level, value in zip(levels, values, strict=True):  # one at a time needs little memory
-        level[:] = np.rint(value * (_LEVELS / highest)).clip(0, _LEVELS)
-    data = np.moveaxis(result.full(levels), 0, -1)
-    image = _scanner_image(data, result.grid.affine)
-    image.header.set_slope_inter(highest / _LEVELS, 0)
-    _save(image, path)
+def save_scaled(path: Path, result: Segmentation, maps: LevelMaps) -> None:
+    """Write probabilities of a result as a compressed 4-D uint8 image."""
+    with _compressed(path) as stream:
+        write_scaled(stream, result, maps)
+
+
+def write_scaled(stream: BufferedIOBase, result: Segmentation, maps: LevelMaps) -> None:
+    """Write probabilities as a 4-D uint8 NIfTI image (x, y, z, structure) with their scale."""
+    shape = (*result.grid.shape, len(maps.levels))
+    image = _scanner_image(np.broadcast_to(np.uint8(0), shape), result.grid.affine)
+    image.header.set_slope_inter(maps.step, 0)
+    image.update_header()
+    image.header.write_to(stream)
+    for volume in maps.levels:  # the whole grid of one at a time
+        stream.write(result.full(volume).T.data)  # x runs fastest
 
 
 def _scanner_image(
@@ -222,13 +227,19 @@ def _scanner_image(
 
 
 def _save(image: nib.Nifti1Image, path: Path) -> None:
-    # no time stamp and no name inside: equal results give equal bytes
+    with _compressed(path) as stream:
+        image.to_stream(stream)
+
+
+@contextmanager
+def _compressed(path: Path) -> Iterator[BufferedIOBase]:
+    """A gzip file without time stamp and name: equal results give equal bytes."""
     with (
         atomic_path(path) as temporary,
         temporary.open("wb") as raw,
         gzip_ng.GzipNGFile("", "wb", _COMPRESSION, raw, mtime=0) as stream,
     ):
-        image.to_stream(stream)
+        yield stream
 
 
 def write_tables(paths: OutputPaths, table: pd.DataFrame, label_set: LabelSet) -> None:

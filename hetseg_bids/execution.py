@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from distributed import Client
 
 log = logging.getLogger(__name__)
-GB_PER_SCAN = 4.0  # room for one process and a whole head at 1 mm
+GB_PER_SCAN = (
+    4.0  # room for one process and a whole head of 42 million voxels (docs/performance.md)
+)
+_USABLE = 0.95  # of a worker's memory: beyond it dask ends the worker
 _BACKLOG = 4  # tasks a worker thread may have waiting: more only cost memory
 _LEAST_BACKLOG = 32
 _DEATHS = 2  # workers that one scan may take down before it is given up
@@ -65,12 +68,14 @@ def _in_this_process(
     keep_freed_memory()
     model = load_model(config.settings.model, resolve_device(config.device))
     for scan in scans:
-        yield process(scan, config, model, stages)
+        yield process(scan, config, model, stages, config.execution.mem_gb)
 
 
 def _with_dask(scans: Sequence[Scan], config: RunConfig) -> Iterator[Outcome]:
     with _client(config, len(scans)) as client:
-        for scan, result in map_bounded(client, _process_in_worker, scans, config):
+        room = room_of_worker(config, len(scans))
+        room = None if room is None else room * _USABLE
+        for scan, result in map_bounded(client, _process_in_worker, scans, config, room):
             if isinstance(result, BaseException):
                 yield report_loss(scan, config, _why_lost(result))
             else:
@@ -128,9 +133,10 @@ def _side_by_side(
         yield item, result
 
 
-def _process_in_worker(scan: Scan, config: RunConfig) -> Outcome:
+def _process_in_worker(scan: Scan, config: RunConfig, room_gb: float | None) -> Outcome:
     set_threads(config.threads)
-    return process(scan, config, _model_of_worker(config.settings.model, config.device))
+    model = _model_of_worker(config.settings.model, config.device)
+    return process(scan, config, model, room_gb=room_gb)
 
 
 @lru_cache(maxsize=1)
@@ -196,16 +202,15 @@ def _local_cluster(config: RunConfig, scans: int, scratch: str) -> Any:
     import dask
     from distributed import Nanny, Scheduler, SpecCluster
 
-    execution = config.execution
-    device = resolve_device(config.device)
-    gpus = torch.cuda.device_count() if device.type == "cuda" and device.index is None else 0
-    count = worker_count(execution, gpus, scans)
-    limit = None if execution.mem_gb is None else int(execution.mem_gb * 1e9 / count)
+    gpus = _gpus(config)
+    count = worker_count(config.execution, gpus, scans)
+    room = room_of_worker(config, scans)
+    limit = 0 if room is None else int(room * 1e9)
     workers = {}
     for number in range(count):
         options = {
             "nthreads": 1,
-            "memory_limit": limit or 0,
+            "memory_limit": limit,
             "env": {"CUDA_VISIBLE_DEVICES": str(number)} if gpus else {},
             "local_directory": scratch,
             "dashboard_address": None,
@@ -222,6 +227,29 @@ def _local_cluster(config: RunConfig, scans: int, scratch: str) -> Any:
     except RuntimeError as error:
         cause = one_line(error.__cause__ or error)
         raise InputError(f"no worker could be started ({cause}); try without --nprocs") from None
+
+
+def _gpus(config: RunConfig) -> int:
+    """GPUs that workers of this machine share out, 0 if they share none."""
+    device = resolve_device(config.device)
+    return torch.cuda.device_count() if device.type == "cuda" and device.index is None else 0
+
+
+def room_of_worker(config: RunConfig, scans: int) -> float | None:
+    """Memory of each worker, GB; None where nothing limits it, or others started it."""
+    execution = config.execution
+    if execution.scheduler is not None:
+        return None
+    if execution.cluster == "slurm":
+        jobs = _jobs(execution, scans)
+        return (execution.mem_gb or GB_PER_SCAN * jobs) / jobs
+    if execution.mem_gb is None:
+        return None
+    return execution.mem_gb / worker_count(execution, _gpus(config), scans)
+
+
+def _jobs(execution: Execution, scans: int) -> int:
+    return max(1, min(execution.nprocs or 1, scans))
 
 
 def worker_count(execution: Execution, gpus: int, scans: int) -> int:
@@ -246,9 +274,8 @@ def _slurm_cluster(config: RunConfig, scans: int, scratch: str) -> Any:
             "--dask-cluster slurm needs dask-jobqueue: pip install 'hetseg[dask]'"
         ) from None
     execution = config.execution
-    jobs = max(1, min(execution.nprocs or 1, scans))
+    jobs, memory = _jobs(execution, scans), room_of_worker(config, scans)
     threads = config.threads or 1
-    memory = (execution.mem_gb or GB_PER_SCAN * jobs) / jobs
     cluster = SLURMCluster(
         cores=1,
         processes=1,

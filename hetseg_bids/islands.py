@@ -13,6 +13,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from hetseg_bids.structures import LabelSet
+from hetseg_bids.uncertainty import logistic
 
 _SMALL = 0.1  # of the largest piece
 _DISMISSED = -3.0  # logit: one such voxel in twenty is right
@@ -83,7 +84,7 @@ def _islands(segment: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_] | None:
 
 def _exclude(label: Tensor, number: int, where: Tensor) -> npt.NDArray[np.uint8]:
     """Take a structure out of the running somewhere, in place; what wins there instead."""
-    p = torch.sigmoid(label[:, where])
+    p = logistic(label[:, where])
     rest = (1 - p[number]).clamp_min(1 - _ALMOST_ONE)
     given = (p / rest).clamp(1 - _ALMOST_ONE, _ALMOST_ONE)
     logits = torch.logit(given)

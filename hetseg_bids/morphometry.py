@@ -13,7 +13,7 @@ from scipy import ndimage
 from hetseg_bids.images import Grid
 from hetseg_bids.segmentation import Segmentation
 from hetseg_bids.structures import Structure
-from hetseg_bids.uncertainty import summarise, volume_sd
+from hetseg_bids.uncertainty import StructureUncertainty, volume_sd
 
 _NORMAL_975 = 1.959964
 
@@ -35,23 +35,22 @@ COLUMNS: dict[str, str] = {
 def measure(result: Segmentation) -> pd.DataFrame:
     """A row a structure; columns as in `COLUMNS`, NaN where a model gives no flip map."""
     voxel = result.grid.voxel_volume
+    sizes = np.bincount(result.dseg.reshape(-1), minlength=256)
     rows = []
     for i, structure in enumerate(result.label_set.structures):
-        inside = result.dseg == structure.label
         row: dict[str, object] = {
             "index": structure.label,
             "name": structure.name,
             "hemisphere": structure.hemisphere,
-            "volume_mm3": float(inside.sum()) * voxel,
+            "volume_mm3": float(sizes[structure.label]) * voxel,
         }
-        if result.flip is not None:
-            row |= _error_bars(inside, result.flip[i], voxel)
+        if result.uncertainty is not None:
+            row |= _error_bars(result.uncertainty[i], voxel)
         rows.append(row)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _error_bars(inside: np.ndarray, q: np.ndarray, voxel: float) -> dict[str, float]:
-    u = summarise(inside, q)
+def _error_bars(u: StructureUncertainty, voxel: float) -> dict[str, float]:
     sd = volume_sd(u.flip_variance * voxel)
     return {
         "volume_sd_mm3": sd,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +16,46 @@ from hetseg_bids.inference import Logits
 from hetseg_bids.islands import most_probable
 from hetseg_bids.preprocessing.conform import resample
 from hetseg_bids.structures import LabelSet
-from hetseg_bids.uncertainty import flip_map, probability_map
+from hetseg_bids.uncertainty import (
+    FlipSums,
+    StructureUncertainty,
+    flip_map,
+    probability_map,
+)
 
 _OUTSIDE_LOGIT = -20.0
 _SLAB_VALUES = 1 << 20  # 4 MiB a temporary: fits the cache, and the allocator keeps it
+
+LEVELS = 255
+"""Steps of a probability in uint8."""
+
+Q_MAX, P_MAX = 0.5, 1.0
+"""What the last step of q and of p means."""
+
+
+@dataclass(frozen=True)
+class LevelMaps:
+    """Probabilities as they are written, to 1/255 of the largest: a quarter of float32's memory.
+
+    Attributes
+    ----------
+    levels : (S, x, y, z) uint8 array
+    highest : float
+        What level 255 means; 0 means 0.
+    """
+
+    levels: npt.NDArray[np.uint8]
+    highest: float
+
+    @property
+    def step(self) -> float:
+        """Probability of one level."""
+        return self.highest / LEVELS
+
+
+def to_levels(values: Tensor, highest: float) -> Tensor:
+    """Probabilities as uint8 levels of 0..`highest`, rounded; what is beyond is cut off."""
+    return (values * (LEVELS / highest)).round_().clamp_(0, LEVELS).to(torch.uint8)
 
 
 @dataclass(frozen=True)
@@ -30,20 +68,23 @@ class Segmentation:
     box : tuple of 3 slice
     dseg : (x, y, z) uint8 array
         `Structure.label` values.
-    flip : (S, x, y, z) float32 array or None
+    flip : LevelMaps or None
         q of each of the S structures, 0 outside the brain.
-    probability : (S, x, y, z) float32 array or None
+    probability : LevelMaps or None
         p of each structure, if it was asked for.
     label_set : LabelSet
         The structures.
+    uncertainty : tuple of S StructureUncertainty, or None
+        Summed from q before it was rounded to levels.
     """
 
     grid: Grid
     box: tuple[slice, slice, slice]
     dseg: npt.NDArray[np.uint8]
-    flip: npt.NDArray[np.float32] | None
-    probability: npt.NDArray[np.float32] | None
+    flip: LevelMaps | None
+    probability: LevelMaps | None
     label_set: LabelSet
+    uncertainty: tuple[StructureUncertainty, ...] | None = None
 
     def full(self, cropped: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
         """Put a (..., x, y, z) array of the box back on the whole grid, zero elsewhere.
@@ -75,33 +116,41 @@ def segment(
     box_grid = sub_grid(working, logits.box)
     target_box = covering_box(box_grid, output)
     target = sub_grid(output, target_box)
-    dseg = np.empty(target.shape, np.uint8)
     count = len(logits.label_set.structures)
     maps = (count, *target.shape)
-    flip = None if logits.second is None else np.empty(maps, np.float32)
-    p = np.empty(maps, np.float32) if probability else None
+    dseg = np.empty(target.shape, np.uint8)
+    flip = None if logits.second is None else LevelMaps(np.empty(maps, np.uint8), Q_MAX)
+    p = LevelMaps(np.empty(maps, np.uint8), P_MAX) if probability else None
+    sums = []
     planes = max(1, _SLAB_VALUES // (count * target.shape[1] * target.shape[2]))
     for start in range(0, target.shape[0], planes):
         slab = slice(start, min(start + planes, target.shape[0]))
         part = sub_grid(target, (slab, slice(0, target.shape[1]), slice(0, target.shape[2])))
         label = resample(logits.label, box_grid, part, outside=_OUTSIDE_LOGIT)
-        dseg[slab] = decide(label, logits.label_set).numpy()
+        winner = most_probable(label)
+        dseg[slab] = label_values(logits.label_set)[winner].numpy()
         q = None
         if flip is not None and logits.second is not None:
             second = resample(logits.second, box_grid, part, outside=_OUTSIDE_LOGIT)
             q = flip_map(logits.system, label, second)
-            flip[:, slab] = q.numpy()
+            flip.levels[:, slab] = to_levels(q, Q_MAX).numpy()
+            sums.append(FlipSums.of(winner.numpy(), q.numpy()))
         if p is not None:
-            p[:, slab] = probability_map(label, q).numpy()
-    return Segmentation(output, target_box, dseg, flip, p, logits.label_set)
+            p.levels[:, slab] = to_levels(probability_map(label, q), P_MAX).numpy()
+    uncertainty = reduce(add, sums).summaries() if sums else None
+    return Segmentation(output, target_box, dseg, flip, p, logits.label_set, uncertainty)
 
 
 def decide(logits: Tensor, label_set: LabelSet) -> Tensor:
     """Labels of (S, ...) logits: the structure of the largest logit, where that exceeds 0."""
     if len(logits) != len(label_set.structures):
         raise ValueError(f"expected {len(label_set.structures)} structures, got {len(logits)}")
-    values = torch.tensor([0, *(s.label for s in label_set.structures)], dtype=torch.uint8)
-    return values[most_probable(logits)]
+    return label_values(label_set)[most_probable(logits)]
+
+
+def label_values(label_set: LabelSet) -> Tensor:
+    """`Structure.label` of each structure, counted from 1; 0 for none: (S + 1,) uint8 tensor."""
+    return torch.tensor([0, *(s.label for s in label_set.structures)], dtype=torch.uint8)
 
 
 def sub_grid(grid: Grid, box: tuple[slice, slice, slice]) -> Grid:

@@ -66,7 +66,7 @@ def evidence(system: str, label_logits: Tensor, second: Tensor) -> Tensor:
     """
     a = label_logits.float()
     if system == "label-flip":  # the odds themselves: half the time of q and its logit
-        kept, flipped = _slopes(trained_flip(second.float()).clamp_min_(_SMALLEST))
+        kept, flipped = _slopes(logistic(second.float()).mul_(0.5).clamp_min_(_SMALLEST))
         log_odds = flipped.div_(kept).log_()
     else:
         log_odds = -torch.logit(flip_map(system, a, second.float()), eps=_SMALLEST)
@@ -89,7 +89,7 @@ def flip_map(system: str, label_logits: Tensor, second: Tensor) -> Tensor:
         For pooled log-odds that of the answer which a did not give, at most 0.5.
     """
     if system == POOLED:
-        return torch.sigmoid(-torch.where(label_logits > 0, second, -second)).clamp_max(0.5)
+        return logistic(torch.where(label_logits > 0, -second, second)).clamp_max_(0.5)
     if system == "predictive-variance":
         return torch.special.ndtr(-label_logits.abs() / spread(second))
     return flip_probability(second)
@@ -113,7 +113,7 @@ def probability_map(label_logits: Tensor, q: Tensor | None) -> Tensor:
         structure (the model card measures both).
     """
     if q is None:
-        return torch.sigmoid(label_logits)
+        return logistic(label_logits)
     return torch.where(label_logits > 0, 1 - q, q)
 
 
@@ -128,7 +128,7 @@ class StructureUncertainty:
     mean_q : float
         Mean flip probability inside it (NaN if it is empty).
     expected_dice : float
-        See `expected_dice`.
+        Ratio of expectations, see `FlipSums.summaries`.
     expected_size : float
         Expected number of voxels in the reference.
     flip_variance : float
@@ -145,6 +145,15 @@ class StructureUncertainty:
 def spread(log_variance: Tensor) -> Tensor:
     """Sigma of a predictive variance v = log sigma^2, finite with a finite gradient for any v."""
     return torch.exp(0.5 * log_variance.clamp(-_LARGEST_LOG_VARIANCE, _LARGEST_LOG_VARIANCE))
+
+
+def logistic(x: Tensor) -> Tensor:
+    """1 / (1 + exp(-x)), without gradients, the same bits for any number of threads.
+
+    `torch.sigmoid` of a CPU computes the last few values of each thread's share, and all that
+    don't lie side by side in memory, by another formula: they differ in the last bit.
+    """
+    return x.neg().exp_().add_(1).reciprocal_()
 
 
 def trained_flip(flip_logits: Tensor) -> Tensor:
@@ -168,7 +177,7 @@ def flip_probability(flip_logits: Tensor) -> Tensor:
     answer in closed form (Charoenphakdee et al. 2021, "On focal loss for class-posterior
     probability estimation").
     """
-    s = trained_flip(flip_logits)
+    s = logistic(flip_logits).mul_(0.5)
     kept, flipped = _slopes(s)
     return torch.where(s > _SMALLEST, kept / (kept + flipped), 0)
 
@@ -181,35 +190,86 @@ def _slopes(s: Tensor) -> tuple[Tensor, Tensor]:
     return kept, flipped
 
 
-def summarise(segment: npt.NDArray[np.bool_], q: npt.NDArray[np.float32]) -> StructureUncertainty:
+@dataclass(frozen=True)
+class FlipSums:
+    """Sums over voxels, of each of S structures; those of parts of a scan can be added.
+
+    Attributes
+    ----------
+    size : (S,) float64 array
+        Voxels labelled as the structure.
+    flips_inside : (S,) float64 array
+        Sum of q over these voxels.
+    flips : (S,) float64 array
+        Sum of q over all voxels.
+    squares : (S,) float64 array
+        Sum of q^2 over all voxels.
+    """
+
+    size: npt.NDArray[np.float64]
+    flips_inside: npt.NDArray[np.float64]
+    flips: npt.NDArray[np.float64]
+    squares: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(
+        cls, winner: npt.NDArray[np.integer | np.bool_], q: npt.NDArray[np.floating]
+    ) -> FlipSums:
+        """Sums over some voxels.
+
+        Parameters
+        ----------
+        winner : (...) int array
+            1 + the number of the structure that a voxel is labelled as, 0 for none.
+        q : (S, ...) float array
+            Probability that the reference disagrees.
+        """
+        # numpy: torch's sums depend on the number of threads
+        count = len(q)
+        q, winner = q.reshape(count, -1), winner.reshape(-1)
+        places = np.flatnonzero(winner)
+        structure = winner[places].astype(np.intp) - 1
+        inside = np.bincount(structure, weights=q[structure, places], minlength=count)
+        return cls(
+            size=np.bincount(structure, minlength=count).astype(np.float64),
+            flips_inside=inside.astype(np.float64),  # of nothing, they are integers
+            flips=q.sum(axis=1, dtype=np.float64),
+            squares=(q * q).sum(axis=1, dtype=np.float64),
+        )
+
+    def __add__(self, other: FlipSums) -> FlipSums:
+        """Sums over the voxels of both."""
+        return FlipSums(
+            self.size + other.size,
+            self.flips_inside + other.flips_inside,
+            self.flips + other.flips,
+            self.squares + other.squares,
+        )
+
+    def summaries(self) -> tuple[StructureUncertainty, ...]:
+        """Uncertainty of each structure."""
+        sums = (self.size, self.flips_inside, self.flips, self.squares)
+        return tuple(_summarise(*map(float, one)) for one in zip(*sums, strict=True))
+
+
+def _summarise(
+    size: float, flips_inside: float, flips: float, squares: float
+) -> StructureUncertainty:
     """Uncertainty of one structure.
 
-    Parameters
-    ----------
-    segment : bool array
-        Voxels labelled as the structure.
-    q : float array, same shape
-        Probability that the reference disagrees there.
-
-    Notes
-    -----
     With S the segment, the reference is expected to hold ``sum_S (1 - q)`` voxels of S
     and ``sum_notS q`` voxels beyond it; expected Dice is the ratio of expectations
     ``2 sum_S (1 - q) / (|S| + sum_S (1 - q) + sum_notS q)``.
     """
-    # numpy: torch's sums depend on the number of threads
-    size = float(np.count_nonzero(segment))
-    flips_inside = float(q[segment].sum(dtype=np.float64))
-    flips_all = float(q.sum(dtype=np.float64))
     agreed = size - flips_inside
-    missed = flips_all - flips_inside
+    missed = flips - flips_inside
     reference = agreed + missed
     return StructureUncertainty(
         size=size,
         mean_q=flips_inside / size if size else float("nan"),
         expected_dice=2 * agreed / (size + reference) if size + reference > 0 else float("nan"),
         expected_size=reference,
-        flip_variance=flips_all - float((q * q).sum(dtype=np.float64)),
+        flip_variance=flips - squares,
     )
 
 

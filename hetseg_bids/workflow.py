@@ -26,6 +26,7 @@ from hetseg_bids.files import read_json, remove_leftovers, write_json
 from hetseg_bids.image_quality import ImageQuality, measure_image
 from hetseg_bids.inference import predict
 from hetseg_bids.locks import claimed
+from hetseg_bids.memory import check_room
 from hetseg_bids.models import Model, file_sha256
 from hetseg_bids.morphometry import measure
 from hetseg_bids.preprocessing.conform import nearest, resample
@@ -68,11 +69,25 @@ class ScanStages:
 
 
 def process(
-    scan: Scan, config: RunConfig, model: Model, stages: ScanStages | None = None
+    scan: Scan,
+    config: RunConfig,
+    model: Model,
+    stages: ScanStages | None = None,
+    room_gb: float | None = None,
 ) -> Outcome:
-    """One scan from file to report; whatever goes wrong becomes an outcome and a crash file."""
+    """One scan from file to report; whatever goes wrong becomes an outcome and a crash file.
+
+    Parameters
+    ----------
+    scan : Scan
+    config : RunConfig
+    model : Model
+    stages : ScanStages, optional
+    room_gb : float, optional
+        Memory of this process, GB of 10^9 bytes: a scan that needs more is not begun.
+    """
     try:
-        return _process(scan, config, model, stages or ScanStages())
+        return _process(scan, config, model, stages or ScanStages(), room_gb)
     except Exception as error:  # one scan's trouble must never cost another its result
         line = " ".join(_in_words(error, scan).split())
         crash = _try_write_crash(config, scan, traceback.format_exc())
@@ -107,7 +122,9 @@ def _try_write_crash(config: RunConfig, scan: Scan, trace: str) -> Path | None:
         return None
 
 
-def _process(scan: Scan, config: RunConfig, model: Model, stages: ScanStages) -> Outcome:
+def _process(
+    scan: Scan, config: RunConfig, model: Model, stages: ScanStages, room_gb: float | None
+) -> Outcome:
     paths = output_paths(config.out_dir, scan, config.settings)
     derivatives.check_inside(paths.folder, config.out_dir)
     mask_path = _mask_of(scan, config)
@@ -120,6 +137,7 @@ def _process(scan: Scan, config: RunConfig, model: Model, stages: ScanStages) ->
         with claimed(paths.lock, str(scan.path)):
             # whoever held it a moment ago may have finished it
             if config.overwrite or not is_complete(paths, scan, mask_path, config, model):
+                check_room(scan.path, config.settings, room_gb)
                 return _make(paths, scan, mask_path, config, model, stages)
     if not paths.report.exists():
         _report(paths, scan)

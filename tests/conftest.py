@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel as nib
@@ -32,8 +32,9 @@ from hetseg_bids.derivatives import (
 from hetseg_bids.image_quality import ImageQuality
 from hetseg_bids.images import Grid
 from hetseg_bids.morphometry import measure
-from hetseg_bids.segmentation import Segmentation
+from hetseg_bids.segmentation import LevelMaps, Segmentation, to_levels
 from hetseg_bids.structures import ASEG, N_STRUCTURES, STRUCTURES
+from hetseg_bids.uncertainty import FlipSums, StructureUncertainty
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -183,6 +184,18 @@ def small_brain() -> np.ndarray:
     return np.where((labels == 211) | (labels == 24), 0, labels).astype(np.uint8)
 
 
+def level_maps(values: np.ndarray, highest: float) -> LevelMaps:
+    """(S, x, y, z) probabilities as a result holds them."""
+    return LevelMaps(to_levels(torch.from_numpy(values), highest).numpy(), highest)
+
+
+def uncertainty_of(dseg: np.ndarray, q: np.ndarray) -> tuple[StructureUncertainty, ...]:
+    """What a result holds of an aseg image and its (S, x, y, z) flip maps."""
+    number = np.zeros(256, np.uint8)
+    number[[s.label for s in STRUCTURES]] = np.arange(1, N_STRUCTURES + 1)
+    return FlipSums.of(number[dseg], q).summaries()
+
+
 def write_results(
     out: Path, stem: str, dseg: np.ndarray, *, hostile: str = "", flip: bool = True
 ) -> tuple[OutputPaths, Path]:
@@ -196,7 +209,9 @@ def write_results(
         q[i][dseg == structure.label] = 0.4 if structure.name == "left_putamen" else 0.1
     whole = tuple(slice(0, n) for n in dseg.shape)
     grid = Grid(dseg.shape, affine)
-    result = Segmentation(grid, whole, dseg, q if flip else None, None, ASEG)
+    result = Segmentation(grid, whole, dseg, None, None, ASEG)
+    if flip:
+        result = replace(result, flip=level_maps(q, 0.5), uncertainty=uncertainty_of(dseg, q))
     paths = OutputPaths(out / stem.split("_")[0] / "anat", stem, "", out / f"{stem}.html")
     provenance = Provenance(
         sources=[f"bids:raw:{stem}/{hostile}"],

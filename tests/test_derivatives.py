@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import level_maps, uncertainty_of
 
 from hetseg_bids import __version__
 from hetseg_bids.config import Settings
@@ -50,14 +51,11 @@ def some_result() -> Segmentation:
     rng = np.random.default_rng(1)
     box = (slice(1, 5), slice(0, 5), slice(1, 3))
     shape = (4, 5, 2)
-    return Segmentation(
-        Grid(SHAPE, AFFINE),
-        box,
-        rng.choice([s.label for s in STRUCTURES], shape).astype(np.uint8),
-        rng.uniform(0, 0.5, (N_STRUCTURES, *shape)).astype(np.float32),
-        rng.uniform(0, 1, (N_STRUCTURES, *shape)).astype(np.float32),
-        ASEG,
-    )
+    dseg = rng.choice([s.label for s in STRUCTURES], shape).astype(np.uint8)
+    q = rng.uniform(0, 0.5, (N_STRUCTURES, *shape)).astype(np.float32)
+    p = rng.uniform(0, 1, (N_STRUCTURES, *shape)).astype(np.float32)
+    maps = level_maps(q, 0.5), level_maps(p, 1.0)
+    return Segmentation(Grid(SHAPE, AFFINE), box, dseg, *maps, ASEG, uncertainty_of(dseg, q))
 
 
 def some_provenance(**settings: object) -> Provenance:
@@ -108,7 +106,7 @@ def test_images_come_back_as_they_were(tmp_path):
     assert nib.load(paths.mask).header.get_intent()[0] == "label"
     np.testing.assert_array_equal(np.asarray(dseg.dataobj), result.full(result.dseg))
     np.testing.assert_array_equal(np.asarray(nib.load(paths.mask).dataobj), mask)
-    for path, values, highest in (
+    for path, maps, highest in (
         (paths.flip, result.flip, 0.5),
         (paths.probseg, result.probability, 1.0),
     ):
@@ -117,7 +115,7 @@ def test_images_come_back_as_they_were(tmp_path):
         assert image.dataobj.slope == pytest.approx(highest / 255)
         assert image.dataobj.inter == 0
         stored = np.moveaxis(image.get_fdata(), -1, 0)
-        assert np.abs(stored - result.full(values)).max() <= highest / 255 / 2 * 1.001
+        np.testing.assert_allclose(stored, result.full(maps.levels) * (highest / 255), rtol=1e-6)
 
 
 def test_what_a_model_does_not_give_is_not_written(tmp_path):
@@ -213,14 +211,11 @@ def test_only_what_was_written_has_a_sidecar(tmp_path):
     assert written == {"mask.json", "dseg.json"}
 
 
-def test_probabilities_beyond_the_scale_are_cut_off(tmp_path):
-    paths, result = some_paths(tmp_path), some_result()
-    odd = np.full_like(result.flip, 0.7)
-    odd[0] = -0.1
-    write_images(paths, replace(result, flip=odd), np.ones(SHAPE, np.uint8))
-    stored = nib.load(paths.flip).get_fdata()[1:5, :, 1:3]
-    assert not stored[..., 0].any()
-    np.testing.assert_allclose(stored[..., 1:], 0.5)
+def test_a_level_is_the_nearest_one_and_what_is_beyond_the_scale_is_cut_off():
+    values = np.linspace(-0.1, 0.7, 801, dtype=np.float32)[None]
+    stored = level_maps(values, 0.5).levels * (0.5 / 255)
+    assert np.abs(stored - values.clip(0, 0.5)).max() <= 0.5 / 255 / 2 * 1.001
+    assert (stored.min(), stored.max()) == (0, 0.5)
 
 
 def test_sidecars_of_a_resampled_result_say_so(tmp_path):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -15,15 +16,18 @@ from pathlib import Path
 
 import dask
 import nibabel as nib
+import numpy as np
 import psutil
 import pytest
 from conftest import run_cli, t1w_path, write_dataset
 from distributed import Client, LocalCluster
 from distributed.scheduler import KilledWorker
 from slurm import running_slurm
+from tiny_model import write_tiny_model
 
-from hetseg_bids.config import Execution
-from hetseg_bids.execution import map_bounded, worker_count
+from hetseg_bids.config import Execution, RunConfig, Settings
+from hetseg_bids.execution import GB_PER_SCAN, map_bounded, room_of_worker, worker_count
+from hetseg_bids.memory import needed_gb
 
 FAST = ("--views", "axial", "--no-mirror")
 _TASKS = int(os.environ.get("HETSEG_TASKS", "2000"))
@@ -132,6 +136,69 @@ def test_thousands_of_subjects_cost_little_time_and_no_memory(client, tmp_path):
 )
 def test_workers_are_as_many_as_scans_gpus_or_memory_allow(execution, gpus, scans, expected):
     assert worker_count(execution, gpus, scans) == expected
+
+
+@pytest.mark.parametrize(
+    ("execution", "expected"),
+    [
+        (Execution(), None),
+        (Execution(nprocs=2), None),
+        (Execution(nprocs=5, mem_gb=9), 4.5),
+        (Execution(mem_gb=3), 3),
+        (Execution(nprocs=8, mem_gb=16, cluster="slurm"), 4),
+        (Execution(nprocs=2, cluster="slurm"), GB_PER_SCAN),
+        (Execution(scheduler="tcp://127.0.0.1:9", mem_gb=9), None),
+    ],
+)
+def test_a_worker_has_its_share_of_the_memory(execution, expected):
+    config = RunConfig(Path("bids"), Path("out"), execution=execution, device="cpu")
+    assert room_of_worker(config, 4) == expected
+
+
+def test_a_scan_that_needs_more_than_its_worker_has_is_refused_in_a_line_before_it_is_read(
+    tmp_path,
+):
+    bids = write_dataset(tmp_path / "bids")
+    scan, large = (t1w_path(bids, subject) for subject in ("01", "02"))
+    # 84 million voxels of zeros: nothing is read but the header, or these would be complained about
+    nib.save(
+        nib.Nifti1Image(np.zeros((512, 512, 320), np.uint8), np.diag([0.5, 0.5, 0.5, 1])), large
+    )
+    nib.save(nib.Nifti1Image(np.zeros((90, 90, 90), np.uint8), np.diag([2.0, 2, 2, 1])), scan)
+    model = write_tiny_model(tmp_path / "model")
+    command = ("hetseg", bids, tmp_path / "out", "participant", "--model", model)
+    done = run_cli(*command, "--executor", "dask", "--mem-gb", 4)
+    assert done.code == 1
+    lines = done.err.splitlines()
+    assert len([line for line in lines if large.name in line]) == 1, done.err
+    assert re.search(
+        r"sub-02_T1w\.nii\.gz: needs about 4\.\d GB of memory, 3\.8 GB are there for it; "
+        r"give fewer --nprocs or more --mem-gb",
+        done.err,
+    )
+    assert "workers died" not in done.err
+    assert "every voxel is zero" in done.err  # the small one had its turn
+    assert len(list((tmp_path / "out" / "logs").glob("crash-sub-02-*.txt"))) == 1
+
+
+def test_what_a_scan_needs_grows_with_its_voxels_and_broken_headers_are_left_to_the_reader(
+    tmp_path,
+):
+    def needed(shape: tuple[int, ...], affine: np.ndarray, settings: Settings) -> float:
+        path = tmp_path / "sub-01_T1w.nii"
+        image = nib.Nifti1Image(np.zeros(shape, np.uint8), affine)
+        image.to_filename(path)
+        return needed_gb(path, settings)
+
+    affine = np.diag([1.0, 1, 1, 1])
+    usual = needed((160, 160, 160), affine, Settings())
+    fine = np.diag([0.5, 0.5, 1, 1])
+    more = needed((320, 320, 160), fine, Settings())
+    assert 1.5 < usual < more < 3
+    assert needed((320, 320, 160), fine, Settings(output_resolution="1mm")) < more
+    assert needed((320, 320, 160), fine, Settings(write_probseg=True)) > more
+    assert needed((160, 160, 160), np.diag([1000.0, 1000, 1000, 1]), Settings()) == 0
+    assert needed((160, 160), affine, Settings()) == 0
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ LAYERS = (
     ("inference",),
     (
         "islands",
+        "memory",
         "uncertainty",
         "models",
         "preprocessing",

@@ -10,11 +10,13 @@ from conftest import centred_affine, reorient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hetseg_bids import segmentation
 from hetseg_bids.images import Grid, grid_of
 from hetseg_bids.inference import Logits
 from hetseg_bids.morphometry import measure
-from hetseg_bids.segmentation import covering_box, decide, segment, sub_grid
+from hetseg_bids.segmentation import covering_box, decide, segment, sub_grid, to_levels
 from hetseg_bids.structures import ASEG, N_STRUCTURES, STRUCTURES
+from hetseg_bids.uncertainty import flip_probability
 
 ORIENTATIONS = [
     "".join(code)
@@ -66,11 +68,30 @@ def test_on_the_working_grid_nothing_is_interpolated():
     assert result.box == BOX
     assert result.grid is WORKING
     np.testing.assert_array_equal(result.dseg, decide(logits.label, ASEG))
-    wrong = np.where(logits.label > 0, 1 - result.probability, result.probability)
-    np.testing.assert_allclose(wrong, result.flip, atol=1e-6)
-    s = 0.5 * torch.sigmoid(logits.second)
-    assert result.flip.max() < 0.5
-    assert (np.argsort(result.flip, axis=None) == np.argsort(s.numpy(), axis=None)).mean() > 0.99
+    q, p = result.flip, result.probability
+    np.testing.assert_array_equal(q.levels, to_levels(flip_probability(logits.second), 0.5))
+    assert (q.step, p.step) == (0.5 / 255, 1 / 255)
+    # p is q or 1 - q, each rounded by itself
+    wrong = np.where(logits.label > 0, 255 - p.levels.astype(int), p.levels)
+    assert np.abs(wrong * p.step - q.levels * q.step).max() <= 1 / 510 + 1 / 1020 + 1e-9
+
+
+def test_sums_are_of_q_before_it_is_rounded_and_do_not_depend_on_slabs(monkeypatch):
+    logits = some_logits()
+    q = flip_probability(logits.second).numpy().astype(np.float64)
+    labels = decide(logits.label, ASEG).numpy()
+    for values in (segmentation._SLAB_VALUES, 1):
+        monkeypatch.setattr(segmentation, "_SLAB_VALUES", values)  # 1: a plane at a time
+        found = segment(logits, WORKING, WORKING).uncertainty
+        for structure, one, u in zip(STRUCTURES, q, found, strict=True):
+            inside = labels == structure.label
+            agreed = (1 - one[inside]).sum()
+            expected = agreed + one[~inside].sum()
+            assert u.size == inside.sum()
+            assert u.mean_q == pytest.approx(one[inside].mean(), rel=1e-6, nan_ok=True)
+            assert u.expected_size == pytest.approx(expected, rel=1e-6)
+            assert u.expected_dice == pytest.approx(2 * agreed / (u.size + expected), rel=1e-6)
+            assert u.flip_variance == pytest.approx((one * (1 - one)).sum(), rel=1e-6)
 
 
 def test_p_is_kept_only_when_asked_and_q_only_where_the_model_has_it():
@@ -78,20 +99,26 @@ def test_p_is_kept_only_when_asked_and_q_only_where_the_model_has_it():
     plain = segment(some_logits("plain"), WORKING, WORKING, probability=True)
     assert plain.flip is None
     sigmoid = torch.sigmoid(some_logits("plain").label)
-    np.testing.assert_allclose(plain.probability, sigmoid, rtol=1e-6)
+    assert plain.uncertainty is None
+    np.testing.assert_array_equal(plain.probability.levels, to_levels(sigmoid, 1.0))
     logits = some_logits("predictive-variance")
     variance = segment(logits, WORKING, WORKING, probability=True)
     distance = logits.label / torch.exp(logits.second / 2)
-    np.testing.assert_allclose(variance.flip, torch.special.ndtr(-distance.abs()), atol=1e-6)
-    np.testing.assert_allclose(variance.probability, torch.special.ndtr(distance), atol=1e-6)
+    for maps, exact in (
+        (variance.flip, torch.special.ndtr(-distance.abs())),
+        (variance.probability, torch.special.ndtr(distance)),
+    ):
+        np.testing.assert_allclose(
+            maps.levels * maps.step, exact, rtol=0, atol=maps.step / 2 + 1e-6
+        )
 
 
 def test_beyond_the_box_is_background():
     result = segment(some_logits(), WORKING, WORKING)
-    whole = result.full(result.flip)
+    whole = result.full(result.flip.levels)
     assert whole.shape == (N_STRUCTURES, *SHAPE)
-    assert whole.dtype == result.flip.dtype
-    np.testing.assert_array_equal(whole[(..., *BOX)], result.flip)
+    assert whole.dtype == np.uint8
+    np.testing.assert_array_equal(whole[(..., *BOX)], result.flip.levels)
     whole[(..., *BOX)] = 0
     assert not whole.any()
     labels = result.full(result.dseg)
@@ -114,11 +141,11 @@ def test_a_larger_grid_sees_nothing_certain_beyond_the_box():
     inside = ((place >= low) & (place <= high)).all(axis=-1)
     near = ((place < low - 0.3) | (place > high + 0.3)).any(axis=-1)
     far = ((place < low - 0.9) | (place > high + 0.9)).any(axis=-1)
-    labels, p = result.full(result.dseg), result.full(result.probability)
+    labels, p = result.full(result.dseg), result.full(result.probability.levels)
     assert (labels[inside] == STRUCTURES[0].label).all()
     assert not labels[near].any()  # a voxel beyond the box is all but certainly background
-    assert p[:, far].max() < 1e-4
-    assert result.full(result.flip)[:, far].max() < 1e-2
+    assert p[:, far].max() == 0
+    assert result.full(result.flip.levels)[:, far].max() * result.flip.step < 1e-2
 
 
 @pytest.mark.parametrize("code", ORIENTATIONS)

@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 from hetseg_bids.training.losses import focal_of_probability
 from hetseg_bids.uncertainty import (
     POOLED,
+    FlipSums,
+    StructureUncertainty,
     evidence,
     flip_map,
     flip_probability,
     spread,
-    summarise,
     trained_flip,
     volume_sd,
 )
@@ -75,6 +76,11 @@ def test_views_that_contradict_each_other_leave_the_answer_open():
     assert float(flip_map(POOLED, a, agreed)) < 0.05
     # the others outvoted: no answer is more often wrong than right
     assert float(flip_map(POOLED, a, no)) == 0.5
+
+
+def summarise(segment: np.ndarray, q: np.ndarray) -> StructureUncertainty:
+    (one,) = FlipSums.of(segment, q[None]).summaries()
+    return one
 
 
 def test_expected_dice_and_size_match_simulated_references():

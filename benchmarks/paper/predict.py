@@ -54,7 +54,7 @@ def one_scan(model: Model, pair: Pair, args: argparse.Namespace) -> pd.DataFrame
     logits = predict(model, prepared.image, prepared.mask, mirror=False)
     result = segment(logits, prepared.working, prepared.native)
     if result.flip is not None:
-        save_scaled(paths.flip, result, result.flip, 0.5)
+        save_scaled(paths.flip, result, result.flip)
     save_image(paths.dseg, result.full(result.dseg), prepared.native.affine, intent="label")
     if not args.noise:
         return None
