@@ -14,6 +14,7 @@ import pandas as pd
 
 from hetseg_bids import segmentation
 from hetseg_bids.devices import resolve_device
+from hetseg_bids.image_quality import quality_of
 from hetseg_bids.inference import predict
 from hetseg_bids.models import load_model
 from hetseg_bids.morphometry import measure
@@ -35,7 +36,8 @@ class Segmented:
         Probability that the label of a structure is wrong, 0-0.5, of the same shape; None if
         the model's system has no such map.
     volumes : DataFrame
-        A row a structure: volume in mm3 with its interval, mean q, expected Dice.
+        A row for each structure: volume in mm3 with the standard deviation over scans of the
+        person and the interval for a reference's volume, mean q, expected Dice.
     warnings : tuple of str
         What was odd about the scan.
     """
@@ -100,6 +102,6 @@ def segment(
         dseg=image(result.dseg),
         p=image(result.probability),
         q=None if result.flip is None else image(result.flip),
-        volumes=measure(result),
+        volumes=measure(result, noise=quality_of(prepared, result).noise),
         warnings=prepared.warnings,
     )
