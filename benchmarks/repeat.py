@@ -49,6 +49,7 @@ _BRIGHT = 98  # percentile of the signal: about white matter, in heads a little 
 _NOISY = 0.05  # above what all rescans have
 _NORMAL_975 = 1.959964
 _KEYS = ["set", "participant_id", "name"]
+_MEASURED = ["name", "volume_mm3", "volume_sd_mm3", "volume_repeat_sd_mm3", "noise"]
 
 
 def main() -> int:
@@ -56,7 +57,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("rescans", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--copies", type=Path, nargs="+", default=[], metavar="T1W")
+    parser.add_argument("--copies", type=Path, nargs="*", default=[], metavar="T1W")
     parser.add_argument("--model", default="label-flip")
     args = parser.parse_args()
     model = load_model(args.model, torch.device("cpu"))
@@ -65,7 +66,7 @@ def main() -> int:
         [*measure_rescans(pairs, model, args.out), *measure_copies(args.copies, model, args.out)]
     )
     table = over_scans(scans)
-    rescans = scans[scans["set"] == "rescans"].drop(columns=["set", "flip_variance_mm3"])
+    rescans = scans.loc[scans["set"] == "rescans", ["participant_id", "scan", *_MEASURED]]
     write_table(rescans.round(3), args.out / "repeat-scans.tsv")
     write_table(table.round(3), args.out / "repeat.tsv")
     print(differences(scans, by_hand(pairs)))
