@@ -3,18 +3,18 @@
     python benchmarks/repeat.py RESCANS OUT [--copies T1W ...] [--model NAME]
 
 RESCANS holds sub-X_T1w.nii.gz of people scanned twice and, if both scans were labelled by hand,
-sub-X_dseg.nii.gz; the second scan of X is X + 20, as OASIS counts. Every image of --copies gets
-copies as a second scan might be: turned by some degrees, moved by up to 2 mm, with another gain
-and fresh noise; and some with much more noise. Segments all that is not in OUT/volumes already, and
-writes OUT/repeat-scans.tsv (the rescans' volumes) and OUT/repeat.tsv (of each person and structure
-the standard deviation over the scans). Prints the fit of `uncertainty.RepeatNoise` to all of them,
-and how a fit to all other people holds for each person.
+sub-X_dseg.nii.gz; the second scan of X is X + 20, as OASIS counts. Every image of --copies is
+compared with copies of it as a second scan might be: turned by some degrees, moved by up to 2 mm,
+with another gain and fresh noise, of the usual strength and much stronger. Segments all that is
+not in OUT/volumes already, and writes OUT/repeat-scans.tsv (the rescans' volumes) and
+OUT/repeat.tsv (of each pair and structure the difference, in units of what a fit to all other
+people says). Prints the fit of `uncertainty.RepeatNoise` to all of them, and how the fits to all
+other people hold.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import sys
 from collections.abc import Iterator
 from dataclasses import astuple
@@ -42,14 +42,15 @@ from hetseg_bids.uncertainty import REPEAT_NOISE, RepeatNoise, volume_sd
 
 _SEED = 29_2026
 _SECOND_VISIT = 20
-_COPIES = {"copies": (0.03, 4), "noisy copies": (0.08, 3)}  # noise, how many
+_COPIES = {"copies": 0.03, "noisy copies": 0.08}  # noise, share of the bright voxels' value
 _TURN_DEG, _SHIFT_MM, _GAIN = 2.0, 2.0, 0.05
 _GAIN_SPACING = 60.0  # voxels
 _BRIGHT = 98  # percentile of the signal: about white matter, in heads a little above it
 _NOISY = 0.05  # above what all rescans have
 _NORMAL_975 = 1.959964
-_KEYS = ["set", "participant_id", "name"]
-_MEASURED = ["name", "volume_mm3", "volume_sd_mm3", "volume_repeat_sd_mm3", "noise"]
+_CAUSES = ["volume_mm3", "flip_variance_mm3", "noise"]
+_KEPT = ["participant_id", "scan", "name", "volume_mm3", "volume_sd_mm3", "volume_repeat_sd_mm3"]
+_JUDGED = ["set", "participant_id", "name", "volume_mm3", "difference_mm3", "noise_2", "z"]
 
 
 def main() -> int:
@@ -61,17 +62,29 @@ def main() -> int:
     parser.add_argument("--model", default="label-flip")
     args = parser.parse_args()
     model = load_model(args.model, torch.device("cpu"))
-    pairs = pairs_of(args.rescans)
-    scans = pd.concat(
-        [*measure_rescans(pairs, model, args.out), *measure_copies(args.copies, model, args.out)]
-    )
-    table = over_scans(scans)
-    rescans = scans.loc[scans["set"] == "rescans", ["participant_id", "scan", *_MEASURED]]
-    write_table(rescans.round(3), args.out / "repeat-scans.tsv")
-    write_table(table.round(3), args.out / "repeat.tsv")
-    print(differences(scans, by_hand(pairs)))
-    print(report(scans, table))
+    rescans = pairs_of(args.rescans)
+    cases = [("rescans", *pair) for pair in rescans]
+    for place, path in enumerate(args.copies):
+        cases += imitations(path, args.out, (_SEED, place))
+    scans = {path: volumes(path, model, args.out) for _, *pair in cases for path in pair}
+    kept = [
+        scans[path].assign(participant_id=person_of(pair[0]), scan=person_of(path))
+        for pair in rescans
+        for path in pair
+    ]
+    write_table(pd.concat(kept)[_KEPT].round(3), args.out / "repeat-scans.tsv")
+    pairs = pd.concat([compare(name, a, scans[a], scans[b]) for name, a, b in cases])
+    judged = held_out(pairs)
+    write_table(judged[_JUDGED].round(3), args.out / "repeat.tsv")
+    print(differences(pairs, by_hand(rescans)))
+    print(f"fit: {fit(pairs)}\nin use: {REPEAT_NOISE}")
+    print(report(judged))
     return 0
+
+
+def person_of(t1w: Path) -> str:
+    """sub-X."""
+    return t1w.name.split("_")[0]
 
 
 def pairs_of(folder: Path) -> list[tuple[Path, Path]]:
@@ -83,29 +96,14 @@ def pairs_of(folder: Path) -> list[tuple[Path, Path]]:
     return pairs
 
 
-def measure_rescans(
-    pairs: list[tuple[Path, Path]], model: Model, out: Path
-) -> Iterator[pd.DataFrame]:
-    """A row a structure of both scans of everyone."""
-    for first, second in pairs:
-        for path in (first, second):
-            table = volumes(path, model, out)
-            person = first.name.split("_")[0]
-            yield table.assign(set="rescans", participant_id=person, scan=path.name.split("_")[0])
-
-
-def measure_copies(images: list[Path], model: Model, out: Path) -> Iterator[pd.DataFrame]:
-    """A row a structure of all copies of all images."""
-    for place, path in enumerate(images):
-        person, image = path.name.split("_")[0], nib.load(path)
-        for name, (noise, count) in _COPIES.items():
-            for number in range(count):
-                copy = out / "copies" / f"{person}n{noise:.0%}c{number}_T1w.nii.gz".replace("%", "")
-                if not copy.exists():
-                    data = imitate(image, noise, (_SEED, place, number))
-                    save_image(copy, data, image.affine, intent="none")
-                table = volumes(copy, model, out)
-                yield table.assign(set=name, participant_id=person, scan=copy.name.split("_")[0])
+def imitations(path: Path, out: Path, seed: tuple[int, ...]) -> Iterator[tuple[str, Path, Path]]:
+    """An image with each of its copies."""
+    image = nib.load(path)
+    for name, noise in _COPIES.items():
+        copy = out / "copies" / f"{person_of(path)}n{100 * noise:.0f}_T1w.nii.gz"
+        if not copy.exists():
+            save_image(copy, imitate(image, noise, seed), image.affine, intent="none")
+        yield name, path, copy
 
 
 def volumes(t1w: Path, model: Model, out: Path) -> pd.DataFrame:
@@ -121,13 +119,8 @@ def volumes(t1w: Path, model: Model, out: Path) -> pd.DataFrame:
     columns = ["name", "volume_mm3", "volume_sd_mm3", "noise"]
     table = pd.read_csv(kept, sep="\t", na_values="n/a")[columns]
     table["flip_variance_mm3"] = table["volume_sd_mm3"].map(flip_variance)
-    return table.assign(volume_repeat_sd_mm3=said_by(REPEAT_NOISE, table))
-
-
-def said_by(noise: RepeatNoise, table: pd.DataFrame) -> list[float]:
-    """The standard deviation over scans that a model says for each row."""
-    columns = (table[c] for c in ("volume_mm3", "flip_variance_mm3", "noise"))
-    return [noise.sd(*row) for row in zip(*columns, strict=True)]
+    said = [REPEAT_NOISE.sd(*row) for row in zip(*(table[c] for c in _CAUSES), strict=True)]
+    return table.assign(volume_repeat_sd_mm3=said)
 
 
 def flip_variance(sd: float) -> float:
@@ -135,63 +128,55 @@ def flip_variance(sd: float) -> float:
     return float(optimize.brentq(lambda f: volume_sd(f) - sd, 0, sd**2 + 1))
 
 
-def over_scans(scans: pd.DataFrame) -> pd.DataFrame:
-    """A row for each person and structure: means, and the standard deviation over scans."""
-    groups = scans.groupby(_KEYS, sort=False)
-    table = groups[["volume_mm3", "flip_variance_mm3", "noise"]].mean()
-    table["observed_sd_mm3"] = groups["volume_mm3"].std(ddof=1)
-    table["scans"] = groups.size()
-    return table.reset_index()
+def compare(name: str, path: Path, first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    """A row for each structure of two scans of a person."""
+    table = first.merge(second, on="name", suffixes=("", "_2"))
+    table["difference_mm3"] = table["volume_mm3_2"] - table["volume_mm3"]
+    table["relative"] = 2 * table["difference_mm3"] / (table["volume_mm3"] + table["volume_mm3_2"])
+    return table.assign(set=name, participant_id=person_of(path))
 
 
-def fit(table: pd.DataFrame) -> RepeatNoise:
-    """The constants that make the observed deviations most likely, normal errors given.
+def said_by(noise: RepeatNoise, pairs: pd.DataFrame) -> pd.Series:
+    """Standard deviation of a difference, by what a model says of both scans."""
+    columns = [pairs[c + end] for end in ("", "_2") for c in _CAUSES]
+    variances = [noise.sd(*r[:3]) ** 2 + noise.sd(*r[3:]) ** 2 for r in zip(*columns, strict=True)]
+    return pd.Series(np.sqrt(variances), index=pairs.index)
+
+
+def fit(pairs: pd.DataFrame) -> RepeatNoise:
+    """The constants that make the differences most likely, normal errors given.
 
     What noise does can't be seen where all scans have the same: it stays as it is in use.
     """
     start = np.log(astuple(REPEAT_NOISE))
-    known = start[1] if table["noise"].max() < _NOISY else None
-    degrees, observed = table["scans"] - 1, table["observed_sd_mm3"]
+    constant = pairs["noise_2"].max() < _NOISY
 
     def model(logarithms: np.ndarray) -> RepeatNoise:
-        border, noise, share = np.exp(logarithms)
-        return RepeatNoise(border, noise if known is None else float(np.exp(known)), share)
+        border, noise, share = map(float, np.exp(logarithms))
+        return RepeatNoise(border, REPEAT_NOISE.noise if constant else noise, share)
 
     def cost(logarithms: np.ndarray) -> float:
-        variance = np.square(said_by(model(logarithms), table))
-        return float((degrees * (np.log(variance) + observed**2 / variance)).sum())
+        said = said_by(model(logarithms), pairs)
+        return float((np.log(said) + (pairs["difference_mm3"] / said) ** 2 / 2).sum())
 
     return model(optimize.minimize(cost, start, method="Nelder-Mead").x)
 
 
-def held_out(table: pd.DataFrame) -> pd.DataFrame:
-    """Every person's rows with what a fit on all other people says of them."""
+def held_out(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Every person's differences in units of what a fit to all other people says of them."""
     parts = []
-    for person, rows in table.groupby("participant_id", sort=False):
-        noise = fit(table[table["participant_id"] != person])
-        parts.append(rows.assign(said_sd_mm3=said_by(noise, rows)))
+    for person, rows in pairs.groupby("participant_id", sort=False):
+        noise = fit(pairs[pairs["participant_id"] != person])
+        parts.append(rows.assign(z=rows["difference_mm3"] / said_by(noise, rows)))
     return pd.concat(parts)
 
 
-def coverage(scans: pd.DataFrame, said: pd.DataFrame) -> pd.Series:
-    """Whether differences of two scans are within 1.96 of their said standard deviations."""
-    joined = scans.merge(said[[*_KEYS, "said_sd_mm3"]], on=_KEYS)
-
-    def share(rows: pd.DataFrame) -> float:
-        limit = _NORMAL_975 * np.sqrt(2) * rows["said_sd_mm3"].iloc[0]
-        pairs = itertools.combinations(rows["volume_mm3"], 2)
-        return float(np.mean([abs(a - b) <= limit for a, b in pairs]))
-
-    return joined.groupby(_KEYS, sort=False)[["volume_mm3", "said_sd_mm3"]].apply(share)
-
-
-def differences(scans: pd.DataFrame, by_hand: list[float]) -> str:
-    """Median difference of two scans of a person, with and without a hand that labels."""
-    pairs = scans[scans["set"] == "rescans"].groupby(["participant_id", "name"])["volume_mm3"]
-    relative = (pairs.max() - pairs.min()) / pairs.mean()
-    people = relative.index.get_level_values(0).nunique()
-    text = f"{people} people scanned twice: volumes differ by {relative.median():.1%} (median)"
-    return text + (f", labelled by hand {np.median(by_hand):.1%}" if by_hand else "")
+def differences(pairs: pd.DataFrame, hand: list[float]) -> str:
+    """Median difference of two scans of a person, by hetseg and by hand."""
+    rescans = pairs[pairs["set"] == "rescans"]
+    text = f"{rescans['participant_id'].nunique()} people scanned twice: volumes differ by "
+    text += f"{rescans['relative'].abs().median():.1%} (median)"
+    return text + (f", labelled by hand {np.median(hand):.1%}" if hand else "")
 
 
 def by_hand(pairs: list[tuple[Path, Path]]) -> list[float]:
@@ -208,26 +193,16 @@ def by_hand(pairs: list[tuple[Path, Path]]) -> list[float]:
     return found
 
 
-def report(scans: pd.DataFrame, table: pd.DataFrame) -> str:
-    """The fit, and how it holds on people that were not used for it."""
-    lines = [f"fit: {fit(table)}", f"in use: {REPEAT_NOISE}"]
-    said = held_out(table).set_index(_KEYS)
-    said["covered"] = coverage(scans, said.reset_index())
-    said["square"] = (said["observed_sd_mm3"] / said["said_sd_mm3"]) ** 2
-    said = said.reset_index()
-    said["structure"] = said["name"].map(bare_name)
-    lines.append("Each by a fit on all other people: observed / said SD, differences within 1.96:")
+def report(judged: pd.DataFrame) -> str:
+    """How fits hold on people that were not used for them."""
+    judged = judged.assign(structure=judged["name"].map(bare_name))
+    lines = ["Each by a fit to all other people: observed / said SD; share within 1.96 SD:"]
     for keys in (["set"], ["set", "participant_id"], ["set", "structure"]):
-        groups = said.groupby(keys, sort=False)
-        result = pd.DataFrame(
-            {
-                "people": groups["participant_id"].nunique(),
-                "scans": groups["scans"].first(),
-                "ratio": np.sqrt(groups["square"].mean()),
-                "covered": groups["covered"].mean(),
-            }
-        )
-        lines.append(result.round(3).to_string())
+        groups = judged.groupby(keys, sort=False)["z"]
+        ratio = groups.agg(lambda z: np.sqrt((z**2).mean()))
+        within = groups.agg(lambda z: (z.abs() <= _NORMAL_975).mean())
+        table = pd.DataFrame({"n": groups.size(), "ratio": ratio, "within": within})
+        lines.append(table.round(3).to_string())
     return "\n".join(lines)
 
 
