@@ -46,7 +46,6 @@ _COPIES = {"copies": 0.03, "noisy copies": 0.08}  # noise, share of the bright v
 _TURN_DEG, _SHIFT_MM, _GAIN = 2.0, 2.0, 0.05
 _GAIN_SPACING = 60.0  # voxels
 _BRIGHT = 98  # percentile of the signal: about white matter, in heads a little above it
-_NOISY = 0.05  # above what all rescans have
 _NORMAL_975 = 1.959964
 _CAUSES = ["volume_mm3", "flip_variance_mm3", "noise"]
 _KEPT = ["participant_id", "scan", "name", "volume_mm3", "volume_sd_mm3", "volume_repeat_sd_mm3"]
@@ -146,20 +145,22 @@ def said_by(noise: RepeatNoise, pairs: pd.DataFrame) -> pd.Series:
 def fit(pairs: pd.DataFrame) -> RepeatNoise:
     """The constants that make the differences most likely, normal errors given.
 
-    What noise does can't be seen where all scans have the same: it stays as it is in use.
+    Copies lack what a second scan also changes, so their differences are smaller by a factor of
+    their own; what they tell is how noise adds to them.  Without them that stays as it is in use.
     """
-    start = np.log(astuple(REPEAT_NOISE))
-    constant = pairs["noise_2"].max() < _NOISY
+    copies = (pairs["set"] != "rescans").to_numpy()
+    start = np.array([*np.log(astuple(REPEAT_NOISE)), 0])
 
     def model(logarithms: np.ndarray) -> RepeatNoise:
-        border, noise, share = map(float, np.exp(logarithms))
-        return RepeatNoise(border, REPEAT_NOISE.noise if constant else noise, share)
+        border, share, noise = map(float, np.exp(logarithms[:3]))
+        return RepeatNoise(border, share, noise if copies.any() else REPEAT_NOISE.noise)
 
     def cost(logarithms: np.ndarray) -> float:
-        said = said_by(model(logarithms), pairs)
+        said = said_by(model(logarithms), pairs) * np.exp(logarithms[3] * copies)
         return float((np.log(said) + (pairs["difference_mm3"] / said) ** 2 / 2).sum())
 
-    return model(optimize.minimize(cost, start, method="Nelder-Mead").x)
+    options = {"maxiter": 2000, "xatol": 1e-3, "fatol": 1e-3}
+    return model(optimize.minimize(cost, start, method="Nelder-Mead", options=options).x)
 
 
 def held_out(pairs: pd.DataFrame) -> pd.DataFrame:

@@ -53,8 +53,7 @@ def test_volumes_of_a_noisier_copy_repeat_less_well(image, dseg):
     result = Segmentation(grid, box, dseg, flip, None, ASEG)
     copy = image + np.random.default_rng(1).normal(0, 80, image.shape)
     quiet, noisy = (measure(result, noise=measured(i, dseg).noise) for i in (image, copy))
-    assert (noisy["volume_repeat_sd_mm3"] > 1.05 * quiet["volume_repeat_sd_mm3"]).any()
-    assert (noisy["volume_repeat_sd_mm3"] > quiet["volume_repeat_sd_mm3"]).all()
+    assert (noisy["volume_repeat_sd_mm3"] > 1.5 * quiet["volume_repeat_sd_mm3"]).all()
     assert noisy["volume_sd_mm3"].equals(quiet["volume_sd_mm3"])
 
 

@@ -133,11 +133,11 @@ def test_a_variance_has_an_end():
 
 
 def test_repeat_noise_has_a_part_of_the_borders_and_a_part_of_the_size():
-    noise = RepeatNoise(border_mm3=2.0, noise=0.1, share=0.01)
+    noise = RepeatNoise(border_mm3=2.0, share=0.01, noise=0.1)
     assert noise.sd(1000.0, 0.0) == pytest.approx(10)
     assert noise.sd(0.0, 50.0) == pytest.approx(10)
     assert noise.sd(1000.0, 50.0) == pytest.approx(200**0.5)
-    assert noise.sd(1000.0, 50.0, 0.1) == pytest.approx(300**0.5)
+    assert noise.sd(1000.0, 50.0, 0.1) == pytest.approx(400**0.5)
 
 
 @given(st.floats(0, 1e6), st.floats(0, 1e5), st.floats(0, 1))
