@@ -18,7 +18,7 @@ RESULTS ?= accuracy
 AUDIT := .audit
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' hetseg_bids/__init__.py)
 
-.PHONY: demo test test-fast container-test faults docs mutants accuracy ablation bench scaling sbom audit image lint type check install constraints clean
+.PHONY: demo test test-fast container-test faults docs mutants accuracy repeat ablation bench scaling sbom audit image lint type check install constraints clean
 
 demo: $(STAMP)
 	$(BIN)/hetseg demo $(DEMO_OUT)
@@ -57,6 +57,11 @@ accuracy: $(STAMP)
 	$(BIN)/python benchmarks/robustness.py $(DATA) $(RESULTS)/robustness --model $(MODEL)
 	$(BIN)/python benchmarks/intervals.py $(MAPS) $(RESULTS)/intervals --model $(MODEL)
 	$(BIN)/python benchmarks/ripples.py $(RESULTS)/ripples $(DATA) --seeds 2
+
+# do volumes repeat from scan to scan, as hetseg says? DATA: people scanned twice (sub-X, sub-X+20); COPIES: T1w
+# images that are also imitated by copies; a minute a scan on one core
+repeat: $(STAMP)
+	$(BIN)/python benchmarks/repeat.py $(DATA) $(RESULTS)/repeat --model $(MODEL) --copies $(COPIES)
 
 # do synthetic scans look like real ones, what each part of the synthesis is worth, and which network
 # its time: two hours on one core

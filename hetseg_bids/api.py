@@ -13,6 +13,7 @@ import pandas as pd
 
 from hetseg_bids.derivatives import write_scaled
 from hetseg_bids.devices import resolve_device
+from hetseg_bids.image_quality import quality_of
 from hetseg_bids.inference import predict
 from hetseg_bids.models import load_model
 from hetseg_bids.morphometry import measure
@@ -38,7 +39,8 @@ class Segmented:
         Probability that the label of a structure is wrong, 0-0.5, held like `p`, at most 1/1020
         from the exact value; None if the model's system has no such map. p is q or 1 - q.
     volumes : DataFrame
-        A row a structure: volume in mm3 with its interval, mean q, expected Dice.
+        A row for each structure: volume in mm3 with the standard deviation over scans of the
+        person and the interval for a reference's volume, mean q, expected Dice.
     warnings : tuple of str
         What was odd about the scan.
     """
@@ -98,7 +100,7 @@ def segment(
         dseg=nib.Nifti1Image(result.full(result.dseg), result.grid.affine),
         p=_image(result, result.probability),
         q=None if result.flip is None else _image(result, result.flip),
-        volumes=measure(result),
+        volumes=measure(result, noise=quality_of(prepared, result).noise),
         warnings=prepared.warnings,
     )
 

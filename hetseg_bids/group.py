@@ -134,7 +134,10 @@ def finished_scans(out_dir: Path) -> Iterator[FinishedScan]:
                 raise ValueError("other structures than in the first scan")
             if tuple(table["name"]) != first:
                 raise ValueError(f"{morph.name} isn't a table of its structures")
-            table[list(COLUMNS)]
+            lacking = [column for column in COLUMNS if column not in table]
+            if lacking:
+                remedy = "made by another version; run the participant level again"
+                raise ValueError(f"{morph.name} has no column {', '.join(lacking)}: {remedy}")
             image = ImageQuality.of_record(record)
         except (OSError, ValueError, KeyError, InputError) as error:
             log.warning("%s: left out of the group level (%s)", path, error)

@@ -17,7 +17,10 @@ from scipy import ndimage
 
 from hetseg_bids.images import Grid
 from hetseg_bids.morphometry import centroids
+from hetseg_bids.preprocessing.conform import nearest
+from hetseg_bids.preprocessing.pipeline import PreparedImage
 from hetseg_bids.robust import robust_sd
+from hetseg_bids.segmentation import Segmentation
 from hetseg_bids.structures import LabelSet, hemisphere_of, partner_of
 
 _WHITE, _GREY, _FLUID = "cerebral_white_matter", "cerebral_cortex", "lateral_ventricle"
@@ -82,6 +85,12 @@ class ImageQuality:
     def for_record(self) -> dict[str, float | None]:
         """For a sidecar."""
         return {k: None if np.isnan(v) else round(v, 4) for k, v in asdict(self).items()}
+
+
+def quality_of(prepared: PreparedImage, result: Segmentation) -> ImageQuality:
+    """Measure a scan on the working grid, by labels on any grid."""
+    labels = nearest(np.asarray(result.full(result.dseg)), result.grid, prepared.working)
+    return measure_image(prepared.image.numpy(), prepared.mask.numpy(), labels, result.label_set)
 
 
 def measure_image(

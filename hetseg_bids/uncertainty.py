@@ -283,3 +283,49 @@ def volume_sd(flip_variance_mm3: float) -> float:
     """
     patches = _CORRELATED_MM3 * flip_variance_mm3
     return float((patches + (_SHARED * flip_variance_mm3) ** 2) ** 0.5)
+
+
+@dataclass(frozen=True)
+class RepeatNoise:
+    """How much a volume differs from scan to scan of one person.
+
+    Voxels along an uncertain border change their label independently, up to a distance; gain,
+    gradients and contrast move a whole structure by a share of its size.  Noise makes more of
+    both, and q hardly rises with it.  The constants were fitted to people scanned twice and to
+    noisy copies of scans (`benchmarks/repeat.py`), one set for all structures.
+
+    Attributes
+    ----------
+    border_mm3 : float
+        Volume over which a border moves together from scan to scan.
+    share : float
+        Standard deviation of the part that is proportional to the volume.
+    noise : float
+        `ImageQuality.noise` at which the variance is twice that of an image without noise.
+    """
+
+    border_mm3: float
+    share: float
+    noise: float
+
+    def sd(
+        self, volume_mm3: float, flip_variance_mm3: float, image_noise: float = float("nan")
+    ) -> float:
+        """Standard deviation of a volume over scans, mm3.
+
+        Parameters
+        ----------
+        volume_mm3 : float
+            `StructureUncertainty.size` times the volume of a voxel.
+        flip_variance_mm3 : float
+            `StructureUncertainty.flip_variance` times the volume of a voxel.
+        image_noise : float
+            `ImageQuality.noise`; NaN if it isn't known: then an image without noise is taken.
+        """
+        quiet = self.border_mm3 * flip_variance_mm3 + (self.share * volume_mm3) ** 2
+        louder = 0.0 if np.isnan(image_noise) else (image_noise / self.noise) ** 2
+        return float((quiet * (1 + louder)) ** 0.5)
+
+
+REPEAT_NOISE = RepeatNoise(border_mm3=1.8, share=0.0066, noise=0.1)
+"""As fitted to the rescans of three people and to copies of other scans."""

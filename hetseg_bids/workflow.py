@@ -23,13 +23,13 @@ from hetseg_bids.devices import device_name
 from hetseg_bids.discovery import Scan
 from hetseg_bids.errors import HetsegError, InputError
 from hetseg_bids.files import read_json, remove_leftovers, write_json
-from hetseg_bids.image_quality import ImageQuality, measure_image
+from hetseg_bids.image_quality import quality_of
 from hetseg_bids.inference import predict
 from hetseg_bids.locks import claimed
 from hetseg_bids.memory import check_room
 from hetseg_bids.models import Model, file_sha256
-from hetseg_bids.morphometry import measure
-from hetseg_bids.preprocessing.conform import nearest, resample
+from hetseg_bids.morphometry import has_columns, measure
+from hetseg_bids.preprocessing.conform import resample
 from hetseg_bids.preprocessing.pipeline import PreparedImage, prepare
 from hetseg_bids.reports.participant import write_report
 from hetseg_bids.segmentation import Segmentation, segment
@@ -220,18 +220,13 @@ def _write(
         settings=config.settings,
         extraction=prepared.extraction,
         mask_mm3=float(mask.sum()) * result.grid.voxel_volume,
-        image=_image_quality(prepared, result),
+        image=quality_of(prepared, result),
         warnings=prepared.warnings,
     )
     derivatives.write_images(paths, result, mask.numpy().astype(np.uint8))
-    derivatives.write_tables(paths, measure(result), result.label_set)
+    table = measure(result, noise=provenance.image.noise)
+    derivatives.write_tables(paths, table, result.label_set)
     derivatives.write_sidecars(paths, provenance, result.label_set, flip=result.flip is not None)
-
-
-def _image_quality(prepared: PreparedImage, result: Segmentation) -> ImageQuality:
-    labels = nearest(np.asarray(result.full(result.dseg)), result.grid, prepared.working)
-    image, mask = prepared.image.numpy(), prepared.mask.numpy()
-    return measure_image(image, mask, labels, result.label_set)
 
 
 def is_complete(
@@ -252,6 +247,7 @@ def is_complete(
     return (
         all(path.is_file() for path in wanted)
         and record.get("Sources") == sources_of(scan.path, mask_path, config.bids_dir)
+        and has_columns(paths.morph)
         and record.get("HetsegVersion") == __version__
         and record.get("HetsegModelSHA256") == model.plan.weights_sha256
         and record.get("HetsegPooling") == (pooling and asdict(pooling))

@@ -42,7 +42,9 @@ def test_result_is_that_of_the_command_line(tmp_path):
     assert np.minimum(abs(p - q), abs(1 - p - q)).max() <= 1 / 510 + 1 / 1020 + 1e-9
     morph = pd.read_csv(f"{stem}_morph.tsv", sep="\t", na_values="n/a")
     assert list(result.volumes["name"]) == list(morph["name"])
-    assert np.allclose(result.volumes["volume_mm3"], morph["volume_mm3"], atol=0.1)
+    for column in ("volume_mm3", "volume_repeat_sd_mm3"):
+        assert np.allclose(result.volumes[column], morph[column], atol=0.1)
+    assert (morph["volume_repeat_sd_mm3"] > 0).all()
 
 
 def test_what_cannot_be_used_raises_one_line(tmp_path):

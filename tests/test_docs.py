@@ -71,27 +71,144 @@ def test_the_site_builds_without_a_warning(tmp_path):
     assert {page.stem for page in DOCS.glob("*.md")} - {"index"} <= pages
 
 
+@pytest.fixture
+def error_bars(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS / "examples"))
+    import error_bars
+
+    return error_bars
+
+
 def test_the_error_bar_example_finds_the_truth():
     done = run_python("docs/examples/error_bars.py")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() in (DOCS / "uncertainty.md").read_text()
-    found = dict(line.split(": ") for line in done.stdout.splitlines())
-    for name in ("ordinary", "least certain left out", "weighted"):
-        assert float(found[f"volume on x, {name}"]) == pytest.approx(-25, abs=2)
-    corrected = float(found["score on volume, error in variables"])
-    ordinary = float(found["score on volume, ordinary"])
+    found = dict(line.rsplit(": ", 1) for line in done.stdout.splitlines())
+    for name in ("ordinary", "noisiest left out", "weighted"):
+        assert float(found[f"volume on predictor, {name}"]) == pytest.approx(-25, abs=2)
+    corrected = float(found["outcome on volume, error in variables"])
+    ordinary = float(found["outcome on volume, ordinary"])
     assert corrected == pytest.approx(-1.2e-3, rel=0.1)
     assert abs(ordinary) < 0.8 * abs(corrected)
+    # the distance to a reference, taken for noise, and said to be wrong
+    assert float(found["WRONG, with volume_sd_mm3: reliability"]) < 0.1
+    assert "don't use it" in done.stdout
 
 
-def test_the_error_bar_example_reads_a_cohort(out, tmp_path):
+def example_tables(folder: Path, morph: pd.DataFrame, people: pd.DataFrame) -> list[str]:
+    paths = folder / "group_morph.tsv", folder / "participants.tsv"
+    for path, table in zip(paths, (morph, people), strict=True):
+        table.to_csv(path, sep="\t", index=False, na_rep="n/a")
+    return [str(path) for path in paths]
+
+
+@pytest.fixture
+def rescans() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Volumes of three people's first and second scans."""
+    table = pd.read_csv(ROOT / "benchmarks" / "results" / "repeat-scans.tsv", sep="\t")
+    first = table["scan"] == table["participant_id"]
+    return table[first].reset_index(drop=True), table[~first].reset_index(drop=True)
+
+
+def test_on_real_pairs_the_reliability_is_that_of_the_rescans(rescans, error_bars):
+    first, second = rescans
+    rows = {}
+    for name, one in first.groupby("name"):
+        volume = one["volume_mm3"].to_numpy()
+        difference = volume - second.loc[one.index, "volume_mm3"].to_numpy()
+        rows[name] = {
+            "rescans": 1 - (difference**2).mean() / 2 / volume.var(ddof=1),
+            "repeat": error_bars.reliability(volume, one["volume_repeat_sd_mm3"].to_numpy()),
+            "reference": error_bars.reliability(volume, one["volume_sd_mm3"].to_numpy()),
+        }
+    found = pd.DataFrame(rows).T.median()
+    assert found["repeat"] == pytest.approx(found["rescans"], abs=0.05)
+    assert found["rescans"] > 0.9
+    assert found["reference"] < 0
+
+
+def test_on_real_pairs_the_example_finds_that_a_second_scan_is_the_first(
+    rescans, error_bars, tmp_path, capsys
+):
+    first, second = rescans
+    hippocampus = second[second["name"] == "left_hippocampus"]
+    people = hippocampus[["participant_id", "volume_mm3"]].rename(columns={"volume_mm3": "second"})
+    tables = example_tables(tmp_path, first, people)
+    # FreeSurfer's spelling is understood
+    options = ["--structure", "Left-Hippocampus", "--outcome", "second"]
+    assert error_bars.main([*tables, *options]) == 0
+    found = dict(line.rsplit(": ", 1) for line in capsys.readouterr().out.splitlines())
+    assert float(found["outcome on volume, error in variables"]) == pytest.approx(1, abs=0.1)
+    # the other standard deviation can't be right, and no number comes of it
+    wrong = first.assign(volume_repeat_sd_mm3=first["volume_sd_mm3"])
+    assert error_bars.main([*example_tables(tmp_path, wrong, people), *options]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1].startswith("outcome on volume, error in variables: none: the standard dev")
+    assert float(lines[-2].split(": ")[1]) < 0  # not clamped
+
+
+def test_the_error_bar_example_reads_a_cohort(out, tmp_path, error_bars):
     people = tmp_path / "participants.tsv"
-    people.write_text("participant_id\tage\nsub-01\t30\nsub-02\t50\n")
-    morph = out / "group_morph.tsv"
-    code = "import sys; sys.path.insert(0, 'docs/examples'); import error_bars; "
-    code += f"print(len(error_bars.read({str(morph)!r}, {str(people)!r}, 'age', 'brainstem')))"
-    done = run_python("-c", code)
-    assert done.stdout.strip() == "2", done.stderr
+    people.write_text("participant_id\tage\nsub-01\t30\nsub-02\t50\nsub-03\tn/a\n")
+    data = error_bars.read(out / "group_morph.tsv", people, "brainstem", "age", None)
+    assert list(data["x"]) == [30, 50]
+    assert list(data.columns) == ["volume_mm3", "volume_repeat_sd_mm3", "x"]
+
+
+def test_two_scans_of_a_person_are_one_person_in_the_error_bar_example(
+    rescans, error_bars, tmp_path
+):
+    both = pd.concat(rescans)
+    people = pd.DataFrame({"participant_id": both["participant_id"].unique(), "age": [20, 30, 40]})
+    morph, participants = map(Path, example_tables(tmp_path, both, people))
+    data = error_bars.read(morph, participants, "brainstem", "age", None)
+    assert len(data) == 3
+    stems = both[(both["name"] == "brainstem") & (both["participant_id"] == data.index[0])]
+    assert data["volume_mm3"].iloc[0] == pytest.approx(stems["volume_mm3"].mean())
+    of_a_mean = np.sqrt((stems["volume_repeat_sd_mm3"] ** 2).sum()) / 2
+    assert data["volume_repeat_sd_mm3"].iloc[0] == pytest.approx(of_a_mean)
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "said"),
+    [
+        ({"volume_repeat_sd_mm3": "Measure"}, {}, "no column volume_repeat_sd_mm3; it has"),
+        ({"participant_id": "subject"}, {}, "no column participant_id"),
+        ({}, {"--outcome": "height"}, "participants.tsv: no column height; it has participant_id"),
+        ({}, {"--structure": "left_tail"}, "no structure 'left_tail'; it has left_cerebral_white"),
+        ({}, {"--outcome": "sex"}, "column sex must hold numbers"),
+        ({}, {"--outcome": "same"}, None),
+    ],
+)
+def test_the_error_bar_example_says_what_a_table_lacks(
+    rescans, error_bars, tmp_path, capsys, change, options, said
+):
+    people = {"participant_id": ["sub-1003", "sub-1018", "sub-1019"], "score": [1.0, 2, 4]}
+    people |= {"sex": ["F", "M", "F"], "same": [3, 3, 3]}
+    tables = example_tables(tmp_path, rescans[0].rename(columns=change), pd.DataFrame(people))
+    options = {"--structure": "brainstem", "--outcome": "score"} | options
+    code = error_bars.main([*tables, *(word for pair in options.items() for word in pair)])
+    err = capsys.readouterr().err
+    assert (code, err.count("\n")) == ((2, 1) if said else (0, 0))
+    assert (said or "") in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["a.tsv"], ["a.tsv", "b.tsv"], ["a.tsv", "b.tsv", "--structure", "x"], ["--structure", "x"]],
+)
+def test_half_a_command_line_of_the_error_bar_example_gets_its_usage(error_bars, arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        error_bars.main(arguments)
+    assert ended.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+def test_the_error_bar_example_needs_its_files(error_bars, tmp_path, capsys):
+    options = ["--structure", "brainstem", "--predictor", "age"]
+    code = error_bars.main([str(tmp_path / "no.tsv"), str(tmp_path / "no.tsv"), *options])
+    assert code == 2
+    assert "no.tsv: No such file" in capsys.readouterr().err
 
 
 def test_the_image_example_runs_on_real_outputs(out, phantom, monkeypatch):

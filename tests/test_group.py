@@ -101,6 +101,16 @@ def test_the_group_level_can_run_again_and_needs_a_finished_scan(cohort, tmp_pat
     assert "no finished scans" in done.err
 
 
+def test_a_table_of_an_older_version_is_left_out_and_said_how_to_make_again(tmp_path):
+    paths, _ = write_results(tmp_path / "out", "sub-01", small_brain())
+    table = pd.read_csv(paths.morph, sep="\t", dtype=str, keep_default_na=False)
+    table.drop(columns="volume_repeat_sd_mm3").to_csv(paths.morph, sep="\t", index=False)
+    done = run_cli("hetseg", write_dataset(tmp_path / "bids"), tmp_path / "out", "group")
+    assert done.code == 2
+    assert "no column volume_repeat_sd_mm3" in done.err
+    assert "run the participant level again" in done.err
+
+
 def test_robust_z_ignores_the_outlier_itself_and_small_cohorts():
     values = np.array([1.0, 2, 3, 4, 5, 6, 7, 100, np.nan])
     z = robust_z(values)

@@ -128,6 +128,18 @@ def test_a_lost_file_is_made_again(finished):
     assert flip.read_bytes() == content
 
 
+def test_a_table_of_an_older_version_is_no_complete_result(finished):
+    bids, out = finished
+    morph = outputs(out, "01")["morph"]
+    content = morph.read_bytes()
+    table = pd.read_csv(morph, sep="\t", dtype=str, keep_default_na=False)
+    table.drop(columns="volume_repeat_sd_mm3").to_csv(morph, sep="\t", index=False)
+    done = run_cli("hetseg", bids, out, "participant", *FAST, "--reports-only")
+    morph.write_bytes(content)
+    assert done.code == 1
+    assert "no complete results" in done.err
+
+
 def test_views_pooled_otherwise_are_another_model(finished, tmp_path):
     bids, _ = finished
     model, out = write_tiny_model(tmp_path / "model"), tmp_path / "out"

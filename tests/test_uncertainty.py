@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from hetseg_bids.training.losses import focal_of_probability
 from hetseg_bids.uncertainty import (
     POOLED,
+    REPEAT_NOISE,
     FlipSums,
+    RepeatNoise,
     StructureUncertainty,
     evidence,
     flip_map,
@@ -134,3 +136,18 @@ def test_a_variance_has_an_end():
     assert float(spread(torch.tensor(2.0))) == pytest.approx(np.e)
     assert float(spread(torch.tensor(1e9))) == pytest.approx(np.exp(10))
     assert float(spread(torch.tensor(-1e9))) == pytest.approx(np.exp(-10))
+
+
+def test_repeat_noise_has_a_part_of_the_borders_and_a_part_of_the_size():
+    noise = RepeatNoise(border_mm3=2.0, share=0.01, noise=0.1)
+    assert noise.sd(1000.0, 0.0) == pytest.approx(10)
+    assert noise.sd(0.0, 50.0) == pytest.approx(10)
+    assert noise.sd(1000.0, 50.0) == pytest.approx(200**0.5)
+    assert noise.sd(1000.0, 50.0, 0.1) == pytest.approx(400**0.5)
+
+
+@given(st.floats(0, 1e6), st.floats(0, 1e5), st.floats(0, 1))
+def test_a_noisier_image_never_has_surer_volumes(volume, flips, noise):
+    quiet = REPEAT_NOISE.sd(volume, flips, noise)
+    assert quiet <= REPEAT_NOISE.sd(volume, flips, noise + 0.1)
+    assert quiet >= REPEAT_NOISE.sd(volume, flips)  # not known: as of a quiet image
