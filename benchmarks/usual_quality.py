@@ -3,8 +3,7 @@
     python benchmarks/usual_quality.py OUT [OUT ...]
 
 Reads `HetsegImageQuality` of every finished scan below the folders OUT and writes
-results/usual_quality.tsv. The page's ranges (hetseg_bids/reports/quality.py) are its middle 95 %,
-rounded outwards.
+hetseg_bids/data/usual_quality.tsv, of which the page shows the middle 95 % (columns low, high).
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ import pandas as pd
 
 from hetseg_bids.files import read_json
 from hetseg_bids.image_quality import ImageQuality
+from hetseg_bids.reports.quality import RANGES
 
-RESULT = Path(__file__).with_name("results") / "usual_quality.tsv"
 _MIDDLE = (0.025, 0.975)
 
 
@@ -31,7 +30,7 @@ def main() -> None:
     scans = pd.DataFrame([asdict(ImageQuality.of_record(read_json(path))) for path in records])
     ranges = usual_ranges(scans)
     print(ranges)
-    ranges.to_csv(RESULT, sep="\t")
+    ranges.to_csv(Path(str(RANGES)), sep="\t")
 
 
 def usual_ranges(scans: pd.DataFrame) -> pd.DataFrame:

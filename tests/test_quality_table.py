@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
 
 from hetseg_bids.image_quality import ImageQuality
 from hetseg_bids.qc import QcLimits, image_doubts
-from hetseg_bids.reports.quality import MEASURES, USUAL_SCANS, quality_rows
+from hetseg_bids.reports.quality import MEASURES, quality_rows, usual_ranges
 
-RANGES = Path(__file__).parents[1] / "benchmarks" / "results" / "usual_quality.tsv"
 USUAL = ImageQuality(0.02, 0.3, 0.035, 0.0, 2.0, 0.55)
 BEYOND = {"noise": 0.4, "ripple": 0.06, "cut_cm2": 47.0, "turn_deg": 28.6, "contrast": -0.4}
 
@@ -43,14 +39,14 @@ def test_between_the_usual_range_and_the_limit_a_number_is_unusual():
     assert set(assessments(ImageQuality()).values()) == {"not measured"}
 
 
-def test_the_usual_ranges_are_those_measured_and_no_reason_for_a_look():
-    measured = pd.read_csv(RANGES, sep="\t", index_col="measure")
-    assert (measured["scans"] <= USUAL_SCANS).all()
-    assert measured["scans"].max() == USUAL_SCANS
-    for measure in MEASURES:
-        place = 10.0**measure.digits
-        low, high = measured.loc[measure.name, ["low", "high"]] * measure.scale * place
-        assert measure.usual == (np.floor(low) / place, np.ceil(high) / place), measure.name
-        for end in measure.usual:
-            stored = ImageQuality(**{measure.name: end / measure.scale})
-            assert not image_doubts(stored), measure.name
+def test_the_usual_ranges_are_shown_with_their_scans_and_are_no_reason_for_a_look():
+    ranges = usual_ranges()
+    for measure, row in zip(MEASURES, quality_rows(USUAL), strict=True):
+        usual = ranges[measure.name]
+        assert usual.scans >= 20
+        assert f"({usual.scans} scans)" in row.usual
+        for end in (usual.low, usual.high):
+            assert measure.text(end).split()[0] in row.usual
+            image = replace(USUAL, **{measure.name: end})
+            assert not image_doubts(image)
+            assert assessments(image)[measure.name] == "good"

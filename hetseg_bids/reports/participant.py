@@ -28,7 +28,7 @@ from hetseg_bids.reports.mosaics import (
     draw_zooms,
     flip_scale,
 )
-from hetseg_bids.reports.quality import USUAL_SCANS, quality_rows
+from hetseg_bids.reports.quality import quality_rows
 from hetseg_bids.reports.templating import environment
 from hetseg_bids.reports.viewer import viewer_data
 from hetseg_bids.structures import LabelSet
@@ -68,7 +68,6 @@ def write_report(paths: OutputPaths, source: Path, run: dict[str, str] | None = 
             verdict=judge(table, record["HetsegWarnings"], image),
             summary=_summary(table, worst),
             quality=quality_rows(image),
-            usual_scans=USUAL_SCANS,
             outlines=draw_outlines(brain),
             flips=[] if brain.flip is None else draw_flip(brain),
             scale=flip_scale(),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Container
 from dataclasses import dataclass, replace
+from functools import cache
+from importlib import resources
 from typing import Literal
 
 import numpy as np
@@ -11,6 +14,7 @@ import numpy as np
 from hetseg_bids.image_quality import ImageQuality
 from hetseg_bids.qc import image_doubts
 
+RANGES = resources.files("hetseg_bids").joinpath("data", "usual_quality.tsv")
 Assessment = Literal["good", "unusual", "look", "not measured"]
 _OF_CONTRAST = "of the difference in brightness between white matter and cortex"
 
@@ -26,10 +30,7 @@ class Measure:
     title, meaning : str
         In plain words.
     unit : str
-    usual : tuple of 2 float
-        Range of ordinary scans in `unit` (benchmarks/results/usual_quality.tsv, its columns
-        low and high rounded outwards).
-    worse : {"low", "high", "both"}
+    worse : {"low", "high"}
         Values beyond this end of the usual range are unusual, beyond the other one good.
     scale : float
         Factor from the stored value to `unit`.
@@ -41,28 +42,21 @@ class Measure:
     title: str
     meaning: str
     unit: str
-    usual: tuple[float, float]
-    worse: Literal["low", "high", "both"]
+    worse: Literal["low", "high"]
     scale: float = 1.0
     digits: int = 0
 
-    def shown(self, value: float) -> float:
-        """A stored value in `unit`, rounded as it is shown."""
-        return round(value * self.scale, self.digits)
-
-    def text(self, shown: float) -> str:
-        """A shown value without the unit."""
-        return f"{shown:.{self.digits}f}"
+    def text(self, value: float) -> str:
+        """A stored value in `unit`, as it is shown."""
+        return f"{value * self.scale:.{self.digits}f} {self.unit}"
 
 
-USUAL_SCANS = 28  # that the usual ranges were measured on
 MEASURES = (
     Measure(
         name="noise",
         title="Noise",
         meaning=f"grain in deep white matter, share {_OF_CONTRAST}",
         unit="%",
-        usual=(0.0, 4.0),
         worse="high",
         scale=100,
         digits=1,
@@ -72,7 +66,6 @@ MEASURES = (
         title="Ripples",
         meaning=f"waves in white matter, as motion leaves them, share {_OF_CONTRAST}",
         unit="%",
-        usual=(2.0, 4.5),
         worse="high",
         scale=100,
         digits=1,
@@ -82,7 +75,6 @@ MEASURES = (
         title="Sharpness",
         meaning=f"step from voxel to voxel at their border, share {_OF_CONTRAST}",
         unit="%",
-        usual=(20, 50),
         worse="low",
         scale=100,
     ),
@@ -91,8 +83,7 @@ MEASURES = (
         title="Contrast of white matter to cortex",
         meaning="share of the contrast of white matter to the fluid in the ventricles",
         unit="%",
-        usual=(30, 75),
-        worse="both",
+        worse="low",
         scale=100,
     ),
     Measure(
@@ -100,7 +91,6 @@ MEASURES = (
         title="Brain cut off",
         meaning="area in which the brain meets an edge of the image",
         unit="cm²",
-        usual=(0, 0),
         worse="high",
     ),
     Measure(
@@ -108,10 +98,28 @@ MEASURES = (
         title="Turn of the head",
         meaning="to the side, or leaning; a nod isn't measured",
         unit="°",
-        usual=(0, 5),
         worse="high",
     ),
 )
+
+
+@dataclass(frozen=True)
+class UsualRange:
+    """What ordinary scans have: the middle 95 % of some scans, as stored."""
+
+    low: float
+    high: float
+    scans: int
+
+
+@cache
+def usual_ranges() -> dict[str, UsualRange]:
+    """The usual range of each field of `ImageQuality` (benchmarks/usual_quality.py)."""
+    with RANGES.open(encoding="utf-8", newline="") as file:
+        return {
+            row["measure"]: UsualRange(float(row["low"]), float(row["high"]), int(row["scans"]))
+            for row in csv.DictReader(file, delimiter="\t")
+        }
 
 
 @dataclass(frozen=True)
@@ -135,18 +143,18 @@ def quality_rows(image: ImageQuality) -> list[QualityRow]:
 
 
 def _row(measure: Measure, value: float, doubts: Container[str]) -> QualityRow:
-    low, high = (measure.text(end) for end in measure.usual)
-    usual = low if low == high else f"{low} to {high}"
-    row = QualityRow(measure.title, measure.meaning, "n/a", f"{usual} {measure.unit}")
+    usual = usual_ranges()[measure.name]
+    low, high = measure.text(usual.low), measure.text(usual.high)
+    words = high if low == high else f"{low.removesuffix(measure.unit)}to {high}"
+    row = QualityRow(measure.title, measure.meaning, "n/a", f"{words} ({usual.scans} scans)")
     if np.isnan(value):
         return row
-    shown = measure.shown(value)
-    assessment = "look" if measure.name in doubts else _compare(measure, shown)
-    return replace(row, value=f"{measure.text(shown)} {measure.unit}", assessment=assessment)
+    assessment = "look" if measure.name in doubts else _compare(measure, value, usual)
+    return replace(row, value=measure.text(value), assessment=assessment)
 
 
-def _compare(measure: Measure, shown: float) -> Assessment:
-    low, high = measure.usual
-    below = shown < low and measure.worse != "high"
-    above = shown > high and measure.worse != "low"
-    return "unusual" if below or above else "good"
+def _compare(measure: Measure, value: float, usual: UsualRange) -> Assessment:
+    """Numbers that are shown alike count as equal."""
+    beyond = value < usual.low if measure.worse == "low" else value > usual.high
+    end = usual.low if measure.worse == "low" else usual.high
+    return "unusual" if beyond and measure.text(value) != measure.text(end) else "good"
