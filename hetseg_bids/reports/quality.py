@@ -30,6 +30,7 @@ class Measure:
     title, meaning : str
         In plain words.
     unit : str
+        As it follows the number, with its space.
     worse : {"low", "high"}
         Values beyond this end of the usual range are unusual, beyond the other one good.
     scale : float
@@ -48,7 +49,7 @@ class Measure:
 
     def text(self, value: float) -> str:
         """A stored value in `unit`, as it is shown."""
-        return f"{value * self.scale:.{self.digits}f} {self.unit}"
+        return f"{value * self.scale:.{self.digits}f}{self.unit}"
 
 
 MEASURES = (
@@ -56,7 +57,7 @@ MEASURES = (
         name="noise",
         title="Noise",
         meaning=f"grain in deep white matter, share {_OF_CONTRAST}",
-        unit="%",
+        unit=" %",
         worse="high",
         scale=100,
         digits=1,
@@ -65,7 +66,7 @@ MEASURES = (
         name="ripple",
         title="Ripples",
         meaning=f"waves in white matter, as motion leaves them, share {_OF_CONTRAST}",
-        unit="%",
+        unit=" %",
         worse="high",
         scale=100,
         digits=1,
@@ -74,7 +75,7 @@ MEASURES = (
         name="edge",
         title="Sharpness",
         meaning=f"step from voxel to voxel at their border, share {_OF_CONTRAST}",
-        unit="%",
+        unit=" %",
         worse="low",
         scale=100,
     ),
@@ -82,7 +83,7 @@ MEASURES = (
         name="contrast",
         title="Contrast of white matter to cortex",
         meaning="share of the contrast of white matter to the fluid in the ventricles",
-        unit="%",
+        unit=" %",
         worse="low",
         scale=100,
     ),
@@ -90,7 +91,7 @@ MEASURES = (
         name="cut_cm2",
         title="Brain cut off",
         meaning="area in which the brain meets an edge of the image",
-        unit="cm²",
+        unit=" cm²",
         worse="high",
     ),
     Measure(
@@ -145,7 +146,7 @@ def quality_rows(image: ImageQuality) -> list[QualityRow]:
 def _row(measure: Measure, value: float, doubts: Container[str]) -> QualityRow:
     usual = usual_ranges()[measure.name]
     low, high = measure.text(usual.low), measure.text(usual.high)
-    words = high if low == high else f"{low.removesuffix(measure.unit)}to {high}"
+    words = high if low == high else f"{low.removesuffix(measure.unit)} to {high}"
     row = QualityRow(measure.title, measure.meaning, "n/a", f"{words} ({usual.scans} scans)")
     if np.isnan(value):
         return row
