@@ -23,7 +23,7 @@ from hetseg_bids.robust import robust_sd
 from hetseg_bids.segmentation import Segmentation
 from hetseg_bids.structures import LabelSet, hemisphere_of, partner_of
 
-_WHITE, _GREY, _FLUID = "cerebral_white_matter", "cerebral_cortex", "lateral_ventricle"
+WHITE, GREY, FLUID = "cerebral_white_matter", "cerebral_cortex", "lateral_ventricle"
 _DEEP = 2  # voxels that white matter is eroded by
 _LEAST_VOXELS = 1000
 _LEAST_FLUID = 200
@@ -113,8 +113,8 @@ def measure_image(
     """
     faces = [mask.take(place, axis).sum() for axis in range(3) for place in (0, -1)]
     placed = ImageQuality(cut_cm2=float(max(faces)) / _MM2_PER_CM2, turn_deg=_turn(dseg, label_set))
-    white, grey = (_tissue(dseg, label_set, name) for name in (_WHITE, _GREY))
-    fluid = image[_tissue(dseg, label_set, _FLUID)]
+    white, grey = (tissue(dseg, label_set, name) for name in (WHITE, GREY))
+    fluid = image[tissue(dseg, label_set, FLUID)]
     inside = ndimage.find_objects((white | grey).astype(np.uint8))
     if not inside:
         return placed
@@ -154,7 +154,8 @@ def _turn(dseg: npt.NDArray[np.uint8], label_set: LabelSet) -> float:
     return float(np.rad2deg(np.arctan2(np.linalg.norm(line[1:]), line[0])))
 
 
-def _tissue(dseg: npt.NDArray[np.uint8], label_set: LabelSet, name: str) -> npt.NDArray[np.bool_]:
+def tissue(dseg: npt.NDArray[np.uint8], label_set: LabelSet, name: str) -> npt.NDArray[np.bool_]:
+    """Where a structure lies, on both sides if it has two; `name` is without the side."""
     return np.isin(dseg, [s.label for s in label_set.structures if s.bare_name == name])
 
 

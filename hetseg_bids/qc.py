@@ -106,7 +106,7 @@ def judge(
     """
     limits = limits or QcLimits()
     failing = _failures(table, limits)
-    looking = [*_doubts(table, limits), *_image_doubts(image or ImageQuality(), limits)]
+    looking = [*_doubts(table, limits), *image_doubts(image or ImageQuality(), limits).values()]
     looking += [f"warning: {text}" for text in warnings]
     level: Level = "fail" if failing else "look" if looking else "pass"
     return Verdict(level, (*failing, *looking))
@@ -146,21 +146,31 @@ def _doubts(table: pd.DataFrame, limits: QcLimits) -> list[str]:
     return reasons
 
 
-def _image_doubts(image: ImageQuality, limits: QcLimits) -> list[str]:
-    reasons = []
+def image_doubts(image: ImageQuality, limits: QcLimits | None = None) -> dict[str, str]:
+    """What about the image wants a look: fields of `ImageQuality` and the reason of each.
+
+    Parameters
+    ----------
+    image : ImageQuality
+    limits : QcLimits, optional
+    """
+    limits = limits or QcLimits()
+    reasons = {}
     if image.noise > limits.noise:
-        reasons.append(f"noise is {image.noise:.2f} of the contrast of white matter to cortex")
+        reasons["noise"] = f"noise is {image.noise:.2f} of the contrast of white matter to cortex"
     if image.ripple > limits.ripple:
-        reasons.append(
+        reasons["ripple"] = (
             f"white matter has ripples of {image.ripple:.3f} of its contrast to cortex, as motion "
             "leaves them"
         )
     if image.contrast <= limits.contrast:
-        reasons.append("white matter isn't brighter than cortex, as it is in a T1w image")
+        reasons["contrast"] = "white matter isn't brighter than cortex, as it is in a T1w image"
     if image.cut_cm2 > limits.cut_cm2:
-        reasons.append(f"the image ends in the brain ({image.cut_cm2:.0f} cm2 of it at one face)")
+        reasons["cut_cm2"] = (
+            f"the image ends in the brain ({image.cut_cm2:.0f} cm2 of it at one face)"
+        )
     if image.turn_deg > limits.turn_deg:
-        reasons.append(f"the head is turned by {image.turn_deg:.0f} degrees")
+        reasons["turn_deg"] = f"the head is turned by {image.turn_deg:.0f} degrees"
     return reasons
 
 

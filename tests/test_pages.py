@@ -6,9 +6,12 @@ import json
 import re
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
+import pandas as pd
 import pytest
-from browsing import HOSTILE, HOSTILE_NAME, Opened, Tags
-from conftest import small_brain, write_results
+from browsing import HOSTILE, HOSTILE_NAME, Opened, Tags, brightness, drawn
+from conftest import phantom_t1w, small_brain, write_results
 
 from hetseg_bids.reports.participant import write_report
 
@@ -46,6 +49,7 @@ def test_a_page_without_flip_map_says_so(tmp_path):
     text = make_page(tmp_path, flip=False).read_text()
     assert "no flip map" in text
     assert "viewer-flip" not in {a.get("id") for _, a in Tags(text).found}
+    assert "scale" not in {a.get("class") for _, a in Tags(text).found}
 
 
 def test_nothing_from_files_becomes_markup(tmp_path, page):
@@ -55,6 +59,67 @@ def test_nothing_from_files_becomes_markup(tmp_path, page):
     assert scripts[0] == scripts[1]
     assert not any(name.startswith("on") for _, a in hostile for name in a)
     assert {t for t, _ in hostile} <= {t for t, _ in plain} | {"dt", "dd", "li", "ul"}
+
+
+def shifted_with_a_spike(t1w: np.ndarray, brain: np.ndarray) -> np.ndarray:
+    """Brain values from 3000 upwards, zero around it, and one absurd voxel."""
+    t1w = np.where(brain, t1w + 3000, 0)
+    t1w[3, 3, 3] = -1e6
+    return t1w
+
+
+def with_bright_scalp(t1w: np.ndarray, brain: np.ndarray) -> np.ndarray:
+    """Fat ten times as bright as white matter all around the brain."""
+    return np.where(brain, t1w, 10_000)
+
+
+def with_pale_cortex_as_bytes(t1w: np.ndarray, brain: np.ndarray) -> np.ndarray:
+    """White matter 150, cortex 120, fluid 35: a third of the contrast, in few levels."""
+    steps = np.interp(t1w, (0, 280, 650, 1000), (0, 35, 120, 150))
+    return np.where(brain, steps, 0).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    "change", [shifted_with_a_spike, with_bright_scalp, with_pale_cortex_as_bytes]
+)
+def test_the_brain_alone_decides_what_is_black_and_white(tmp_path, change):
+    brain = np.pad(small_brain(), 20)  # a wide field of view: empty space has no say
+    paths, source = write_results(tmp_path, "sub-01", brain, flip=False)
+    image = change(phantom_t1w(brain), brain > 0)
+    nib.save(nib.Nifti1Image(image, nib.load(source).affine), source)
+    text = write_report(paths, source).read_text()
+    cortex, white = (brightness(text, f"cerebral_{t}") for t in ("cortex", "white_matter"))
+    assert white - cortex >= 0.3
+    assert cortex >= 0.2  # no tissue is lost in black
+    assert white <= 0.95  # nor in white
+    mosaic = drawn(text)
+    rows, columns = (n // 2 for n in (mosaic.shape[0], mosaic.shape[1] / 7))
+    middle = mosaic[rows - 20 : rows + 20, int(columns * 7) - 20 : int(columns * 7) + 20]
+    assert 100 < np.median(middle) < 250  # the mosaics have the viewer's window
+
+
+def test_the_flip_maps_have_a_colour_bar_in_words_and_colours(page):
+    text = page.read_text()
+    bars = re.findall('<figure class="scale">.*?</figure>', text, re.DOTALL)
+    assert len(bars) == 2  # of the mosaics and of the enlargements
+    assert "Probability that the label is wrong" in bars[0]
+    assert re.findall("<span>([^<]*)</span>", bars[0]) == ["0.0", "0.1", "0.2", "0.3", "0.4", "0.5"]
+    colors = drawn(bars[0])[5]
+    assert np.ptp(colors[:10]) < 5  # clear: nothing is drawn there
+    assert (np.diff(colors[20::20]) > 0).all()  # brighter from left to right, in print, too
+
+
+def test_the_table_has_the_noise_of_repeated_scans_where_it_was_measured(tmp_path):
+    paths, source = write_results(tmp_path, "sub-01", small_brain(), flip=False)
+    table = pd.read_csv(paths.morph, sep="\t", keep_default_na=False)
+    table["volume_repeat_sd_mm3"] = ["n/a", *range(1234, 1233 + len(table))]
+    table.to_csv(paths.morph, sep="\t", index=False)
+    text = write_report(paths, source).read_text()
+    heads = re.findall('<th scope="col"><button type="button">([^<]*)<', text)
+    first, second = re.findall(r"<tr><td data-value=.*?</tr>", text, re.DOTALL)[:2]
+    cells = [re.findall("<td[^>]*>([^<]*)</td>", row) for row in (first, second)]
+    place = heads.index("Repeat SD, mm³") - len(heads)
+    assert [row[place] for row in cells] == ["n/a", "1,234"]
 
 
 @pytest.mark.browser

@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from browsing import brightness
 from conftest import reorient, run_cli, t1w_path, write_dataset
 
 from hetseg_bids.evaluation.metrics import dice
@@ -121,3 +122,10 @@ def test_left_and_right_do_not_depend_on_how_a_real_scan_is_stored(stored_otherw
     for scores in (first, dice_of_structures(stored_otherwise, "ads09")):
         assert scores.min() > 0.4  # a swap of sides would give 0
         assert scores.mean() > 0.8
+
+
+@pytest.mark.parametrize("subject", [*LABELLED, *UNLABELLED])
+def test_white_matter_and_cortex_lie_apart_on_the_page(finished, subject):
+    text = (finished / "out" / f"sub-{subject}.html").read_text()
+    white, cortex = (brightness(text, f"cerebral_{t}") for t in ("white_matter", "cortex"))
+    assert white - cortex >= 0.3

@@ -13,7 +13,7 @@ import pandas as pd
 from hetseg_bids.cohort import CohortMap
 from hetseg_bids.files import write_text
 from hetseg_bids.outliers import LIMIT
-from hetseg_bids.reports.mosaics import Picture, View, draw_flip
+from hetseg_bids.reports.mosaics import Picture, View, draw_flip, flip_scale
 from hetseg_bids.reports.templating import environment
 
 _GRAVITY = {"fail": 0, "look": 1, "pass": 2}
@@ -69,6 +69,7 @@ def write_group_page(out_dir: Path, cohort: Cohort, cohort_map: CohortMap | None
             map_count=0 if cohort_map is None else cohort_map.count,
             space="" if cohort_map is None else cohort_map.template.name,
             pictures=[] if cohort_map is None else _pictures(cohort_map),
+            scale=flip_scale(),
             data=page_data(cohort),
         )
     )

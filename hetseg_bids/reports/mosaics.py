@@ -6,22 +6,29 @@ import base64
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hetseg_bids.planes import PLANES, Plane, display_slice
+from hetseg_bids.reports.window import display_window
 from hetseg_bids.structures import ASEG, LabelSet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_COLUMNS = 7
+FLIP_MAX = 0.5  # q where the scale of the flip map ends: an even chance
 _LEAST_FLIP = 0.03
+_FLIP_STYLE: dict[str, Any] = {"cmap": "inferno", "vmin": 0, "vmax": FLIP_MAX, "alpha": 0.85}
+_FLIP_TICKS = 6
+_SCALE_PIXELS = (250, 10)
+_COLUMNS = 7
 _ZOOM_REACH = 28  # mm around the middle of a structure
 _INCH = 2.2  # of a panel
+_DPI = 80
 _CONTOUR = np.array((255, 176, 0, 255), np.uint8)
 
 
@@ -31,6 +38,25 @@ class Picture:
 
     title: str
     uri: str
+
+
+@dataclass(frozen=True)
+class FlipScale:
+    """The colour bar of the flip map.
+
+    Attributes
+    ----------
+    uri : str
+        A picture of the colours from the first tick to the last, left to right.
+    ticks : tuple of str
+        Probabilities at equal distances.
+    clear_below : str
+        Least probability that is drawn.
+    """
+
+    uri: str
+    ticks: tuple[str, ...]
+    clear_below: str
 
 
 @dataclass(frozen=True)
@@ -58,6 +84,11 @@ class View:
     affine: npt.NDArray[np.float64]
     label_set: LabelSet = ASEG
 
+    @cached_property
+    def window(self) -> tuple[float, float]:
+        """Intensities drawn black and white."""
+        return display_window(self.image, self.mask, self.dseg, self.label_set)
+
     def cropped(self, box: tuple[slice, ...]) -> View:
         """The part inside a box."""
         affine = self.affine.copy()
@@ -69,17 +100,15 @@ class View:
 Layer = Callable[[Plane, int], tuple[npt.NDArray[Any], dict[str, Any]]]
 
 
-def draw_mosaics(view: View) -> list[Picture]:
-    """Outlines in three planes, then the flip map in three planes."""
-    pictures = []
-    for plane in PLANES.values():
-        title = f"{plane.name.capitalize()}: outlines of the structures"
-        pictures.append(Picture(title, _mosaic(view, plane, _outlines(view))))
-    if view.flip is not None:
-        for picture in draw_flip(view):
-            title = f"{picture.title}: probability that the label is wrong (0-0.5)"
-            pictures.append(Picture(title, picture.uri))
-    return pictures
+def draw_outlines(view: View) -> list[Picture]:
+    """The structures' outlines in three planes."""
+    return [
+        Picture(
+            f"{plane.name.capitalize()}: outlines of the structures",
+            _mosaic(view, plane, _outlines(view)),
+        )
+        for plane in PLANES.values()
+    ]
 
 
 def draw_flip(view: View) -> list[Picture]:
@@ -88,6 +117,19 @@ def draw_flip(view: View) -> list[Picture]:
         Picture(plane.name.capitalize(), _mosaic(view, plane, _flip(view)))
         for plane in PLANES.values()
     ]
+
+
+def flip_scale() -> FlipScale:
+    """The flip map's colours, as they look over mid-grey."""
+    figure = _figure(*(n / _DPI for n in _SCALE_PIXELS))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.axis("off")
+    extent = (0, FLIP_MAX, 0, 1)
+    axes.imshow([[0.5]], cmap="gray", vmin=0, vmax=1, extent=extent, aspect="auto")
+    q = np.linspace(0, FLIP_MAX, _SCALE_PIXELS[0])[None]
+    axes.imshow(np.ma.masked_less(q, _LEAST_FLIP), extent=extent, aspect="auto", **_FLIP_STYLE)
+    ticks = tuple(f"{tick:.1f}" for tick in np.linspace(0, FLIP_MAX, _FLIP_TICKS))
+    return FlipScale(_encode(figure), ticks, f"{_LEAST_FLIP:g}")
 
 
 def draw_zooms(view: View, names: Sequence[str]) -> list[Picture]:
@@ -105,7 +147,7 @@ def draw_zooms(view: View, names: Sequence[str]) -> list[Picture]:
         box = tuple(
             slice(int(a), int(b) + 1) for a, b in zip(low, middle + _ZOOM_REACH, strict=True)
         )
-        pictures.append(Picture(title, _zoom(view.cropped(box), middle - low)))
+        pictures.append(Picture(title, _zoom(view.cropped(box), middle - low, view.window)))
     return pictures
 
 
@@ -122,38 +164,30 @@ def _mosaic(view: View, plane: Plane, layer: Layer) -> str:
     places = np.linspace(0.15 * depth, 0.85 * depth, _COLUMNS).astype(int)
     rows, columns = display_slice(view.image, plane, 0).shape
     figure = _figure(_INCH * _COLUMNS, _INCH * rows / columns)
-    limits = _window(view)
     for i, place in enumerate(places):
         axes = figure.add_axes((i / _COLUMNS, 0, 1 / _COLUMNS, 1))
-        _panel(axes, view, plane, int(place), limits, layer)
+        _panel(axes, view, plane, int(place), view.window, layer)
     return _encode(figure)
 
 
-def _zoom(view: View, middle: npt.NDArray[np.int64]) -> str:
+def _zoom(view: View, middle: npt.NDArray[np.int64], window: tuple[float, float]) -> str:
     layers = [_outlines(view)] if view.flip is None else [_outlines(view), _flip(view)]
     count = len(PLANES) * len(layers)
     figure = _figure(_INCH * count, _INCH)
-    limits = _window(view)
     for i, (plane, layer) in enumerate((p, x) for p in PLANES.values() for x in layers):
         axes = figure.add_axes((i / count, 0, 1 / count, 1))
-        _panel(axes, view, plane, int(middle[plane.axes[0]]), limits, layer)
+        _panel(axes, view, plane, int(middle[plane.axes[0]]), window, layer)
     return _encode(figure)
 
 
 def _panel(
-    axes: Axes, view: View, plane: Plane, place: int, limits: tuple[float, float], layer: Layer
+    axes: Axes, view: View, plane: Plane, place: int, window: tuple[float, float], layer: Layer
 ) -> None:
     axes.axis("off")
     picture = display_slice(view.image, plane, place)
-    axes.imshow(picture, cmap="gray", vmin=limits[0], vmax=limits[1])
+    axes.imshow(picture, cmap="gray", vmin=window[0], vmax=window[1])
     overlay, style = layer(plane, place)
     axes.imshow(overlay, interpolation="nearest", **style)
-
-
-def _window(view: View) -> tuple[float, float]:
-    inside = view.image[view.mask] if view.mask.any() else view.image
-    low, high = np.percentile(inside, (1, 99.5))
-    return float(min(low, view.image.min())), float(high)
 
 
 def _outlines(view: View) -> Layer:
@@ -171,8 +205,7 @@ def _flip(view: View) -> Layer:
         if view.flip is None:
             raise ValueError("the view has no flip map")
         q = display_slice(view.flip, plane, place)
-        style = {"cmap": "inferno", "vmin": 0, "vmax": 0.5, "alpha": 0.85}
-        return np.ma.masked_less(q, _LEAST_FLIP), style
+        return np.ma.masked_less(q, _LEAST_FLIP), _FLIP_STYLE
 
     return layer
 
@@ -197,7 +230,7 @@ def _figure(width: float, height: float) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), facecolor="black", dpi=80)
+    figure = Figure(figsize=(width, height), facecolor="black", dpi=_DPI)
     FigureCanvasAgg(figure)
     return figure
 

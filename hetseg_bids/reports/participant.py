@@ -14,18 +14,28 @@ import torch
 from hetseg_bids.derivatives import OutputPaths
 from hetseg_bids.files import read_json, write_text
 from hetseg_bids.image_quality import ImageQuality
-from hetseg_bids.images import Grid, grid_of, open_image, read_labels, read_largest, read_voxels
+from hetseg_bids.images import Grid, read_labels, read_largest
 from hetseg_bids.label_tables import read_label_table
 from hetseg_bids.preprocessing.conform import nearest, resample, working_grid
+from hetseg_bids.preprocessing.headers import read_t1w
 from hetseg_bids.qc import asymmetry, judge
 from hetseg_bids.reports.methods import methods_text
-from hetseg_bids.reports.mosaics import View, draw_mask, draw_mosaics, draw_zooms
+from hetseg_bids.reports.mosaics import (
+    View,
+    draw_flip,
+    draw_mask,
+    draw_outlines,
+    draw_zooms,
+    flip_scale,
+)
+from hetseg_bids.reports.quality import quality_rows
 from hetseg_bids.reports.templating import environment
 from hetseg_bids.reports.viewer import viewer_data
 from hetseg_bids.structures import LabelSet
 
 _LEAST_CERTAIN = 4
 _MARGIN = 5  # voxels around the brain
+_REPEAT_SD = "volume_repeat_sd_mm3"  # tables made before it was measured don't have it
 
 
 def write_report(paths: OutputPaths, source: Path, run: dict[str, str] | None = None) -> Path:
@@ -56,11 +66,15 @@ def write_report(paths: OutputPaths, source: Path, run: dict[str, str] | None = 
         .render(
             title=paths.report.stem,
             verdict=judge(table, record["HetsegWarnings"], image),
-            summary=(_summary(table, worst), _image_summary(image)),
-            pictures=draw_mosaics(brain),
+            summary=_summary(table, worst),
+            quality=quality_rows(image),
+            outlines=draw_outlines(brain),
+            flips=[] if brain.flip is None else draw_flip(brain),
+            scale=flip_scale(),
             zooms=draw_zooms(brain, worst),
             mask_pictures=draw_mask(head),
             viewer=viewer_data(brain),
+            heads=_heads(table),
             rows=_rows(table, label_set),
             methods=methods_text(record, len(label_set.structures)),
             source_sha256=record["HetsegSourceSHA256"],
@@ -88,19 +102,9 @@ def _summary(table: pd.DataFrame, worst: list[str]) -> str:
     return f"Mean expected Dice {dice.mean():.2f}; least certain: {names}."
 
 
-def _image_summary(image: ImageQuality) -> str:
-    if np.isnan(image.noise):
-        return ""
-    share = f"Contrast of white matter to cortex is {image.contrast:.2f} of that to fluid. "
-    return ("" if np.isnan(image.contrast) else share) + (
-        f"Of the contrast of white matter to cortex, noise is {image.noise:.2f}, ripples are "
-        f"{image.ripple:.3f}, and the step from voxel to voxel at their border is {image.edge:.2f}."
-    )
-
-
 @dataclass(frozen=True)
 class Cell:
-    """A number for people, the same for sorting, and its bar's length in percent."""
+    """A number as text, the same for sorting, and its bar's length in percent."""
 
     text: str
     value: float | None
@@ -109,15 +113,19 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One structure of the table."""
+    """One structure of the table; its cells in the order of `_heads`."""
 
     title: str
     color: str
-    volume: Cell
-    interval: Cell
-    asymmetry: Cell
-    flip: Cell
-    dice: Cell
+    cells: tuple[Cell, ...]
+
+
+def _heads(table: pd.DataFrame) -> list[str]:
+    repeat = ["Repeat SD, mm³"] if _REPEAT_SD in table else []
+    return [
+        *("Structure", "Volume, mm³", "95 % interval, mm³", *repeat),
+        *("Asymmetry (L \N{MINUS SIGN} R) / mean", "Mean flip probability", "Expected Dice"),
+    ]
 
 
 def _rows(table: pd.DataFrame, label_set: LabelSet) -> list[Row]:
@@ -125,23 +133,23 @@ def _rows(table: pd.DataFrame, label_set: LabelSet) -> list[Row]:
     rows = []
     for i, structure in enumerate(label_set.structures):
         facts = table.iloc[i]
-        low, high = (float(facts[f"volume_ci95_{end}_mm3"]) for end in ("low", "high"))
-        between = _cell(high - low, 0)
-        side = uneven[structure.name]
-        rows.append(
-            Row(
-                title=structure.title,
-                color="rgb({}, {}, {})".format(*structure.color),
-                volume=_cell(float(facts["volume_mm3"]), 0),
-                interval=Cell(f"{low:,.0f} to {high:,.0f}", between.value)
-                if between.value is not None
-                else between,
-                asymmetry=_cell(side, 2, full=1, sign="+"),
-                flip=_cell(float(facts["mean_flip_probability"]), 3, full=0.5),
-                dice=_cell(float(facts["expected_dice"]), 2, full=1),
-            )
+        repeat = [_cell(float(facts[_REPEAT_SD]), 0)] if _REPEAT_SD in table else []
+        cells = (
+            _cell(float(facts["volume_mm3"]), 0),
+            _interval(*(float(facts[f"volume_ci95_{end}_mm3"]) for end in ("low", "high"))),
+            *repeat,
+            _cell(uneven[structure.name], 2, full=1, sign="+"),
+            _cell(float(facts["mean_flip_probability"]), 3, full=0.5),
+            _cell(float(facts["expected_dice"]), 2, full=1),
         )
+        rows.append(Row(structure.title, "rgb({}, {}, {})".format(*structure.color), cells))
     return rows
+
+
+def _interval(low: float, high: float) -> Cell:
+    """Both ends; sorted by the distance between them."""
+    width = _cell(high - low, 0)
+    return width if width.value is None else Cell(f"{low:,.0f} to {high:,.0f}", width.value)
 
 
 def _cell(value: float, digits: int, full: float | None = None, sign: str = "") -> Cell:
@@ -169,12 +177,11 @@ def _provenance(record: dict[str, Any]) -> list[tuple[str, str]]:
 def _load_view(paths: OutputPaths, source: Path, label_set: LabelSet) -> View:
     labels, native = read_labels(paths.dseg)
     working = working_grid(native)
-    t1w = open_image(source)
-    voxels = np.nan_to_num(read_voxels(source, t1w)).reshape(t1w.shape[:3])
+    t1w = read_t1w(source)  # cleaned as it was for the network
     flip = _to(working, native, read_largest(paths.flip)) if paths.flip.exists() else None
     mask, mask_grid = read_labels(paths.mask)
     return View(
-        image=_to(working, grid_of(t1w), voxels),
+        image=_to(working, Grid(t1w.data.shape, t1w.affine), t1w.data),
         dseg=nearest(labels.astype(np.uint8), native, working),
         flip=flip,
         mask=nearest(mask.astype(np.uint8), mask_grid, working) > 0,

@@ -13,11 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from zlib_ng import gzip_ng
 
-from hetseg_bids.reports.mosaics import View
+from hetseg_bids.reports.mosaics import FLIP_MAX, View
 from hetseg_bids.structures import MAX_ASEG_ID, Structure
 
 _LEVELS = 255
-_Q_MAX = 0.5
 _FLIP_STEPS = 32
 _LIBRARY = "niivue.umd.js.gz"
 
@@ -47,8 +46,8 @@ class ViewerData:
 
 def viewer_data(view: View) -> ViewerData:
     """Pack a view for the page."""
-    low, high = np.percentile(view.image, (1, 99.8))
-    t1w = (view.image - low) * (_LEVELS / max(high - low, 1e-6))
+    low, high = view.window
+    t1w = (view.image - low) * (_LEVELS / (high - low))
     structures = view.label_set.structures
     counted = np.zeros(MAX_ASEG_ID + 1, np.uint8)
     for number, structure in enumerate(structures, start=1):
@@ -66,7 +65,7 @@ def viewer_data(view: View) -> ViewerData:
 
 def _coarse_flip(flip: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Q in 32 steps, 0-255 for 0-0.5: finer ones can't be seen and fill the page."""
-    return np.rint(flip * (_FLIP_STEPS / _Q_MAX)) * np.float32(_LEVELS / _FLIP_STEPS)
+    return np.rint(flip * (_FLIP_STEPS / FLIP_MAX)) * np.float32(_LEVELS / _FLIP_STEPS)
 
 
 def _label_table(structures: Sequence[Structure]) -> dict[str, list[Any]]:

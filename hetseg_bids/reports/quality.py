@@ -1,0 +1,161 @@
+"""The image's numbers as a reader meets them: value, unit, usual range, and a word on it."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Container
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import resources
+from typing import Literal
+
+import numpy as np
+
+from hetseg_bids.image_quality import ImageQuality
+from hetseg_bids.qc import image_doubts
+
+RANGES = resources.files("hetseg_bids").joinpath("data", "usual_quality.tsv")
+Assessment = Literal["good", "unusual", "look", "not measured"]
+_OF_CONTRAST = "of the difference in brightness between white matter and cortex"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How one number of `ImageQuality` is shown.
+
+    Attributes
+    ----------
+    name : str
+        Field of `ImageQuality`.
+    title, meaning : str
+        In plain words.
+    unit : str
+        As it follows the number, with its space.
+    worse : {"low", "high"}
+        Values beyond this end of the usual range are unusual, beyond the other one good.
+    scale : float
+        Factor from the stored value to `unit`.
+    digits : int
+        Shown after the point.
+    """
+
+    name: str
+    title: str
+    meaning: str
+    unit: str
+    worse: Literal["low", "high"]
+    scale: float = 1.0
+    digits: int = 0
+
+    def text(self, value: float) -> str:
+        """A stored value in `unit`, as it is shown."""
+        return f"{value * self.scale:.{self.digits}f}{self.unit}"
+
+
+MEASURES = (
+    Measure(
+        name="noise",
+        title="Noise",
+        meaning=f"grain in deep white matter, share {_OF_CONTRAST}",
+        unit=" %",
+        worse="high",
+        scale=100,
+        digits=1,
+    ),
+    Measure(
+        name="ripple",
+        title="Ripples",
+        meaning=f"waves in white matter, as motion leaves them, share {_OF_CONTRAST}",
+        unit=" %",
+        worse="high",
+        scale=100,
+        digits=1,
+    ),
+    Measure(
+        name="edge",
+        title="Sharpness",
+        meaning=f"step from voxel to voxel at their border, share {_OF_CONTRAST}",
+        unit=" %",
+        worse="low",
+        scale=100,
+    ),
+    Measure(
+        name="contrast",
+        title="Contrast of white matter to cortex",
+        meaning="share of the contrast of white matter to the fluid in the ventricles",
+        unit=" %",
+        worse="low",
+        scale=100,
+    ),
+    Measure(
+        name="cut_cm2",
+        title="Brain cut off",
+        meaning="area in which the brain meets an edge of the image",
+        unit=" cm²",
+        worse="high",
+    ),
+    Measure(
+        name="turn_deg",
+        title="Turn of the head",
+        meaning="to the side, or leaning; a nod isn't measured",
+        unit="°",
+        worse="high",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class UsualRange:
+    """What ordinary scans have: the middle 95 % of some scans, as stored."""
+
+    low: float
+    high: float
+    scans: int
+
+
+@cache
+def usual_ranges() -> dict[str, UsualRange]:
+    """The usual range of each field of `ImageQuality` (benchmarks/usual_quality.py)."""
+    with RANGES.open(encoding="utf-8", newline="") as file:
+        return {
+            row["measure"]: UsualRange(float(row["low"]), float(row["high"]), int(row["scans"]))
+            for row in csv.DictReader(file, delimiter="\t")
+        }
+
+
+@dataclass(frozen=True)
+class QualityRow:
+    """One line of the table of the image's numbers, as text."""
+
+    title: str
+    meaning: str
+    value: str
+    usual: str
+    assessment: Assessment = "not measured"
+
+
+def quality_rows(image: ImageQuality) -> list[QualityRow]:
+    """The image's numbers in words, in the order of `MEASURES`.
+
+    A number wants a *look* where the verdict names it (`qc.image_doubts`), and only there.
+    """
+    doubts = image_doubts(image)
+    return [_row(measure, getattr(image, measure.name), doubts) for measure in MEASURES]
+
+
+def _row(measure: Measure, value: float, doubts: Container[str]) -> QualityRow:
+    usual = usual_ranges()[measure.name]
+    low, high = measure.text(usual.low), measure.text(usual.high)
+    words = high if low == high else f"{low.removesuffix(measure.unit)} to {high}"
+    row = QualityRow(measure.title, measure.meaning, "n/a", f"{words} ({usual.scans} scans)")
+    if np.isnan(value):
+        return row
+    assessment = "look" if measure.name in doubts else _compare(measure, value, usual)
+    return replace(row, value=measure.text(value), assessment=assessment)
+
+
+def _compare(measure: Measure, value: float, usual: UsualRange) -> Assessment:
+    """Numbers that are shown alike count as equal."""
+    beyond = value < usual.low if measure.worse == "low" else value > usual.high
+    end = usual.low if measure.worse == "low" else usual.high
+    return "unusual" if beyond and measure.text(value) != measure.text(end) else "good"
