@@ -29,7 +29,5 @@ ENV PATH=/opt/hetseg/bin:/usr/local/bin:/usr/bin:/bin \
     HOME=/opt/hetseg/cache/home \
     LANG=C.UTF-8 \
     MPLCONFIGDIR=/opt/hetseg/cache/matplotlib \
-    TEMPLATEFLOW_HOME=/opt/hetseg/cache/templateflow \
-    TEMPLATEFLOW_AUTOUPDATE=off \
     HETSEG_CONTAINER=docker:hetseg:$VERSION
 ENTRYPOINT ["hetseg"]

@@ -42,8 +42,8 @@ trim() {
 # made here, since the root may be read-only later; writable for whoever can write at all
 fill_caches() {
   mkdir -p "$PREFIX/cache/home"
-  export MPLCONFIGDIR="$PREFIX/cache/matplotlib" TEMPLATEFLOW_HOME="$PREFIX/cache/templateflow"
-  "$PREFIX/bin/python" -c 'import matplotlib.font_manager, templateflow'
+  export MPLCONFIGDIR="$PREFIX/cache/matplotlib"
+  "$PREFIX/bin/python" -c 'import matplotlib.font_manager'
   chmod -R a+rwX "$PREFIX/cache"
 }
 

@@ -7,6 +7,7 @@ those of MNI152: enough for a map of where labels are uncertain, and free of reg
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
+from platformdirs import user_cache_dir
 
 from hetseg_bids.errors import InputError
 from hetseg_bids.images import Grid, grid_of, open_image, read_labels, read_largest
@@ -69,25 +71,24 @@ class CohortMap:
 def load_template() -> Template:
     """MNI152NLin2009cAsym where TemplateFlow's cache has it, else nilearn's MNI152."""
     path = _cached_templateflow()
-    if path is not None:
-        image = nib.as_closest_canonical(open_image(path))
-        return Template(
-            "MNI152NLin2009cAsym", np.asarray(image.dataobj, np.float32), grid_of(image)
-        )
+    try:
+        if path.is_file() and path.stat().st_size:  # TemplateFlow keeps empty stubs
+            image = nib.as_closest_canonical(open_image(path))
+            data = np.asarray(image.dataobj, np.float32)
+            return Template("MNI152NLin2009cAsym", data, grid_of(image))
+    except Exception as error:  # nilearn's will do whatever is wrong with somebody's cache
+        log.warning("%s: can't be used, so the map is drawn on nilearn's (%s)", path, error)
     from nilearn.datasets import load_mni152_template
 
     image = nib.as_closest_canonical(load_mni152_template(resolution=_TEMPLATE_ZOOM))
     return Template("MNI152NLin2009aSym", np.asarray(image.dataobj, np.float32), grid_of(image))
 
 
-def _cached_templateflow() -> Path | None:
-    # asking TemplateFlow's API would download, which a cluster node can't and a group
-    # level shouldn't
-    from templateflow.conf import TF_HOME
-
+def _cached_templateflow() -> Path:
+    # not by TemplateFlow itself: on import it fills its home, or stops where it can't
+    home = os.environ.get("TEMPLATEFLOW_HOME") or user_cache_dir("templateflow")
     name = "tpl-MNI152NLin2009cAsym_res-02_desc-brain_T1w.nii.gz"
-    path = Path(TF_HOME) / "tpl-MNI152NLin2009cAsym" / name
-    return path if path.is_file() and path.stat().st_size else None
+    return Path(home) / "tpl-MNI152NLin2009cAsym" / name
 
 
 def cohort_map(
