@@ -10,7 +10,7 @@ import numpy as np
 
 from hetseg_bids.errors import InputError
 from hetseg_bids.files import atomic_path, write_text
-from hetseg_bids.group import FinishedScan, finished_scans
+from hetseg_bids.finished import FinishedScan, read_results
 from hetseg_bids.images import open_image, read_labels
 from hetseg_bids.structures import ASEG, Structure
 
@@ -52,7 +52,7 @@ def export(out_dir: Path, subjects_dir: Path) -> Iterator[Path]:
     InputError
         If nothing is finished, a dseg can't be read, or a subject's folder is FreeSurfer's own.
     """
-    scans = list(finished_scans(out_dir))
+    scans = read_results(out_dir).scans
     if not scans:
         raise InputError(f"{out_dir}: no finished scans; run the participant level first")
     if scans[0].label_set.names != ASEG.names:

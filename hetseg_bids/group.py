@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import csv
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from hetseg_bids import missing as absence
 from hetseg_bids.cohort import CohortMap, cohort_map, load_template
-from hetseg_bids.discovery import entities_of
 from hetseg_bids.errors import InputError
-from hetseg_bids.files import atomic_path, read_json, write_json
-from hetseg_bids.image_quality import ImageQuality
-from hetseg_bids.label_tables import read_label_table
+from hetseg_bids.files import atomic_path, write_json
+from hetseg_bids.finished import FinishedScan, processed_alike, read_results, shortened
 from hetseg_bids.morphometry import COLUMNS
-from hetseg_bids.outliers import Measure, find_outliers
+from hetseg_bids.outliers import LEAST_PEOPLE, Measure, Outlier, find_outliers
 from hetseg_bids.qc import asymmetry, judge
 from hetseg_bids.reports.group import Cohort, write_group_page
-from hetseg_bids.structures import LabelSet, Structure
+from hetseg_bids.structures import Structure
 
 log = logging.getLogger(__name__)
 MAP_SCANS = 500  # more don't change the mean map to the eye, and each takes about a second
-_MARK = "_seg-hetseg"
-_RECORD = "_dseg.json"
 _MM3_PER_ML = 1000.0
 _KEYS = {
     "participant_id": "Participant",
@@ -38,8 +33,9 @@ _QC_COLUMNS = _KEYS | {
     "verdict": "pass, look or fail: see `reasons`",
     "reasons": "Why the verdict isn't a pass",
     "outlier_score": "Largest robust |z| over volumes (relative to the brain mask's), asymmetries, "
-    "expected Dice, noise, edge, ripple and contrast; n/a with fewer than 8 scans",
-    "outlier_of": "The measures with |z| above 3.5, worst first, three at most",
+    "expected Dice, noise, edge, ripple and contrast, as a share of the cohort's limit: about 5 % "
+    f"of good scans are above 1; n/a with fewer than {LEAST_PEOPLE} people of the same processing",
+    "outlier_of": "The measures with |z| above the limit, worst first, three at most",
     "mean_expected_dice": "Mean over the structures",
     "brain_mask_ml": "Volume of the brain mask, ml",
     "structures_ml": "Volume of all structures together, ml",
@@ -50,59 +46,39 @@ _QC_COLUMNS = _KEYS | {
     "contrast": "White matter minus cortex, white matter minus lateral ventricles = 1",
     "turn_deg": "Angle of the line from the left to the right structures to the image's, degrees",
     "model": "Model and the start of its weights' SHA-256",
+    "processing": "Version and settings; scans of another model or processing aren't compared",
 }
 
 
-@dataclass(frozen=True)
-class FinishedScan:
-    """What the group level reads of a scan.
-
-    Attributes
-    ----------
-    keys : dict
-        participant_id, session_id, scan.
-    table : DataFrame
-        As `morphometry.measure` makes it.
-    record : dict
-        Sidecar of the dseg.
-    label_set : LabelSet
-    image : ImageQuality
-    dseg, flip, page : Path
-    """
-
-    keys: dict[str, str]
-    table: pd.DataFrame
-    record: dict[str, Any]
-    label_set: LabelSet
-    image: ImageQuality
-    dseg: Path
-    flip: Path
-    page: Path
-
-
 def run_group(bids_dir: Path, out_dir: Path) -> Path:
-    """Write group_morph.tsv, group_qc.tsv (with data dictionaries) and group.html.
+    """Write the tables of the cohort, with data dictionaries, and group.html.
 
-    Works on whatever is finished and may be run again at any time.  Returns the page's path.
+    Works on whatever is finished and may be run again at any time.  What only adds to the
+    tables (the dataset's lists, the map) costs a warning where it can't be had.  Returns the
+    page's path.
 
     Raises
     ------
     InputError
         If there are no finished scans.
     """
-    scans = list(finished_scans(out_dir))
+    results = read_results(out_dir)
+    scans = results.scans
     if not scans:
         raise InputError(f"{out_dir}: no finished scans; run the participant level first")
     morph = pd.concat([scan.table.assign(**scan.keys) for scan in scans])
-    morph = morph[[*_KEYS, *COLUMNS]]
-    _write(morph.round(5), out_dir / "group_morph.tsv", _KEYS | COLUMNS)
+    _write(morph[[*_KEYS, *COLUMNS]].round(5), out_dir / "group_morph.tsv", _KEYS | COLUMNS)
     volumes, dice = _wide(scans, "volume_mm3"), _wide(scans, "expected_dice")
     uneven = np.stack([asymmetry(scan.table).to_numpy() for scan in scans])
     masks = np.array([float(s.record.get("HetsegBrainMaskVolume", np.nan)) for s in scans])
     structures = scans[0].label_set.structures
     measures = cohort_measures(structures, volumes, masks, dice, uneven)
-    quality = quality_table(scans, [*measures, *image_measures(scans)])
+    quality = quality_table(scans, compare([*measures, *image_measures(scans)], scans))
     _write(quality.round(4), out_dir / "group_qc.tsv", _QC_COLUMNS)
+    participants = absence.read_participants(bids_dir)
+    missing = absence.missing_scans(bids_dir, out_dir, results, participants.index)
+    _write_missing(missing, bids_dir, out_dir)
+    crashes = absence.crashes_since(out_dir, results)
     cohort = Cohort(
         structures=[s.title for s in structures],
         quality=quality,
@@ -110,52 +86,11 @@ def run_group(bids_dir: Path, out_dir: Path) -> Path:
         volume_ml=volumes / _MM3_PER_ML,
         expected_dice=dice,
         asymmetry=uneven,
-        participants=_participants(bids_dir, quality["participant_id"]),
-        missing=_missing(bids_dir, quality["participant_id"]),
-        crashes=sorted(path.name for path in (out_dir / "logs").glob("crash-*.txt")),
+        participants=participants.reindex([scan.person for scan in scans]).fillna("n/a"),
+        missing=missing,
+        crashes=[name for names in crashes.values() for name in names],
     )
     return write_group_page(out_dir, cohort, _map(scans))
-
-
-def finished_scans(out_dir: Path) -> Iterator[FinishedScan]:
-    """Complete scans, sorted by path; what can't be read is left out with a warning."""
-    first: tuple[str, ...] = ()
-    for path in sorted(out_dir.glob(f"sub-*/**/*{_MARK}*{_RECORD}")):
-        start = path.name.removesuffix(_RECORD)
-        stem = start.replace(_MARK, "")
-        entities = entities_of(stem)
-        try:
-            record = read_json(path)
-            morph = path.with_name(f"{start}_morph.tsv")
-            table = pd.read_csv(morph, sep="\t", na_values="n/a", keep_default_na=False)
-            label_set = read_label_table(path.with_name(f"{start}_dseg.tsv"))
-            first = first or label_set.names
-            if label_set.names != first:
-                raise ValueError("other structures than in the first scan")
-            if tuple(table["name"]) != first:
-                raise ValueError(f"{morph.name} isn't a table of its structures")
-            lacking = [column for column in COLUMNS if column not in table]
-            if lacking:
-                remedy = "made by another version; run the participant level again"
-                raise ValueError(f"{morph.name} has no column {', '.join(lacking)}: {remedy}")
-            image = ImageQuality.of_record(record)
-        except (OSError, ValueError, KeyError, InputError) as error:
-            log.warning("%s: left out of the group level (%s)", path, error)
-            continue
-        yield FinishedScan(
-            keys={
-                "participant_id": f"sub-{entities.get('sub', '')}",
-                "session_id": f"ses-{entities['ses']}" if "ses" in entities else "n/a",
-                "scan": stem,
-            },
-            table=table,
-            record=record,
-            label_set=label_set,
-            image=image,
-            dseg=path.with_name(f"{start}_dseg.nii.gz"),
-            flip=path.with_name(f"{start}_desc-labelflip_probseg.nii.gz"),
-            page=out_dir / f"{stem}.html",
-        )
 
 
 def cohort_measures(
@@ -180,36 +115,63 @@ def cohort_measures(
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = np.log(volumes / masks[:, None])
-    measures = []
+    measures = [Measure("Mean expected Dice", dice.mean(axis=1), "mean Dice", "low")]
     for i, structure in enumerate(structures):
-        measures.append(Measure(f"{structure.title} volume", relative[:, i]))
-        measures.append(Measure(f"{structure.title} expected Dice", dice[:, i], "low"))
+        title = structure.title
+        measures.append(Measure(f"{title} volume", relative[:, i], "volume"))
+        measures.append(Measure(f"{title} expected Dice", dice[:, i], "Dice", "low"))
         if structure.hemisphere == "L":
-            measures.append(Measure(f"{structure.both_sides} asymmetry", uneven[:, i]))
+            sides = structure.both_sides
+            measures.append(Measure(f"{sides} asymmetry", uneven[:, i], "asymmetry"))
     return measures
 
 
 def image_measures(scans: Sequence[FinishedScan]) -> list[Measure]:
     """Noise, blur, ripples and contrast, which scans of one protocol share."""
     images = [scan.image for scan in scans]
+    noise, edge, ripple, contrast = (
+        np.array([getattr(image, name) for image in images])
+        for name in ("noise", "edge", "ripple", "contrast")
+    )
     return [
-        Measure("Image noise", np.array([i.noise for i in images]), "high"),
-        Measure("Edges of white matter", np.array([i.edge for i in images]), "low"),
-        Measure("Ripples in white matter", np.array([i.ripple for i in images]), "high"),
-        Measure(
-            "Contrast of white matter to cortex", np.array([i.contrast for i in images]), "low"
-        ),
+        Measure("Image noise", noise, "noise", "high"),
+        Measure("Edges of white matter", edge, "edge", "low"),
+        Measure("Ripples in white matter", ripple, "ripple", "high"),
+        Measure("Contrast of white matter to cortex", contrast, "contrast", "low"),
     ]
 
 
-def quality_table(scans: list[FinishedScan], measures: list[Measure]) -> pd.DataFrame:
-    """A row a scan; columns as in the data dictionary of group_qc.tsv."""
+def compare(measures: Sequence[Measure], scans: Sequence[FinishedScan]) -> list[Outlier]:
+    """Outliers among the scans of each model and processing.
+
+    Scans that were processed differently differ for that reason, and would hide or make
+    outliers.
+    """
+    found = [Outlier(float("nan"), ())] * len(scans)
+    groups = processed_alike(scans)
+    for numbers in groups.values():
+        ours = [replace(measure, values=measure.values[numbers]) for measure in measures]
+        people = [scans[number].person for number in numbers]
+        for number, outlier in zip(numbers, find_outliers(ours, people), strict=True):
+            found[number] = outlier
+    if len(groups) > 1:
+        log.warning(
+            "scans of %d models or ways of processing, which are compared only among themselves "
+            "(columns model and processing of group_qc.tsv): %s; the participant level with one "
+            "set of options makes them alike",
+            len(groups),
+            "; ".join(f"{len(ours)} with {', '.join(key)}" for key, ours in groups.items()),
+        )
+    return found
+
+
+def quality_table(scans: Sequence[FinishedScan], outliers: Sequence[Outlier]) -> pd.DataFrame:
+    """One row for each scan; columns as in the data dictionary of group_qc.tsv."""
     rows = []
-    for scan, outlier in zip(scans, find_outliers(measures), strict=True):
+    for scan, outlier in zip(scans, outliers, strict=True):
         record = scan.record
         verdict = judge(scan.table, record.get("HetsegWarnings", ()), scan.image)
         mask = record.get("HetsegBrainMaskVolume")
-        model = f"{record.get('HetsegModel')} {str(record.get('HetsegModelSHA256'))[:12]}"
         facts = {
             "verdict": verdict.level,
             "reasons": "; ".join(verdict.reasons) or "n/a",
@@ -219,45 +181,54 @@ def quality_table(scans: list[FinishedScan], measures: list[Measure]) -> pd.Data
             "brain_mask_ml": float("nan") if mask is None else mask / _MM3_PER_ML,
             "structures_ml": scan.table["volume_mm3"].astype(float).sum() / _MM3_PER_ML,
             **asdict(scan.image),
-            "model": model,
+            "model": scan.model,
+            "processing": scan.processing,
         }
         rows.append(scan.keys | facts)
     return pd.DataFrame(rows)[list(_QC_COLUMNS)]
 
 
-def _wide(scans: list[FinishedScan], column: str) -> np.ndarray:
+def _wide(scans: Sequence[FinishedScan], column: str) -> np.ndarray:
     return np.stack([scan.table[column].astype(float).to_numpy() for scan in scans])
 
 
-def _map(scans: list[FinishedScan]) -> CohortMap | None:
-    """The mean flip map, of evenly spaced scans where there are very many."""
-    usable = [(s.dseg, s.flip) for s in scans if s.dseg.exists() and s.flip.exists()]
-    structures = scans[0].label_set.structures
-    step = -(-len(usable) // MAP_SCANS) if usable else 1
-    return cohort_map(usable[::step], load_template(), structures) if usable else None
-
-
-def _participants(bids_dir: Path, order: pd.Series) -> pd.DataFrame:
-    """participants.tsv in the order of the scans; empty if there is none."""
+def _map(scans: Sequence[FinishedScan]) -> CohortMap | None:
+    """The mean flip map of one scan of each person, evenly spaced where there are very many."""
+    first = {scan.person: scan for scan in reversed(scans)}
+    usable = [
+        (s.dseg, s.flip) for _, s in sorted(first.items()) if s.dseg.exists() and s.flip.exists()
+    ]
+    if not usable:
+        return None
+    step = -(-len(usable) // MAP_SCANS)
     try:
-        table = pd.read_csv(
-            bids_dir / "participants.tsv",
-            sep="\t",
-            dtype=str,
-            keep_default_na=False,
-            quoting=csv.QUOTE_NONE,  # BIDS has no quotes in TSV files
+        return cohort_map(usable[::step], load_template(), scans[0].label_set.structures)
+    except Exception as error:  # a picture must not cost the page
+        log.warning("no mean flip map on the page (%s: %s)", type(error).__name__, error)
+        return None
+
+
+def _write_missing(missing: pd.DataFrame | None, bids_dir: Path, out_dir: Path) -> None:
+    """Say who is missing, and write the list; one of another time must not stay."""
+    path = out_dir / "group_missing.tsv"
+    if missing is None:
+        for old in (path, path.with_suffix(".json")):
+            old.unlink(missing_ok=True)
+        log.warning(
+            "%s: no BIDS dataset there (no sub-* folder), so it can't be told which scans are "
+            "missing, and participants.tsv isn't read",
+            bids_dir,
         )
-        table = table.drop_duplicates("participant_id").set_index("participant_id")
-    except (OSError, ValueError, KeyError):
-        return pd.DataFrame(index=order)
-    return table.reindex(order).fillna("n/a")
-
-
-def _missing(bids_dir: Path, finished: pd.Series) -> list[str]:
-    if not bids_dir.is_dir():
-        return []
-    there = {path.name for path in bids_dir.glob("sub-*") if path.is_dir()}
-    return sorted(there - set(finished))
+        return
+    _write(missing, path, absence.COLUMNS)
+    if len(missing):
+        names = missing["scan"].where(missing["scan"] != "n/a", missing["participant_id"])
+        log.warning(
+            "%d scans or participants of the dataset without a finished result: %s (why: %s)",
+            len(missing),
+            shortened(list(names)),
+            path,
+        )
 
 
 def _write(table: pd.DataFrame, path: Path, columns: dict[str, str]) -> None:

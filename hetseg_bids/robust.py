@@ -16,3 +16,15 @@ def robust_sd(values: npt.NDArray[np.floating]) -> float:
     values : float array
     """
     return float(_MAD_TO_SD * np.median(np.abs(values - np.median(values))))
+
+
+def robust_sds(values: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """The same of each column, over what isn't NaN.
+
+    Parameters
+    ----------
+    values : (n, M) float array
+        No column is all NaN.
+    """
+    deviation = np.abs(values - np.nanmedian(values, axis=0))
+    return np.asarray(_MAD_TO_SD * np.nanmedian(deviation, axis=0), np.float64)

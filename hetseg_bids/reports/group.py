@@ -12,7 +12,7 @@ import pandas as pd
 
 from hetseg_bids.cohort import CohortMap
 from hetseg_bids.files import write_text
-from hetseg_bids.outliers import LIMIT
+from hetseg_bids.outliers import LEAST_PEOPLE
 from hetseg_bids.reports.mosaics import Picture, View, draw_flip, flip_scale
 from hetseg_bids.reports.templating import environment
 
@@ -37,10 +37,10 @@ class Cohort:
     volume_ml, expected_dice, asymmetry : (scans, S) float array
     participants : DataFrame
         participants.tsv, a row a scan.
-    missing : list of str
-        Participants of the dataset without a finished scan.
+    missing : DataFrame or None
+        group_missing.tsv; None without a dataset to tell by.
     crashes : list of str
-        Names of crash files.
+        Names of crash files of scans that no later run finished.
     """
 
     structures: list[str]
@@ -50,7 +50,7 @@ class Cohort:
     expected_dice: npt.NDArray[np.float64]
     asymmetry: npt.NDArray[np.float64]
     participants: pd.DataFrame
-    missing: list[str]
+    missing: pd.DataFrame | None
     crashes: list[str]
 
 
@@ -62,9 +62,12 @@ def write_group_page(out_dir: Path, cohort: Cohort, cohort_map: CohortMap | None
         .get_template("group.html.jinja")
         .render(
             count=len(cohort.quality),
+            people=cohort.quality["participant_id"].nunique(),
+            processings=_processings(cohort.quality),
             levels=[(level, int(levels.get(level, 0))) for level in _GRAVITY],
-            limit=LIMIT,
-            missing=cohort.missing,
+            least=LEAST_PEOPLE,
+            dataset=cohort.missing is not None,
+            missing=[] if cohort.missing is None else cohort.missing.to_dict("records"),
             crashes=cohort.crashes,
             map_count=0 if cohort_map is None else cohort_map.count,
             space="" if cohort_map is None else cohort_map.template.name,
@@ -85,22 +88,44 @@ def page_data(cohort: Cohort) -> dict[str, Any]:
     score = np.nan_to_num(quality["outlier_score"].astype(float).to_numpy(), nan=0.0)
     order = np.lexsort((quality["scan"], -score, gravity))
     columns, ranges = _filters(cohort.participants.iloc[order])
+    if len(_processings(quality)) > 1:
+        columns = {"Model and processing": list(_processing(quality).to_numpy()[order])} | columns
+    measures = {
+        "Volume, ml": cohort.volume_ml,
+        "Asymmetry (L - R) / mean": cohort.asymmetry,
+        "Expected Dice": cohort.expected_dice,
+    }
     return {
         "structures": cohort.structures,
         "scan": list(quality["scan"].to_numpy()[order]),
         "page": [cohort.pages[i] for i in order],
         "verdict": list(quality["verdict"].to_numpy()[order]),
         "why": [_why(row) for row in quality.iloc[order].itertuples()],
-        "score": _numbers(quality["outlier_score"].to_numpy(dtype=float)[order], 1),
+        "score": _numbers(quality["outlier_score"].to_numpy(dtype=float)[order], 2),
         "dice": _numbers(quality["mean_expected_dice"].to_numpy(dtype=float)[order], 3),
         "columns": columns,
         "ranges": ranges,
-        "measures": {
-            "Volume, ml": _matrix(cohort.volume_ml[order], 3),
-            "Asymmetry (L - R) / mean": _matrix(cohort.asymmetry[order], 3),
-            "Expected Dice": _matrix(cohort.expected_dice[order], 3),
+        "measures": {name: _matrix(values[order], 3) for name, values in measures.items()},
+        "quartiles": {
+            name: _matrix(_quartiles(values, quality["participant_id"]), 3)
+            for name, values in measures.items()
         },
     }
+
+
+def _processing(quality: pd.DataFrame) -> pd.Series:
+    return quality["model"] + ", " + quality["processing"]
+
+
+def _processings(quality: pd.DataFrame) -> dict[str, int]:
+    """Scans of each model and processing, most first."""
+    return {str(name): int(n) for name, n in _processing(quality).value_counts().items()}
+
+
+def _quartiles(values: npt.NDArray[np.float64], people: pd.Series) -> npt.NDArray[np.float64]:
+    """(3, S) quartiles over people, each with the mean of his or her scans."""
+    persons = pd.DataFrame(values).groupby(people.to_numpy()).mean()
+    return np.asarray(persons.quantile([0.25, 0.5, 0.75]), np.float64)
 
 
 def _filters(

@@ -54,7 +54,7 @@
       const cell = make("td");
       cell.append(make("a", data.scan[i], { href: address(i) }));
       row.append(cell, make("td", data.verdict[i], { class: "level " + data.verdict[i] }));
-      row.append(make("td", number(data.score[i], 1)), make("td", number(data.dice[i], 2)), make("td", data.why[i], { class: "text" }));
+      row.append(make("td", number(data.score[i], 2)), make("td", number(data.dice[i], 2)), make("td", data.why[i], { class: "text" }));
       body.append(row);
     }
     document.querySelector("#ranking tbody").replaceChildren(body);
@@ -63,8 +63,7 @@
   };
   byId("more").addEventListener("click", () => { rows += PAGE; drawList(); });
 
-  // plots: drawn when they come into view
-  const quantile = (sorted, p) => sorted[Math.round((sorted.length - 1) * p)];
+  // plots: drawn when they come into view, or all before printing
   const jitter = (i) => ((i * 2654435761) % 4294967296) / 4294967296; // Knuth's hash: the same at every draw
   const style = getComputedStyle(document.body);
   const sorted = new Map();
@@ -108,7 +107,7 @@
     const { all, scale, points } = layout(canvas);
     const pen = canvas.getContext("2d", { willReadFrequently: true });
     if (all.length) {
-      const [q1, middle, q3] = [0.25, 0.5, 0.75].map((p) => quantile(all, p));
+      const [q1, middle, q3] = data.quartiles[byId("measure").value][Number(canvas.dataset.structure)]; // over people
       pen.fillStyle = "#8884";
       pen.fillRect(scale(q1), 0, Math.max(1, scale(q3) - scale(q1)), canvas.height);
       dots(pen, points, (shown.length > 2000 ? 1 : 4) * ratio);
@@ -171,6 +170,9 @@
   [byId("search"), byId("verdict-filter"), ...selects, ...limits].forEach((e) => e.addEventListener("input", update));
   byId("measure").addEventListener("input", redraw);
   window.addEventListener("resize", redraw);
+  const drawAll = () => canvases.forEach((c) => { if (!c.dataset.drawn) { watcher.unobserve(c); waiting.delete(c); draw(c); } });
+  window.addEventListener("beforeprint", drawAll);
+  window.matchMedia("print").addEventListener("change", (event) => { if (event.matches) drawAll(); });
   update();
   document.body.dataset.ready = "yes";
 }
