@@ -18,6 +18,7 @@ from hetseg_bids.inference import predict
 from hetseg_bids.models import load_model
 from hetseg_bids.morphometry import measure
 from hetseg_bids.planes import PLANES
+from hetseg_bids.plausibility import Plausibility, doubt_implausible
 from hetseg_bids.preprocessing.pipeline import prepare
 
 
@@ -38,6 +39,8 @@ class Segmented:
         A row a structure: volume in mm3 with its interval, mean q, expected Dice.
     warnings : tuple of str
         What was odd about the scan.
+    plausibility : Plausibility
+        Structures of which a part lies as in no brain.
     """
 
     dseg: nib.Nifti1Image
@@ -45,6 +48,7 @@ class Segmented:
     q: nib.Nifti1Image | None
     volumes: pd.DataFrame
     warnings: tuple[str, ...]
+    plausibility: Plausibility
 
 
 def segment(
@@ -88,6 +92,7 @@ def segment(
     network = load_model(model, resolve_device(device))
     prepared = prepare(Path(t1w), brain_extraction, Path(mask) if mask is not None else None)
     logits = predict(network, prepared.image, prepared.mask, views=views, mirror=mirror)
+    plausibility = doubt_implausible(logits, prepared.working)
     result = segmentation.segment(logits, prepared.working, prepared.native, probability=True)
 
     def image(values: npt.NDArray[np.generic]) -> nib.Nifti1Image:
@@ -100,6 +105,7 @@ def segment(
         dseg=image(result.dseg),
         p=image(result.probability),
         q=None if result.flip is None else image(result.flip),
-        volumes=measure(result),
+        volumes=measure(result, plausibility.surplus_mm3),
         warnings=prepared.warnings,
+        plausibility=plausibility,
     )

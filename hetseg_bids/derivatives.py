@@ -22,6 +22,7 @@ from hetseg_bids.files import atomic_path, remove_leftovers, write_json, write_t
 from hetseg_bids.image_quality import ImageQuality
 from hetseg_bids.label_tables import write_label_table
 from hetseg_bids.morphometry import COLUMNS
+from hetseg_bids.plausibility import Plausibility
 from hetseg_bids.segmentation import Segmentation
 from hetseg_bids.structures import ASEG, LabelSet
 from hetseg_bids.uncertainty import Pooling
@@ -232,6 +233,7 @@ class Provenance:
     mask_mm3 : float
         Volume of the brain mask, the group level's stand-in for intracranial volume.
     image : ImageQuality
+    plausibility : Plausibility
     warnings : tuple of str
     """
 
@@ -246,6 +248,7 @@ class Provenance:
     extraction: str
     mask_mm3: float
     image: ImageQuality
+    plausibility: Plausibility
     warnings: tuple[str, ...]
 
     def sidecar(self, description: str, **more: Any) -> dict[str, Any]:
@@ -266,6 +269,7 @@ class Provenance:
             "HetsegBrainExtraction": self.extraction,
             "HetsegBrainMaskVolume": round(self.mask_mm3, 1),
             "HetsegImageQuality": self.image.for_record(),
+            "HetsegPlausibility": self.plausibility.for_record(),
             "HetsegWarnings": list(self.warnings),
         }
 

@@ -20,6 +20,7 @@ from hetseg_bids.image_quality import ImageQuality
 from hetseg_bids.label_tables import read_label_table
 from hetseg_bids.morphometry import COLUMNS
 from hetseg_bids.outliers import Measure, find_outliers
+from hetseg_bids.plausibility import Plausibility
 from hetseg_bids.qc import asymmetry, judge
 from hetseg_bids.reports.group import Cohort, write_group_page
 from hetseg_bids.structures import LabelSet, Structure
@@ -67,6 +68,7 @@ class FinishedScan:
         Sidecar of the dseg.
     label_set : LabelSet
     image : ImageQuality
+    plausibility : Plausibility
     dseg, flip, page : Path
     """
 
@@ -75,6 +77,7 @@ class FinishedScan:
     record: dict[str, Any]
     label_set: LabelSet
     image: ImageQuality
+    plausibility: Plausibility
     dseg: Path
     flip: Path
     page: Path
@@ -136,6 +139,7 @@ def finished_scans(out_dir: Path) -> Iterator[FinishedScan]:
                 raise ValueError(f"{morph.name} isn't a table of its structures")
             table[list(COLUMNS)]
             image = ImageQuality.of_record(record)
+            plausibility = Plausibility.of_record(record)
         except (OSError, ValueError, KeyError, InputError) as error:
             log.warning("%s: left out of the group level (%s)", path, error)
             continue
@@ -149,6 +153,7 @@ def finished_scans(out_dir: Path) -> Iterator[FinishedScan]:
             record=record,
             label_set=label_set,
             image=image,
+            plausibility=plausibility,
             dseg=path.with_name(f"{start}_dseg.nii.gz"),
             flip=path.with_name(f"{start}_desc-labelflip_probseg.nii.gz"),
             page=out_dir / f"{stem}.html",
@@ -204,7 +209,7 @@ def quality_table(scans: list[FinishedScan], measures: list[Measure]) -> pd.Data
     rows = []
     for scan, outlier in zip(scans, find_outliers(measures), strict=True):
         record = scan.record
-        verdict = judge(scan.table, record.get("HetsegWarnings", ()), scan.image)
+        verdict = judge(scan.table, record.get("HetsegWarnings", ()), scan.image, scan.plausibility)
         mask = record.get("HetsegBrainMaskVolume")
         model = f"{record.get('HetsegModel')} {str(record.get('HetsegModelSHA256'))[:12]}"
         facts = {

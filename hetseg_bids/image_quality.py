@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from hetseg_bids.alignment import centroids
 from hetseg_bids.images import Grid
-from hetseg_bids.morphometry import centroids
 from hetseg_bids.robust import robust_sd
 from hetseg_bids.structures import LabelSet, hemisphere_of, partner_of
 

@@ -1,21 +1,17 @@
-"""Volumes of the structures, with the error bars the flip map gives, and where they lie."""
+"""Volumes of the structures, with the error bars the flip map gives."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
-import nibabel as nib
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
-from scipy import ndimage
 
-from hetseg_bids.images import Grid
 from hetseg_bids.segmentation import Segmentation
-from hetseg_bids.structures import Structure
 from hetseg_bids.uncertainty import summarise, volume_sd
 
 _NORMAL_975 = 1.959964
+_GONE = 0.1  # of the expected volume: a structure of which less is labelled wasn't found
 
 COLUMNS: dict[str, str] = {
     "index": "Label value in the dseg image",
@@ -32,8 +28,16 @@ COLUMNS: dict[str, str] = {
 }
 
 
-def measure(result: Segmentation) -> pd.DataFrame:
-    """A row a structure; columns as in `COLUMNS`, NaN where a model gives no flip map."""
+def measure(result: Segmentation, surplus_mm3: Mapping[str, float] | None = None) -> pd.DataFrame:
+    """A row for each structure; columns as in `COLUMNS`, NaN where a model gives no flip map.
+
+    Parameters
+    ----------
+    result : Segmentation
+    surplus_mm3 : dict of str to float, optional
+        See `Plausibility.surplus_mm3`.
+    """
+    surplus_mm3 = surplus_mm3 or {}
     voxel = result.grid.voxel_volume
     rows = []
     for i, structure in enumerate(result.label_set.structures):
@@ -45,41 +49,23 @@ def measure(result: Segmentation) -> pd.DataFrame:
             "volume_mm3": float(inside.sum()) * voxel,
         }
         if result.flip is not None:
-            row |= _error_bars(inside, result.flip[i], voxel)
+            surplus = surplus_mm3.get(structure.name, 0.0)
+            row |= _error_bars(inside, result.flip[i], voxel, surplus)
         rows.append(row)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _error_bars(inside: np.ndarray, q: np.ndarray, voxel: float) -> dict[str, float]:
-    u = summarise(inside, q)
+def _error_bars(
+    inside: np.ndarray, q: np.ndarray, voxel: float, surplus_mm3: float
+) -> dict[str, float]:
+    u = summarise(inside, q).without(surplus_mm3 / voxel)
     sd = volume_sd(u.flip_variance * voxel)
+    low = max(0.0, u.expected_size * voxel - _NORMAL_975 * sd)
     return {
         "volume_sd_mm3": sd,
-        "volume_ci95_low_mm3": max(0.0, u.expected_size * voxel - _NORMAL_975 * sd),
+        # q is the network's, which found next to nothing: the reference may hold nothing
+        "volume_ci95_low_mm3": 0.0 if u.size <= _GONE * u.expected_size else low,
         "volume_ci95_high_mm3": u.expected_size * voxel + _NORMAL_975 * sd,
         "mean_flip_probability": u.mean_q,
         "expected_dice": u.expected_dice,
     }
-
-
-def centroids(
-    labels: npt.NDArray[np.integer], grid: Grid, structures: Sequence[Structure]
-) -> dict[str, npt.NDArray[np.float64]]:
-    """Centre of gravity of each structure that is there, mm in scanner space.
-
-    Parameters
-    ----------
-    labels : (X, Y, Z) int array
-        `Structure.label` values.
-    grid : Grid
-    structures : sequence of Structure
-    """
-    boxes = ndimage.find_objects(labels, max_label=max((s.label for s in structures), default=0))
-    places = {}
-    for structure in structures:
-        box = boxes[structure.label - 1]
-        if box is not None:
-            inside = np.argwhere(labels[box] == structure.label).mean(axis=0)
-            place = inside + [part.start for part in box]
-            places[structure.name] = nib.affines.apply_affine(grid.affine, place)
-    return places

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from hetseg_bids import __version__, derivatives
+from hetseg_bids.atlas import load_atlas
 from hetseg_bids.config import RunConfig, Settings
 from hetseg_bids.derivatives import OutputPaths, Provenance, output_paths
 from hetseg_bids.devices import device_name
@@ -28,6 +29,7 @@ from hetseg_bids.inference import predict
 from hetseg_bids.locks import claimed
 from hetseg_bids.models import Model, file_sha256
 from hetseg_bids.morphometry import measure
+from hetseg_bids.plausibility import Plausibility, doubt_implausible
 from hetseg_bids.preprocessing.conform import nearest, resample
 from hetseg_bids.preprocessing.pipeline import PreparedImage, prepare
 from hetseg_bids.reports.participant import write_report
@@ -139,9 +141,9 @@ def _make(
     stages.stage("brain extraction")
     prepared = prepare(scan.path, config.settings.brain_extraction, mask_path)
     stages.stage("segmentation")
-    result = _segment(prepared, model, config.settings, stages)
+    result, plausibility = _segment(prepared, model, config.settings, stages)
     stages.stage("writing")
-    _write(paths, scan, mask_path, config, model, prepared, result)
+    _write(paths, scan, mask_path, config, model, prepared, result, plausibility)
     facts = {
         "Command line": config.command,
         "Started": started.isoformat(timespec="seconds"),
@@ -165,7 +167,7 @@ def _report(paths: OutputPaths, scan: Scan) -> Path:
 
 def _segment(
     prepared: PreparedImage, model: Model, settings: Settings, stages: ScanStages
-) -> Segmentation:
+) -> tuple[Segmentation, Plausibility]:
     logits = predict(
         model,
         prepared.image,
@@ -174,8 +176,10 @@ def _segment(
         mirror=settings.mirror,
         progress=stages.slices,
     )
+    plausibility = doubt_implausible(logits, prepared.working)
     output = prepared.native if settings.output_resolution == "native" else prepared.working
-    return segment(logits, prepared.working, output, probability=settings.write_probseg)
+    result = segment(logits, prepared.working, output, probability=settings.write_probseg)
+    return result, plausibility
 
 
 def _write(
@@ -186,6 +190,7 @@ def _write(
     model: Model,
     prepared: PreparedImage,
     result: Segmentation,
+    plausibility: Plausibility,
 ) -> None:
     # the old result stops being complete here, and what this run won't write must not stay
     for stale in (paths.dseg, paths.probseg, paths.flip):
@@ -203,10 +208,11 @@ def _write(
         extraction=prepared.extraction,
         mask_mm3=float(mask.sum()) * result.grid.voxel_volume,
         image=_image_quality(prepared, result),
+        plausibility=plausibility,
         warnings=prepared.warnings,
     )
     derivatives.write_images(paths, result, mask.numpy().astype(np.uint8))
-    derivatives.write_tables(paths, measure(result), result.label_set)
+    derivatives.write_tables(paths, measure(result, plausibility.surplus_mm3), result.label_set)
     derivatives.write_sidecars(paths, provenance, result.label_set, flip=result.flip is not None)
 
 
@@ -222,6 +228,7 @@ def is_complete(
     """Whether the results on disk are those this input, model and settings would give."""
     try:
         record = read_json(paths.record)
+        atlas = Plausibility.of_record(record).atlas
     except (OSError, ValueError):
         return False
     wanted = [paths.dseg, paths.mask, paths.morph, paths.labels]
@@ -236,6 +243,7 @@ def is_complete(
         and record.get("HetsegModelSHA256") == model.plan.weights_sha256
         and record.get("HetsegPooling") == (pooling and asdict(pooling))
         and record.get("HetsegImageSmoothing") == model.plan.smoothing
+        and atlas in (None, load_atlas().version)  # None: not compared with any
         and record.get("HetsegSettings") == json.loads(json.dumps(asdict(settings)))
         and record.get("HetsegSourceSHA256") == file_sha256(scan.path)
         and record.get("HetsegMaskSHA256") == (file_sha256(mask_path) if mask_path else None)

@@ -19,8 +19,11 @@ LAYERS = (
     ("image_quality",),
     ("morphometry",),
     ("segmentation",),
+    ("plausibility",),
     ("inference",),
     (
+        "alignment",
+        "atlas",
         "islands",
         "uncertainty",
         "models",

@@ -16,6 +16,7 @@ from hetseg_bids.files import read_json, write_text
 from hetseg_bids.image_quality import ImageQuality
 from hetseg_bids.images import Grid, grid_of, open_image, read_labels, read_largest, read_voxels
 from hetseg_bids.label_tables import read_label_table
+from hetseg_bids.plausibility import Plausibility
 from hetseg_bids.preprocessing.conform import nearest, resample, working_grid
 from hetseg_bids.qc import asymmetry, judge
 from hetseg_bids.reports.methods import methods_text
@@ -55,7 +56,7 @@ def write_report(paths: OutputPaths, source: Path, run: dict[str, str] | None = 
         .get_template("participant.html.jinja")
         .render(
             title=paths.report.stem,
-            verdict=judge(table, record["HetsegWarnings"], image),
+            verdict=judge(table, record["HetsegWarnings"], image, Plausibility.of_record(record)),
             summary=(_summary(table, worst), _image_summary(image)),
             pictures=draw_mosaics(brain),
             zooms=draw_zooms(brain, worst),
