@@ -56,18 +56,29 @@ class Atlas:
     size_range: npt.NDArray[np.float64]
     needs: npt.NDArray[np.float32]
 
-    def ventricle_beyond_mm(self, name: str, size: float) -> npt.NDArray[np.float32]:
-        """Distance to the nearest cell that ventricles up to a size reach in the maps.
+    def ventricle_beyond_mm(
+        self, name: str, size: float, other: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[np.float32]:
+        """Distance to where a ventricle of a scan may lie.
+
+        That is where ventricles up to a size lie in the maps, and the mirror image of the scan's
+        other one.
 
         Parameters
         ----------
         name : str
             A lateral ventricle.
         size : float
-            Of the ventricle, relative to all structures.
+            Relative to all structures.
+        other : (X, Y, Z) bool array
+            Cells of the other one.
+
+        Returns
+        -------
+        beyond_mm : (X, Y, Z) float32 array
         """
         needs = self.needs if name.startswith("left_") else self.needs[::-1]
-        beyond = ndimage.distance_transform_edt(needs > size) * ZOOM
+        beyond = ndimage.distance_transform_edt((needs > size) & ~other[::-1]) * ZOOM
         return np.minimum(beyond, FARTHEST_MM).astype(np.float32)
 
 
