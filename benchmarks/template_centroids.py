@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from hetseg_bids.cohort import CENTROIDS
+from hetseg_bids.alignment import CENTROIDS, centroids
 from hetseg_bids.images import read_labels
-from hetseg_bids.morphometry import centroids
 from hetseg_bids.structures import STRUCTURES
 
 

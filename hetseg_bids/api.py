@@ -18,6 +18,7 @@ from hetseg_bids.inference import predict
 from hetseg_bids.models import load_model
 from hetseg_bids.morphometry import measure
 from hetseg_bids.planes import PLANES
+from hetseg_bids.plausibility import Plausibility, doubt_implausible
 from hetseg_bids.preprocessing.pipeline import prepare
 from hetseg_bids.segmentation import LevelMaps, Segmentation
 from hetseg_bids.segmentation import segment as label_grid
@@ -43,6 +44,8 @@ class Segmented:
         person and the interval for a reference's volume, mean q, expected Dice.
     warnings : tuple of str
         What was odd about the scan.
+    plausibility : Plausibility
+        Structures of which a part lies as in no brain.
     """
 
     dseg: nib.Nifti1Image
@@ -50,6 +53,7 @@ class Segmented:
     q: nib.Nifti1Image | None
     volumes: pd.DataFrame
     warnings: tuple[str, ...]
+    plausibility: Plausibility
 
 
 def segment(
@@ -93,15 +97,18 @@ def segment(
     network = load_model(model, resolve_device(device))
     prepared = prepare(Path(t1w), brain_extraction, Path(mask) if mask is not None else None)
     logits = predict(network, prepared.image, prepared.mask, views=views, mirror=mirror)
+    plausibility = doubt_implausible(logits, prepared.working)
     result = label_grid(logits, prepared.working, prepared.native, probability=True)
 
     assert result.probability is not None  # noqa: S101 (asked for above)
+    noise = quality_of(prepared, result).noise
     return Segmented(
         dseg=nib.Nifti1Image(result.full(result.dseg), result.grid.affine),
         p=_image(result, result.probability),
         q=None if result.flip is None else _image(result, result.flip),
-        volumes=measure(result, noise=quality_of(prepared, result).noise),
+        volumes=measure(result, noise=noise, surplus_mm3=plausibility.surplus_mm3),
         warnings=prepared.warnings,
+        plausibility=plausibility,
     )
 
 

@@ -9,24 +9,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import torch
 
+from hetseg_bids.alignment import centroids, template_affine
 from hetseg_bids.errors import InputError
 from hetseg_bids.images import Grid, grid_of, open_image, read_labels, read_largest
-from hetseg_bids.morphometry import centroids
 from hetseg_bids.preprocessing.conform import resample
 from hetseg_bids.structures import Structure
 
 log = logging.getLogger(__name__)
-CENTROIDS = Path(str(resources.files("hetseg_bids"))) / "data" / "mni152_centroids.tsv"
-_LEAST_CENTROIDS = 8  # 12 numbers of an affine, with some to spare
 _TEMPLATE_ZOOM = 2  # mm
 
 
@@ -138,29 +134,3 @@ def _aligned_flip(
         return None
     moved = Grid(grid.shape, affine @ grid.affine)
     return resample(torch.from_numpy(read_largest(flip))[None], moved, target)[0].numpy()
-
-
-def template_affine(found: dict[str, npt.NDArray[np.float64]]) -> npt.NDArray[np.float64] | None:
-    """The affine that takes centroids to the template's, in the least-squares sense.
-
-    Parameters
-    ----------
-    found : dict of str to (3,) float array
-        See `morphometry.centroids`.
-
-    Returns
-    -------
-    affine : (4, 4) float array or None
-        Scanner mm to template mm; None with too few structures.
-    """
-    table = pd.read_csv(CENTROIDS, sep="\t").set_index("name")
-    names = [name for name in table.index if name in found]
-    if len(names) < _LEAST_CENTROIDS:
-        return None
-    here = np.array([[*found[name], 1.0] for name in names])
-    solution, _, rank, _ = np.linalg.lstsq(here, table.loc[names].to_numpy(), rcond=None)
-    if rank < here.shape[1]:
-        return None
-    affine = np.eye(4)
-    affine[:3] = solution.T
-    return affine

@@ -26,6 +26,7 @@ from hetseg_bids.files import atomic_path, read_json, remove_leftovers, write_js
 from hetseg_bids.image_quality import ImageQuality
 from hetseg_bids.label_tables import write_label_table
 from hetseg_bids.morphometry import COLUMNS
+from hetseg_bids.plausibility import Plausibility
 from hetseg_bids.segmentation import LevelMaps, Segmentation
 from hetseg_bids.structures import ASEG, LabelSet
 from hetseg_bids.uncertainty import Pooling
@@ -273,6 +274,7 @@ class Provenance:
     mask_mm3 : float
         Volume of the brain mask, the group level's stand-in for intracranial volume.
     image : ImageQuality
+    plausibility : Plausibility
     warnings : tuple of str
     """
 
@@ -287,6 +289,7 @@ class Provenance:
     extraction: str
     mask_mm3: float
     image: ImageQuality
+    plausibility: Plausibility
     warnings: tuple[str, ...]
 
     def sidecar(self, description: str, **more: Any) -> dict[str, Any]:
@@ -307,6 +310,7 @@ class Provenance:
             "HetsegBrainExtraction": self.extraction,
             "HetsegBrainMaskVolume": round(self.mask_mm3, 1),
             "HetsegImageQuality": self.image.for_record(),
+            "HetsegPlausibility": self.plausibility.for_record(),
             "HetsegWarnings": list(self.warnings),
         }
 

@@ -18,6 +18,7 @@ from hetseg_bids.files import read_json
 from hetseg_bids.image_quality import ImageQuality
 from hetseg_bids.label_tables import read_label_table
 from hetseg_bids.morphometry import COLUMNS
+from hetseg_bids.plausibility import Plausibility
 from hetseg_bids.structures import LabelSet
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ class FinishedScan:
         Sidecar of the dseg.
     label_set : LabelSet
     image : ImageQuality
+    plausibility : Plausibility
     dseg, flip, page : Path
     began : datetime
         When the run that finished it began, UTC.
@@ -51,6 +53,7 @@ class FinishedScan:
     record: dict[str, Any]
     label_set: LabelSet
     image: ImageQuality
+    plausibility: Plausibility
     dseg: Path
     flip: Path
     page: Path
@@ -143,6 +146,7 @@ def _read(record_path: Path, out_dir: Path) -> FinishedScan:
         record=record,
         label_set=label_set,
         image=ImageQuality.of_record(record),
+        plausibility=Plausibility.of_record(record),
         dseg=record_path.with_name(f"{start}_dseg.nii.gz"),
         flip=record_path.with_name(f"{start}_desc-labelflip_probseg.nii.gz"),
         page=out_dir / f"{page}.html",

@@ -170,7 +170,7 @@ def quality_table(scans: Sequence[FinishedScan], outliers: Sequence[Outlier]) ->
     rows = []
     for scan, outlier in zip(scans, outliers, strict=True):
         record = scan.record
-        verdict = judge(scan.table, record.get("HetsegWarnings", ()), scan.image)
+        verdict = judge(scan.table, record.get("HetsegWarnings", ()), scan.image, scan.plausibility)
         mask = record.get("HetsegBrainMaskVolume")
         facts = {
             "verdict": verdict.level,

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from hetseg_bids.alignment import centroids
 from hetseg_bids.images import Grid
-from hetseg_bids.morphometry import centroids
 from hetseg_bids.preprocessing.conform import nearest
 from hetseg_bids.preprocessing.pipeline import PreparedImage
 from hetseg_bids.robust import robust_sd

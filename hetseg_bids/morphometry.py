@@ -1,22 +1,18 @@
-"""Volumes of the structures, with the error bars the flip map gives, and where they lie."""
+"""Volumes of the structures, with the error bars the flip map gives."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
-from scipy import ndimage
 
-from hetseg_bids.images import Grid
 from hetseg_bids.segmentation import Segmentation
-from hetseg_bids.structures import Structure
 from hetseg_bids.uncertainty import REPEAT_NOISE, StructureUncertainty, volume_sd
 
 _NORMAL_975 = 1.959964
+_GONE = 0.1  # of the expected volume: a structure of which less is labelled wasn't found
 
 COLUMNS: dict[str, str] = {
     "index": "Label value in the dseg image",
@@ -37,7 +33,12 @@ COLUMNS: dict[str, str] = {
 }
 
 
-def measure(result: Segmentation, *, noise: float = float("nan")) -> pd.DataFrame:
+def measure(
+    result: Segmentation,
+    *,
+    noise: float = float("nan"),
+    surplus_mm3: Mapping[str, float] | None = None,
+) -> pd.DataFrame:
     """A row for each structure; columns as in `COLUMNS`, NaN where a model gives no flip map.
 
     Parameters
@@ -45,7 +46,10 @@ def measure(result: Segmentation, *, noise: float = float("nan")) -> pd.DataFram
     result : Segmentation
     noise : float
         `ImageQuality.noise` of the scan, which makes volumes less repeatable.
+    surplus_mm3 : dict of str to float, optional
+        See `Plausibility.surplus_mm3`.
     """
+    surplus_mm3 = surplus_mm3 or {}
     voxel = result.grid.voxel_volume
     sizes = np.bincount(result.dseg.reshape(-1), minlength=256)
     rows = []
@@ -57,7 +61,8 @@ def measure(result: Segmentation, *, noise: float = float("nan")) -> pd.DataFram
             "volume_mm3": float(sizes[structure.label]) * voxel,
         }
         if result.uncertainty is not None:
-            row |= _error_bars(result.uncertainty[i], voxel, noise)
+            surplus = surplus_mm3.get(structure.name, 0.0) / voxel
+            row |= _error_bars(result.uncertainty[i].without(surplus), voxel, noise)
         rows.append(row)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
@@ -70,34 +75,13 @@ def has_columns(path: Path) -> bool:
 
 def _error_bars(u: StructureUncertainty, voxel: float, noise: float) -> dict[str, float]:
     sd = volume_sd(u.flip_variance * voxel)
+    low = max(0.0, u.expected_size * voxel - _NORMAL_975 * sd)
     return {
         "volume_sd_mm3": sd,
-        "volume_ci95_low_mm3": max(0.0, u.expected_size * voxel - _NORMAL_975 * sd),
+        # q is the network's, which found next to nothing: the reference may hold nothing
+        "volume_ci95_low_mm3": 0.0 if u.size <= _GONE * u.expected_size else low,
         "volume_ci95_high_mm3": u.expected_size * voxel + _NORMAL_975 * sd,
         "volume_repeat_sd_mm3": REPEAT_NOISE.sd(u.size * voxel, u.flip_variance * voxel, noise),
         "mean_flip_probability": u.mean_q,
         "expected_dice": u.expected_dice,
     }
-
-
-def centroids(
-    labels: npt.NDArray[np.integer], grid: Grid, structures: Sequence[Structure]
-) -> dict[str, npt.NDArray[np.float64]]:
-    """Centre of gravity of each structure that is there, mm in scanner space.
-
-    Parameters
-    ----------
-    labels : (X, Y, Z) int array
-        `Structure.label` values.
-    grid : Grid
-    structures : sequence of Structure
-    """
-    boxes = ndimage.find_objects(labels, max_label=max((s.label for s in structures), default=0))
-    places = {}
-    for structure in structures:
-        box = boxes[structure.label - 1]
-        if box is not None:
-            inside = np.argwhere(labels[box] == structure.label).mean(axis=0)
-            place = inside + [part.start for part in box]
-            places[structure.name] = nib.affines.apply_affine(grid.affine, place)
-    return places

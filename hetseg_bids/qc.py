@@ -9,6 +9,7 @@ from typing import Literal
 import pandas as pd
 
 from hetseg_bids.image_quality import ImageQuality
+from hetseg_bids.plausibility import Plausibility
 from hetseg_bids.structures import ASEG, bare_name, hemisphere_of, partner_of
 
 Level = Literal["pass", "look", "fail"]
@@ -30,6 +31,9 @@ class QcLimits:
         smaller or larger. Of the shipped models' structures, which are the whole brain.
     asymmetry : float
         Largest |L - R| / mean of the two sides that needs no look.
+    misplaced_ml, missing_ml : float
+        Of a structure where no brain of the atlas, or every one, has it (`plausibility`), from
+        which on that wants a look.
     noise, ripple, cut_cm2, turn_deg : float
         `ImageQuality` beyond which the image wants a look: Dice falls with more noise and
         motion, with a brain that is cut off and with a head that looks to the side. None of 17
@@ -45,6 +49,8 @@ class QcLimits:
     structure_dice: float = 0.5
     brain_ml: tuple[float, float] = (500.0, 2200.0)
     asymmetry: float = 0.5
+    misplaced_ml: float = 1.0
+    missing_ml: float = 1.0
     noise: float = 0.35
     ripple: float = 0.047
     cut_cm2: float = 20.0
@@ -91,6 +97,7 @@ def judge(
     table: pd.DataFrame,
     warnings: Sequence[str] = (),
     image: ImageQuality | None = None,
+    plausibility: Plausibility | None = None,
     limits: QcLimits | None = None,
 ) -> Verdict:
     """The verdict on one scan.
@@ -102,11 +109,13 @@ def judge(
     warnings : sequence of str
         Of the run; any wants a look.
     image : ImageQuality, optional
+    plausibility : Plausibility, optional
     limits : QcLimits, optional
     """
     limits = limits or QcLimits()
     failing = _failures(table, limits)
     looking = [*_doubts(table, limits), *image_doubts(image or ImageQuality(), limits).values()]
+    looking += _implausible(plausibility or Plausibility(), limits)
     looking += [f"warning: {text}" for text in warnings]
     level: Level = "fail" if failing else "look" if looking else "pass"
     return Verdict(level, (*failing, *looking))
@@ -143,6 +152,25 @@ def _doubts(table: pd.DataFrame, limits: QcLimits) -> list[str]:
     if len(uneven):
         pairs = dict.fromkeys(bare_name(name) for name in uneven.index)
         reasons.append(f"sides differ by more than {limits.asymmetry:.0%}: {_names(pairs)}")
+    return reasons
+
+
+def _implausible(found: Plausibility, limits: QcLimits) -> list[str]:
+    reasons = []
+    if not found.fits:
+        reasons.append(
+            f"the structures don't lie to each other as in a brain ({found.misfit_mm:.0f} mm off)"
+        )
+    for finding in found.findings:
+        name = finding.structure.replace("_", " ")
+        if finding.misplaced_ml >= limits.misplaced_ml:
+            reasons.append(f"{name}: {finding.misplaced_ml:.1f} ml lie where it was never seen")
+        if finding.times_largest:
+            reasons.append(f"{name}: {finding.times_largest:.1f} times the largest that was seen")
+        if finding.missing_ml >= limits.missing_ml:
+            reasons.append(
+                f"{name}: {finding.missing_ml:.1f} ml of it are missing where it always is"
+            )
     return reasons
 
 

@@ -10,7 +10,7 @@ though, and the ensemble makes fewer: a model whose plan has a `Pooling` gets a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -95,6 +95,34 @@ def flip_map(system: str, label_logits: Tensor, second: Tensor) -> Tensor:
     return flip_probability(second)
 
 
+def raise_flip(system: str, label_logits: Tensor, second: Tensor, least: Tensor) -> Tensor:
+    """Second outputs whose q is no smaller than given, as far as 0.5: see `flip_map`.
+
+    Parameters
+    ----------
+    system, label_logits, second
+        As `flip_map` takes them.
+    least : float tensor of the same shape
+        Smallest q, 0-0.5.
+
+    Returns
+    -------
+    second : float tensor, same shape
+        Unchanged where q is large enough.
+    """
+    q = flip_map(system, label_logits, second)
+    if system == POOLED:
+        raised = torch.log1p(-least).sub_(least.log()).copysign_(label_logits)
+    elif system == "predictive-variance":
+        sigma = label_logits.abs() / torch.special.ndtri(1 - least)
+        raised = 2 * sigma.log().clamp_max(_LARGEST_LOG_VARIANCE / 2)
+    else:
+        steps = torch.linspace(-_LARGEST_LOG_VARIANCE, _LARGEST_LOG_VARIANCE, 4001)
+        place = torch.searchsorted(flip_probability(steps), least.contiguous())
+        raised = steps[place.clamp_max(len(steps) - 1)]
+    return torch.where(q < least, raised.to(second.dtype), second)
+
+
 def probability_map(label_logits: Tensor, q: Tensor | None) -> Tensor:
     """The probability p of each structure.
 
@@ -140,6 +168,22 @@ class StructureUncertainty:
     expected_dice: float
     expected_size: float
     flip_variance: float
+
+    def without(self, surplus: float) -> StructureUncertainty:
+        """What is expected where q, which ends at 0.5, understates how much is wrong.
+
+        Parameters
+        ----------
+        surplus : float
+            Voxels of the segment that the reference lacks, beyond those that q counts. The
+            variance stays: nothing is surer for it.
+        """
+        if not surplus or not self.size:
+            return self
+        agreed = max(0.0, self.size * (1 - self.mean_q) - surplus)
+        reference = max(0.0, self.expected_size - surplus)
+        dice = 2 * agreed / (self.size + reference)
+        return replace(self, expected_dice=dice, expected_size=reference)
 
 
 def spread(log_variance: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from hetseg_bids import __version__, derivatives
+from hetseg_bids.atlas import load_atlas
 from hetseg_bids.config import RunConfig, Settings
 from hetseg_bids.derivatives import OutputPaths, Provenance, output_paths, sources_of
 from hetseg_bids.devices import device_name
@@ -29,6 +30,7 @@ from hetseg_bids.locks import claimed
 from hetseg_bids.memory import check_room
 from hetseg_bids.models import Model, file_sha256
 from hetseg_bids.morphometry import has_columns, measure
+from hetseg_bids.plausibility import Plausibility, doubt_implausible
 from hetseg_bids.preprocessing.conform import resample
 from hetseg_bids.preprocessing.pipeline import PreparedImage, prepare
 from hetseg_bids.reports.participant import write_report
@@ -157,9 +159,9 @@ def _make(
     stages.stage("brain extraction")
     prepared = prepare(scan.path, config.settings.brain_extraction, mask_path)
     stages.stage("segmentation")
-    result = _segment(prepared, model, config.settings, stages)
+    result, plausibility = _segment(prepared, model, config.settings, stages)
     stages.stage("writing")
-    _write(paths, scan, mask_path, config, model, prepared, result)
+    _write(paths, scan, mask_path, config, model, prepared, result, plausibility)
     facts = {
         "Command line": config.command,
         "Started": started.isoformat(timespec="seconds"),
@@ -183,7 +185,7 @@ def _report(paths: OutputPaths, scan: Scan) -> Path:
 
 def _segment(
     prepared: PreparedImage, model: Model, settings: Settings, stages: ScanStages
-) -> Segmentation:
+) -> tuple[Segmentation, Plausibility]:
     logits = predict(
         model,
         prepared.image,
@@ -192,8 +194,10 @@ def _segment(
         mirror=settings.mirror,
         progress=stages.slices,
     )
+    plausibility = doubt_implausible(logits, prepared.working)
     output = prepared.native if settings.output_resolution == "native" else prepared.working
-    return segment(logits, prepared.working, output, probability=settings.write_probseg)
+    result = segment(logits, prepared.working, output, probability=settings.write_probseg)
+    return result, plausibility
 
 
 def _write(
@@ -204,6 +208,7 @@ def _write(
     model: Model,
     prepared: PreparedImage,
     result: Segmentation,
+    plausibility: Plausibility,
 ) -> None:
     # the old result stops being complete here, and what this run won't write must not stay
     for stale in (paths.dseg, paths.probseg, paths.flip):
@@ -221,10 +226,11 @@ def _write(
         extraction=prepared.extraction,
         mask_mm3=float(mask.sum()) * result.grid.voxel_volume,
         image=quality_of(prepared, result),
+        plausibility=plausibility,
         warnings=prepared.warnings,
     )
     derivatives.write_images(paths, result, mask.numpy().astype(np.uint8))
-    table = measure(result, noise=provenance.image.noise)
+    table = measure(result, noise=provenance.image.noise, surplus_mm3=plausibility.surplus_mm3)
     derivatives.write_tables(paths, table, result.label_set)
     derivatives.write_sidecars(paths, provenance, result.label_set, flip=result.flip is not None)
 
@@ -236,6 +242,7 @@ def is_complete(
     settings = config.settings
     try:
         record = read_json(paths.record)
+        atlas = Plausibility.of_record(record).atlas
     except (OSError, ValueError):
         return False
     wanted = [paths.dseg, paths.mask, paths.morph, paths.labels]
@@ -252,6 +259,7 @@ def is_complete(
         and record.get("HetsegModelSHA256") == model.plan.weights_sha256
         and record.get("HetsegPooling") == (pooling and asdict(pooling))
         and record.get("HetsegImageSmoothing") == model.plan.smoothing
+        and atlas in (None, load_atlas().version)  # None: not compared with any
         and record.get("HetsegSettings") == json.loads(json.dumps(asdict(settings)))
         and record.get("HetsegSourceSHA256") == file_sha256(scan.path)
         and record.get("HetsegMaskSHA256") == (file_sha256(mask_path) if mask_path else None)

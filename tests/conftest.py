@@ -32,6 +32,7 @@ from hetseg_bids.derivatives import (
 from hetseg_bids.image_quality import ImageQuality
 from hetseg_bids.images import Grid
 from hetseg_bids.morphometry import measure
+from hetseg_bids.plausibility import Plausibility
 from hetseg_bids.segmentation import LevelMaps, Segmentation, to_levels
 from hetseg_bids.structures import ASEG, N_STRUCTURES, STRUCTURES
 from hetseg_bids.uncertainty import FlipSums, StructureUncertainty
@@ -225,6 +226,7 @@ def write_results(
         extraction="deepbet",
         mask_mm3=float((dseg > 0).sum()) * grid.voxel_volume,
         image=ImageQuality(0.05, 0.3, 0.02, 0.0, 4.0, 0.5),
+        plausibility=Plausibility(),
         warnings=(f"something {hostile}",) if hostile else (),
     )
     write_images(paths, result, (dseg > 0).astype(np.uint8))

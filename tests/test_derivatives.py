@@ -33,6 +33,7 @@ from hetseg_bids.errors import InputError
 from hetseg_bids.image_quality import ImageQuality
 from hetseg_bids.images import Grid
 from hetseg_bids.morphometry import COLUMNS, measure
+from hetseg_bids.plausibility import Finding, Plausibility
 from hetseg_bids.segmentation import Segmentation
 from hetseg_bids.structures import ASEG, N_STRUCTURES, STRUCTURES
 from hetseg_bids.uncertainty import Pooling
@@ -62,6 +63,7 @@ def some_provenance(**settings: object) -> Provenance:
     return Provenance(
         ["bids:raw:sub-01/anat/x_T1w.nii.gz"], "aa", "bb", "label-flip", "cc", Pooling(0.8, 0.2), 2,
         Settings(**settings), "deepbet", 1234.56, ImageQuality(0.1, 0.3, 0.02, 2.0, 5.0, 0.5),
+        Plausibility("abc", 1.5, (Finding("left_thalamus", 1.5, surplus_ml=0.5),)),
         ("dark",),
     )  # fmt: skip
 
@@ -189,6 +191,19 @@ def test_sidecars_say_how_the_result_came_to_be(tmp_path):
             "cut_cm2": 2.0,
             "turn_deg": 5.0,
             "contrast": 0.5,
+        },
+        "HetsegPlausibility": {
+            "atlas": "abc",
+            "misfit_mm": 1.5,
+            "findings": [
+                {
+                    "structure": "left_thalamus",
+                    "misplaced_ml": 1.5,
+                    "missing_ml": 0.0,
+                    "times_largest": 0.0,
+                    "surplus_ml": 0.5,
+                }
+            ],
         },
         "HetsegWarnings": ["dark"],
     }

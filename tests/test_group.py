@@ -14,7 +14,8 @@ import pytest
 from browsing import HOSTILE, HOSTILE_NAME, Opened, Tags
 from conftest import run_cli, small_brain, write_dataset, write_results
 
-from hetseg_bids.cohort import CENTROIDS, cohort_map, load_template, template_affine
+from hetseg_bids.alignment import CENTROIDS, template_affine
+from hetseg_bids.cohort import cohort_map, load_template
 from hetseg_bids.outliers import Measure, find_outliers, robust_z
 from hetseg_bids.reports.group import Cohort, page_data, write_group_page
 from hetseg_bids.structures import N_STRUCTURES, STRUCTURES

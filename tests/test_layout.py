@@ -20,8 +20,11 @@ LAYERS = (
     ("image_quality",),
     ("morphometry",),
     ("segmentation",),
+    ("plausibility",),
     ("inference",),
     (
+        "alignment",
+        "atlas",
         "islands",
         "memory",
         "uncertainty",

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from hetseg_bids.image_quality import ImageQuality
+from hetseg_bids.plausibility import Finding, Plausibility
 from hetseg_bids.qc import asymmetry, judge
 from hetseg_bids.structures import STRUCTURES
 
@@ -71,6 +72,31 @@ def test_a_bad_image_wants_a_look_whatever_the_flip_map_says(image, reason):
     assert verdict.level == "look"
     assert reason in verdict.reasons[0]
     assert judge(table(), image=ImageQuality(0.1, 0.2, 0.03, 3.0, 12.0, 0.3)).level == "pass"
+
+
+@pytest.mark.parametrize(
+    ("finding", "reason"),
+    [
+        (
+            Finding("left_lateral_ventricle", misplaced_ml=25.04),
+            "left lateral ventricle: 25.0 ml lie",
+        ),
+        (Finding("third_ventricle", times_largest=3.21), "third ventricle: 3.2 times the largest"),
+        (Finding("brainstem", missing_ml=2.2), "brainstem: 2.2 ml of it are missing"),
+    ],
+)
+def test_what_lies_as_in_no_brain_wants_a_look_by_name(finding, reason):
+    verdict = judge(table(), plausibility=Plausibility("abc", 2.0, (finding,)))
+    assert verdict.level == "look"
+    assert verdict.reasons[0].startswith(reason)
+    little = Finding("left_thalamus", 0.3, 0.3)
+    assert judge(table(), plausibility=Plausibility("abc", 2.0, (little,))).level == "pass"
+
+
+def test_structures_that_do_not_lie_as_in_a_brain_want_a_look():
+    verdict = judge(table(), plausibility=Plausibility("abc", 23.4))
+    assert verdict.level == "look"
+    assert "(23 mm off)" in verdict.reasons[0]
 
 
 def test_a_failure_comes_before_a_doubt_and_a_warning_wants_a_look():

@@ -16,6 +16,7 @@ from hetseg_bids.files import read_json, write_text
 from hetseg_bids.image_quality import ImageQuality
 from hetseg_bids.images import Grid, read_labels, read_largest
 from hetseg_bids.label_tables import read_label_table
+from hetseg_bids.plausibility import Plausibility
 from hetseg_bids.preprocessing.conform import nearest, resample, working_grid
 from hetseg_bids.preprocessing.headers import read_t1w
 from hetseg_bids.qc import asymmetry, judge
@@ -65,7 +66,7 @@ def write_report(paths: OutputPaths, source: Path, run: dict[str, str] | None = 
         .get_template("participant.html.jinja")
         .render(
             title=paths.report.stem,
-            verdict=judge(table, record["HetsegWarnings"], image),
+            verdict=judge(table, record["HetsegWarnings"], image, Plausibility.of_record(record)),
             summary=_summary(table, worst),
             quality=quality_rows(image),
             outlines=draw_outlines(brain),
