@@ -20,6 +20,7 @@ from hetseg_bids.discovery import Scan
 from hetseg_bids.errors import InputError
 from hetseg_bids.files import atomic_path, remove_leftovers, write_json, write_text
 from hetseg_bids.image_quality import ImageQuality
+from hetseg_bids.images import Grid
 from hetseg_bids.label_tables import write_label_table
 from hetseg_bids.morphometry import COLUMNS
 from hetseg_bids.segmentation import Segmentation
@@ -28,6 +29,7 @@ from hetseg_bids.uncertainty import Pooling
 
 _Q_MAX = 0.5
 _LEVELS = 255
+_SAME_PLACE_MM = 0.01
 _COMPRESSION = 6  # higher levels save little on label images
 
 
@@ -150,20 +152,17 @@ def _container() -> dict[str, Any]:
 
 def write_images(paths: OutputPaths, result: Segmentation, mask: npt.NDArray[np.uint8]) -> None:
     """Write dseg, mask and, where the result has them, flip map and probabilities."""
-    affine = result.grid.affine
-    save_image(paths.dseg, result.full(result.dseg), affine, intent="label")
-    save_image(paths.mask, mask, affine, intent="label")
+    save_image(paths.dseg, result.full(result.dseg), result.grid, intent="label")
+    save_image(paths.mask, mask, result.grid, intent="label")
     if result.flip is not None:
         save_scaled(paths.flip, result, result.flip, _Q_MAX)
     if result.probability is not None:
         save_scaled(paths.probseg, result, result.probability, 1.0)
 
 
-def save_image(
-    path: Path, data: npt.NDArray[np.generic], affine: npt.NDArray[np.float64], *, intent: str
-) -> None:
-    """Write a NIfTI image in scanner space."""
-    image = _scanner_image(data, affine)
+def save_image(path: Path, data: npt.NDArray[np.generic], grid: Grid, *, intent: str) -> None:
+    """Write a NIfTI image on a grid."""
+    image = _placed_image(data, grid)
     image.header.set_intent(intent)
     _save(image, path)
 
@@ -176,17 +175,21 @@ def save_scaled(
     for level, value in zip(levels, values, strict=True):  # one at a time needs little memory
         level[:] = np.rint(value * (_LEVELS / highest)).clip(0, _LEVELS)
     data = np.moveaxis(result.full(levels), 0, -1)
-    image = _scanner_image(data, result.grid.affine)
+    image = _placed_image(data, result.grid)
     image.header.set_slope_inter(highest / _LEVELS, 0)
     _save(image, path)
 
 
-def _scanner_image(
-    data: npt.NDArray[np.generic], affine: npt.NDArray[np.float64]
-) -> nib.Nifti1Image:
-    image = nib.Nifti1Image(data, affine, dtype=data.dtype)
-    image.set_qform(affine, 1)
-    image.set_sform(affine, 1)
+def _placed_image(data: npt.NDArray[np.generic], grid: Grid) -> nib.Nifti1Image:
+    """An image whose forms have the grid's codes, and code 0 where a form can't say the affine."""
+    q_code, s_code = grid.codes
+    image = nib.Nifti1Image(data, grid.affine, dtype=data.dtype)
+    image.set_sform(grid.affine, s_code)
+    image.set_qform(grid.affine, q_code)
+    apart = np.abs(image.get_qform() - grid.affine)[:3] @ (*data.shape[:3], 1)
+    if apart.max() > _SAME_PLACE_MM:  # a shear
+        image.set_qform(grid.affine, 0)
+        image.set_sform(grid.affine, s_code or q_code)
     image.header.set_xyzt_units("mm")
     return image
 

@@ -9,7 +9,7 @@ import logging
 import platform
 import time
 import traceback
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -213,7 +213,8 @@ def _write(
 def _image_quality(prepared: PreparedImage, result: Segmentation) -> ImageQuality:
     labels = nearest(np.asarray(result.full(result.dseg)), result.grid, prepared.working)
     image, mask = prepared.image.numpy(), prepared.mask.numpy()
-    return measure_image(image, mask, labels, result.label_set)
+    measured = measure_image(image, mask, labels, result.label_set)
+    return replace(measured, cut_cm2=prepared.cut_cm2)  # of the scan itself, without padding
 
 
 def is_complete(

@@ -14,9 +14,10 @@ import torch
 from hetseg_bids.derivatives import OutputPaths
 from hetseg_bids.files import read_json, write_text
 from hetseg_bids.image_quality import ImageQuality
-from hetseg_bids.images import Grid, grid_of, open_image, read_labels, read_largest, read_voxels
+from hetseg_bids.images import Grid, read_labels, read_largest
 from hetseg_bids.label_tables import read_label_table
 from hetseg_bids.preprocessing.conform import nearest, resample, working_grid
+from hetseg_bids.preprocessing.headers import read_t1w
 from hetseg_bids.qc import asymmetry, judge
 from hetseg_bids.reports.methods import methods_text
 from hetseg_bids.reports.mosaics import View, draw_mask, draw_mosaics, draw_zooms
@@ -169,12 +170,11 @@ def _provenance(record: dict[str, Any]) -> list[tuple[str, str]]:
 def _load_view(paths: OutputPaths, source: Path, label_set: LabelSet) -> View:
     labels, native = read_labels(paths.dseg)
     working = working_grid(native)
-    t1w = open_image(source)
-    voxels = np.nan_to_num(read_voxels(source, t1w)).reshape(t1w.shape[:3])
+    t1w = read_t1w(source)  # cleaned as it was for the network
     flip = _to(working, native, read_largest(paths.flip)) if paths.flip.exists() else None
     mask, mask_grid = read_labels(paths.mask)
     return View(
-        image=_to(working, grid_of(t1w), voxels),
+        image=_to(working, t1w.grid, t1w.data),
         dseg=nearest(labels.astype(np.uint8), native, working),
         flip=flip,
         mask=nearest(mask.astype(np.uint8), mask_grid, working) > 0,
