@@ -24,6 +24,7 @@ from hetseg_bids.discovery import Scan
 from hetseg_bids.errors import InputError
 from hetseg_bids.files import atomic_path, read_json, remove_leftovers, write_json, write_text
 from hetseg_bids.image_quality import ImageQuality
+from hetseg_bids.images import Grid
 from hetseg_bids.label_tables import write_label_table
 from hetseg_bids.morphometry import COLUMNS
 from hetseg_bids.plausibility import Plausibility
@@ -32,6 +33,7 @@ from hetseg_bids.structures import ASEG, LabelSet
 from hetseg_bids.uncertainty import Pooling
 
 _RAW = "raw"  # the input's name in BIDS URIs, as fMRIPrep has it
+_SAME_PLACE_MM = 0.01
 _COMPRESSION = 6  # higher levels save little on label images
 
 
@@ -182,20 +184,17 @@ def _container() -> dict[str, Any]:
 
 def write_images(paths: OutputPaths, result: Segmentation, mask: npt.NDArray[np.uint8]) -> None:
     """Write dseg, mask and, where the result has them, flip map and probabilities."""
-    affine = result.grid.affine
-    save_image(paths.dseg, result.full(result.dseg), affine, intent="label")
-    save_image(paths.mask, mask, affine, intent="label")
+    save_image(paths.dseg, result.full(result.dseg), result.grid, intent="label")
+    save_image(paths.mask, mask, result.grid, intent="label")
     if result.flip is not None:
         save_scaled(paths.flip, result, result.flip)
     if result.probability is not None:
         save_scaled(paths.probseg, result, result.probability)
 
 
-def save_image(
-    path: Path, data: npt.NDArray[np.generic], affine: npt.NDArray[np.float64], *, intent: str
-) -> None:
-    """Write a NIfTI image in scanner space."""
-    image = _scanner_image(data, affine)
+def save_image(path: Path, data: npt.NDArray[np.generic], grid: Grid, *, intent: str) -> None:
+    """Write a NIfTI image on a grid."""
+    image = _placed_image(data, grid)
     image.header.set_intent(intent)
     _save(image, path)
 
@@ -209,7 +208,7 @@ def save_scaled(path: Path, result: Segmentation, maps: LevelMaps) -> None:
 def write_scaled(stream: BufferedIOBase, result: Segmentation, maps: LevelMaps) -> None:
     """Write probabilities as a 4-D uint8 NIfTI image (x, y, z, structure) with their scale."""
     shape = (*result.grid.shape, len(maps.levels))
-    image = _scanner_image(np.broadcast_to(np.uint8(0), shape), result.grid.affine)
+    image = _placed_image(np.broadcast_to(np.uint8(0), shape), result.grid)
     image.header.set_slope_inter(maps.step, 0)
     image.update_header()
     image.header.write_to(stream)
@@ -217,12 +216,16 @@ def write_scaled(stream: BufferedIOBase, result: Segmentation, maps: LevelMaps) 
         stream.write(result.full(volume).T.data)  # x runs fastest
 
 
-def _scanner_image(
-    data: npt.NDArray[np.generic], affine: npt.NDArray[np.float64]
-) -> nib.Nifti1Image:
-    image = nib.Nifti1Image(data, affine, dtype=data.dtype)
-    image.set_qform(affine, 1)
-    image.set_sform(affine, 1)
+def _placed_image(data: npt.NDArray[np.generic], grid: Grid) -> nib.Nifti1Image:
+    """An image whose forms have the grid's codes, and code 0 where a form can't say the affine."""
+    q_code, s_code = grid.codes
+    image = nib.Nifti1Image(data, grid.affine, dtype=data.dtype)
+    image.set_sform(grid.affine, s_code)
+    image.set_qform(grid.affine, q_code)
+    apart = np.abs(image.get_qform() - grid.affine)[:3] @ (*data.shape[:3], 1)
+    if apart.max() > _SAME_PLACE_MM:  # a shear
+        image.set_qform(grid.affine, 0)
+        image.set_sform(grid.affine, s_code or q_code)
     image.header.set_xyzt_units("mm")
     return image
 

@@ -90,7 +90,9 @@ class ImageQuality:
 def quality_of(prepared: PreparedImage, result: Segmentation) -> ImageQuality:
     """Measure a scan on the working grid, by labels on any grid."""
     labels = nearest(np.asarray(result.full(result.dseg)), result.grid, prepared.working)
-    return measure_image(prepared.image.numpy(), prepared.mask.numpy(), labels, result.label_set)
+    image, mask = prepared.image.numpy(), prepared.mask.numpy()
+    measured = measure_image(image, mask, labels, result.label_set)
+    return replace(measured, cut_cm2=prepared.cut_cm2)  # of the scan itself, without padding
 
 
 def measure_image(

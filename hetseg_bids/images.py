@@ -18,15 +18,19 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from zlib_ng import gzip_ng, zlib_ng
 
+from hetseg_bids import file_formats
 from hetseg_bids.errors import InputError
 
 logging.getLogger("nibabel").setLevel(logging.CRITICAL)  # what matters is raised, too
 _PART, _MOST_BYTES = 1 << 20, 8 << 30
+_GZIP_BITS = 31  # zlib's way to say: with gzip's header
 _BROKEN: tuple[type[Exception], ...] = (
     *(ImageFileError, HeaderDataError, OSError, EOFError, ValueError),
     *(zlib.error, zlib_ng.error),  # type: ignore[assignment]  # its stub says: an instance
 )
 _ANNEX = b"/annex/objects/"  # what git-annex leaves in place of a file's content
+
+SCANNER, ALIGNED = 1, 2  # NIfTI's codes of the spaces that a form leads to
 
 
 @dataclass(frozen=True)
@@ -38,23 +42,38 @@ class Grid:
     shape : tuple of 3 int
     affine : (4, 4) float64 array
         Voxel to RAS, mm.
+    codes : tuple of 2 int
+        NIfTI's codes of qform and sform: which space the millimetres are of.
     """
 
     shape: tuple[int, int, int]
     affine: npt.NDArray[np.float64]
+    codes: tuple[int, int] = (SCANNER, SCANNER)
+
+    @property
+    def zooms(self) -> npt.NDArray[np.float64]:
+        """Voxel size, mm."""
+        return np.asarray(nib.affines.voxel_sizes(self.affine))
 
     @property
     def voxel_volume(self) -> float:
         """The mm3 of a voxel."""
         return float(abs(np.linalg.det(self.affine[:3, :3])))
 
+    def part(self, box: tuple[slice, slice, slice]) -> Grid:
+        """The grid of a box of this one."""
+        affine = self.affine.copy()
+        affine[:3, 3] += self.affine[:3, :3] @ np.array([s.start for s in box], dtype=float)
+        i, j, k = (s.stop - s.start for s in box)
+        return Grid((i, j, k), affine, self.codes)
+
     def matches(self, other: Grid) -> bool:
         """Whether two grids are one to a hundredth of a millimetre."""
         return self.shape == other.shape and np.allclose(self.affine, other.affine, atol=1e-2)
 
 
-def open_image(path: Path) -> nib.Nifti1Image:
-    """Open a NIfTI file without reading its voxels.
+def open_image(path: Path) -> nib.nifti1.Nifti1Pair:
+    """Open a NIfTI file, or either half of a pair, without reading its voxels.
 
     Raises
     ------
@@ -67,9 +86,12 @@ def open_image(path: Path) -> nib.Nifti1Image:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except _BROKEN as error:
-        raise InputError(f"{path}: not a readable NIfTI image ({one_line(error)})") from None
-    if not isinstance(image, nib.Nifti1Image):  # Nifti2Image is one, too
-        raise InputError(f"{path}: not a NIfTI image; convert it with dcm2niix")
+        why = file_formats.remedy(path) or one_line(error)
+        raise InputError(f"{path}: not a readable NIfTI image ({why})") from None
+    if not isinstance(image, nib.nifti1.Nifti1Pair):  # NIfTI-2 and single files are pairs, too
+        analyze = isinstance(image, nib.analyze.AnalyzeImage)
+        why = file_formats.ANALYZE if analyze else file_formats.remedy(path)
+        raise InputError(f"{path}: not a NIfTI image ({why or 'convert it'})")
     return image
 
 
@@ -97,7 +119,7 @@ def _readable(path: Path, remedy: str) -> Iterator[None]:
         raise InputError(f"{path}: truncated or corrupt ({one_line(error)}); {remedy}") from None
 
 
-def read_voxels(path: Path, image: nib.Nifti1Image) -> npt.NDArray[np.float32]:
+def read_voxels(path: Path, image: nib.nifti1.Nifti1Pair) -> npt.NDArray[np.float32]:
     """Scaled voxels of an open image as float32.
 
     Raises
@@ -105,21 +127,78 @@ def read_voxels(path: Path, image: nib.Nifti1Image) -> npt.NDArray[np.float32]:
     InputError
         If the file is truncated or corrupt.
     """
-    with _readable(path, "copy the file again"):
-        voxels = np.asarray(image.dataobj, dtype=np.float32)
-        if path.name.endswith(".gz"):
-            _check_sum(path)
-    return voxels
+    return read_checked(path, image)[0]
 
 
-def _check_sum(path: Path) -> None:
-    """Read a gzip file to its end, where the checksum is: nibabel stops at the last voxel."""
-    total = 0
-    with gzip_ng.open(path) as file:
-        while part := file.read(_PART):
-            total += len(part)
+def read_checked(
+    path: Path, image: nib.nifti1.Nifti1Pair
+) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
+    """Scaled voxels of an open image, and warnings about how they are stored.
+
+    Raises
+    ------
+    InputError
+        If the file is truncated or corrupt, or doesn't say where its voxels begin.
+    """
+    held = Path(image.file_map["image"].filename or path)  # of a pair, the other half
+    half = image.header["magic"].item() == image.header.pair_magic and held == path
+    with _readable(path, file_formats.PAIR if half else "copy the file again"):
+        stored, doubts = _stored_voxels(held, image)
+        voxels = np.asarray(stored, dtype=np.float32)
+        if held.name.endswith(".gz") and _unpacked(held)[1]:
+            doubts += (
+                "bytes that aren't gzip follow the compressed image and were left out; "
+                "gunzip the file and gzip it again",
+            )
+    return voxels, doubts
+
+
+def _stored_voxels(path: Path, image: nib.nifti1.Nifti1Pair) -> tuple[Any, tuple[str, ...]]:
+    """The voxels to be read, from where a single file must hold them.
+
+    nibabel takes an offset of 0 as it is, and the header for the first voxels.
+    """
+    header = image.header
+    stored: Any = image.dataobj
+    first = header.single_vox_offset
+    if header["magic"].item() != header.single_magic or stored.offset >= first:
+        return stored, ()
+    length = _unpacked(path)[0] if path.name.endswith(".gz") else path.stat().st_size
+    if length != first + stored.dtype.itemsize * int(np.prod(stored.shape)):
+        raise ValueError(f"vox_offset {stored.offset}, and the length doesn't say what is right")
+    spec = (stored.shape, stored.dtype, first, stored.slope, stored.inter)
+    return ArrayProxy(path, spec), (
+        f"vox_offset is {stored.offset}, but a single file can't hold voxels before byte {first}: "
+        f"they were read from there; other programs may shift or refuse this image",
+    )
+
+
+def _unpacked(path: Path) -> tuple[int, bool]:
+    """Length of what a gzip file holds, and whether anything but zeros follows it.
+
+    Reads it to its end, where the checksum is: nibabel stops at the last voxel.
+    """
+    decoder, total = zlib_ng.decompressobj(_GZIP_BITS), 0
+    with path.open("rb") as file:
+        packed = file.read(_PART)
+        while packed:
+            total += len(decoder.decompress(packed, _PART))
             if total > _MOST_BYTES:
                 raise ValueError("more than 8 GB")
+            packed = decoder.unconsumed_tail
+            if decoder.eof:
+                packed = decoder.unused_data.lstrip(b"\0")
+                while not packed and (more := file.read(_PART)):
+                    packed = more.lstrip(b"\0")
+                if packed and not packed.startswith(file_formats.GZIP_MAGIC):
+                    return total, True
+                if packed:
+                    decoder = zlib_ng.decompressobj(_GZIP_BITS)
+            elif not packed:
+                packed = file.read(_PART)
+    if not decoder.eof:
+        raise EOFError("the compressed data end too early")
+    return total, False
 
 
 def read_largest(path: Path) -> npt.NDArray[np.float32]:
@@ -160,7 +239,7 @@ def read_labels(path: Path) -> tuple[npt.NDArray[np.int32], Grid]:
     return np.rint(read_voxels(path, image)).astype(np.int32), grid_of(image)
 
 
-def grid_of(image: nib.Nifti1Image) -> Grid:
+def grid_of(image: nib.nifti1.Nifti1Pair) -> Grid:
     """The spatial grid of an image."""
     i, j, k = image.shape[:3]
     return Grid((int(i), int(j), int(k)), np.asarray(image.affine, dtype=np.float64))

@@ -36,7 +36,7 @@ LAYERS = (
         "label_tables",
     ),
     ("network", "locks", "config"),
-    ("images", "devices", "files", "planes", "robust", "structures"),
+    ("images", "file_formats", "devices", "files", "planes", "robust", "structures"),
     ("errors",),
 )
 MODULES = sorted(p for p in ROOT.rglob("*.py") if p.name != "__init__.py")

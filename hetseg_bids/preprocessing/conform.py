@@ -11,7 +11,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
-from hetseg_bids.images import Grid
+from hetseg_bids.images import ALIGNED, Grid
 
 _SAME_GRID_TOLERANCE = 0.01  # voxels
 _SLAB = 16  # output slices resampled at a time, bounds memory
@@ -21,16 +21,18 @@ def working_grid(native: Grid) -> Grid:
     """The 1 mm RAS grid that covers a native grid.
 
     A grid that is 1 mm and unrotated already is only re-ordered, so that no voxel is
-    interpolated.
+    interpolated.  It lies in the same space; where that is unknown it becomes "aligned".
     """
+    codes = native.codes if any(native.codes) else (ALIGNED, ALIGNED)
     canonical = nib.as_closest_canonical(
         nib.Nifti1Image(np.broadcast_to(np.uint8(0), native.shape), native.affine)
     )
     rotation_zoom = canonical.affine[:3, :3]
     if np.abs((rotation_zoom - np.eye(3)) * np.array(canonical.shape)).max() < 0.5:
-        return Grid(canonical.shape, np.asarray(canonical.affine))
+        return Grid(canonical.shape, np.asarray(canonical.affine), codes)
     shape, affine = vox2out_vox((native.shape, native.affine), (1.0, 1.0, 1.0))
-    return Grid(tuple(int(n) for n in shape), np.asarray(affine))  # type: ignore[arg-type]
+    size = tuple(int(n) for n in shape)
+    return Grid(size, np.asarray(affine), codes)  # type: ignore[arg-type]
 
 
 def resample(volumes: Tensor, source: Grid, target: Grid, *, outside: float = 0.0) -> Tensor:
@@ -66,6 +68,38 @@ def resample(volumes: Tensor, source: Grid, target: Grid, *, outside: float = 0.
             part += outside * (1 - inside)
         out[:, start:stop] = part
     return out
+
+
+def resample_inside(
+    image: npt.NDArray[np.float32],
+    mask: npt.NDArray[np.bool_],
+    source: Grid,
+    target: Grid,
+    *,
+    outside: float,
+) -> tuple[Tensor, Tensor]:
+    """Trilinear resampling of what a mask holds, from its own voxels only.
+
+    Parameters
+    ----------
+    image : (I, J, K) float32 array on `source`
+    mask : (I, J, K) bool array
+    source, target : Grid
+    outside : float
+        Value beyond the mask.
+
+    Returns
+    -------
+    resampled : (X, Y, Z) float32 tensor
+        Means over voxels of the mask, weighted as for trilinear interpolation.
+    inside : (X, Y, Z) bool tensor
+        Where voxels of the mask have more than half of the weight.
+    """
+    weight = resample(torch.from_numpy(mask)[None], source, target)[0]
+    inside = weight > 0.5
+    kept = torch.from_numpy(np.where(mask, image, np.float32(0)))
+    values = resample(kept[None], source, target)[0].div_(weight)
+    return torch.where(inside, values, torch.tensor(outside)), inside
 
 
 def nearest(labels: npt.NDArray[np.uint8], source: Grid, target: Grid) -> npt.NDArray[np.uint8]:

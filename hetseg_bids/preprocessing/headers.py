@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from hetseg_bids.errors import InputError
-from hetseg_bids.images import open_image, read_voxels
+from hetseg_bids.images import Grid, open_image, read_checked
+from hetseg_bids.preprocessing.field import Box, find_field
+from hetseg_bids.preprocessing.forms import find_place
 from hetseg_bids.preprocessing.normalisation import typical_high
 
+MAX_EXTENT_MM = 600.0
 _MIN_EXTENT_MM = 60.0
-_MAX_EXTENT_MM = 600.0
-_ZOOM_RANGE_MM = (0.2, 7.0)
-_SAME_PLACE_MM = 1.0
 _SPIKE = 20.0
 _SOME = 1_000_000  # voxels that tell what the rest is like
 _MAX_VOXELS = 600_000_000
@@ -30,17 +30,28 @@ class T1w:
     ----------
     path : Path
     data : (I, J, K) float32 array
-        Finite; NaN and infinite voxels were set to zero.
-    affine : (4, 4) float64 array
-        Voxel to scanner RAS, mm.
+        Finite: NaN and infinite voxels were set to zero, absurd ones clipped.
+    grid : Grid
+        Where its voxels lie.
+    background : float
+        Value around the head or brain.
+    content : tuple of 3 slice
+        The box of all that isn't background; padding was set to `background`.
     warnings : tuple of str
         What was odd but usable.
     """
 
     path: Path
     data: npt.NDArray[np.float32]
-    affine: npt.NDArray[np.float64]
+    grid: Grid
+    background: float
+    content: Box
     warnings: tuple[str, ...] = ()
+
+    @property
+    def affine(self) -> npt.NDArray[np.float64]:
+        """Voxel to RAS, mm."""
+        return self.grid.affine
 
 
 def read_t1w(path: Path) -> T1w:
@@ -59,10 +70,12 @@ def read_t1w(path: Path) -> T1w:
     """
     image = open_image(path)
     _check_shape(path, image)
-    affine = _checked_affine(path, image)
-    data = read_voxels(path, image)
-    data = data.reshape(data.shape[:3])
-    warnings = _doubts_about_place(image)
+    grid, doubts = find_place(path, image)
+    if (grid.zooms * grid.shape < _MIN_EXTENT_MM).any():
+        raise _no_head(path, grid.zooms * grid.shape)
+    data, more = read_checked(path, image)
+    data = data.reshape(grid.shape)
+    warnings = [*doubts, *more]
     bad = ~np.isfinite(data)
     share = float(bad.mean())
     if share == 1:
@@ -74,20 +87,35 @@ def read_t1w(path: Path) -> T1w:
     if low == high:
         what = "zero" if low == 0 else f"{low:g}"
         raise InputError(f"{path}: every voxel is {what}; convert or transfer the scan again")
-    warnings += _clip_spikes(data, max(-low, high))
+    background, content = find_field(data)
+    extent = grid.zooms * grid.part(content).shape
+    if (extent > MAX_EXTENT_MM).any():
+        raise _no_head(path, extent)
+    _fill_around(data, content, background)
+    warnings += _clip_spikes(data[content], background)
     if _is_mask(data):
         raise InputError(f"{path}: only two values, a mask or label image; give the T1w itself")
-    return T1w(path, data, affine, tuple(warnings))
+    return T1w(path, data, grid, background, content, tuple(warnings))
 
 
-def _clip_spikes(data: npt.NDArray[np.float32], largest: float) -> list[str]:
+def _fill_around(data: npt.NDArray[np.float32], content: Box, background: float) -> None:
+    """Give padding the background's value, in place, however many layers of padding there are."""
+    for axis, inner in enumerate(content):
+        for outer in (slice(0, inner.start), slice(inner.stop, None)):
+            where = [slice(None)] * 3
+            where[axis] = outer
+            data[tuple(where)] = background
+
+
+def _clip_spikes(data: npt.NDArray[np.float32], background: float) -> list[str]:
     """Bring absurd values down, in place: a single one would leave no contrast to the brain."""
-    some = np.abs(data.reshape(-1)[:: max(1, data.size // _SOME)])
+    some = np.abs(data.reshape(-1)[:: max(1, data.size // _SOME)] - background)
     limit = _SPIKE * typical_high(some)
-    if not limit or largest <= limit:
+    low, high = background - limit, background + limit
+    if not limit or (low <= data.min() and data.max() <= high):
         return []
-    count = int((data > limit).sum()) + int((data < -limit).sum())
-    np.clip(data, -limit, limit, out=data)
+    count = int((data > high).sum()) + int((data < low).sum())
+    np.clip(data, low, high, out=data)
     return [f"{count} voxels over {_SPIKE:g} times the 99th percentile were clipped"]
 
 
@@ -99,18 +127,7 @@ def _is_mask(data: npt.NDArray[np.float32]) -> bool:
     )
 
 
-def _doubts_about_place(image: nib.Nifti1Image) -> list[str]:
-    """Warnings where the header doesn't say for sure which side is left."""
-    qform, q_code = image.get_qform(coded=True)
-    sform, s_code = image.get_sform(coded=True)
-    if not q_code and not s_code:
-        return ["neither qform nor sform: orientation and sides are a guess"]
-    if q_code and s_code and not np.allclose(qform, sform, atol=_SAME_PLACE_MM):
-        return ["qform and sform differ; the sform is used"]
-    return []
-
-
-def _check_shape(path: Path, image: nib.Nifti1Image) -> None:
+def _check_shape(path: Path, image: nib.nifti1.Nifti1Pair) -> None:
     shape = image.shape
     spatial = shape[:3]
     if len(shape) < 3 or any(n < 1 for n in shape):
@@ -127,21 +144,6 @@ def _check_shape(path: Path, image: nib.Nifti1Image) -> None:
         raise InputError(f"{path}: voxels are {dtype}, not plain numbers; export a grey T1w")
 
 
-def _checked_affine(path: Path, image: nib.Nifti1Image) -> npt.NDArray[np.float64]:
-    affine = np.asarray(image.affine, dtype=np.float64)
-    if not np.isfinite(affine).all():
-        raise InputError(f"{path}: the affine holds NaN or infinity; repair qform/sform")
-    zooms = nib.affines.voxel_sizes(affine)
-    if (zooms <= 0).any() or abs(np.linalg.det(affine[:3, :3] / zooms)) < 0.05:
-        raise InputError(f"{path}: the affine is singular; repair qform/sform")
-    low, high = _ZOOM_RANGE_MM
-    if (zooms < low).any() or (zooms > high).any():
-        text = " x ".join(f"{z:.3g}" for z in zooms)
-        raise InputError(
-            f"{path}: voxels of {text} mm are outside {low}-{high} mm; check the header's units"
-        )
-    extent = zooms * np.array(image.shape[:3])
-    if (extent < _MIN_EXTENT_MM).any() or (extent > _MAX_EXTENT_MM).any():
-        text = " x ".join(f"{e:.0f}" for e in extent)
-        raise InputError(f"{path}: field of view of {text} mm doesn't hold one whole head")
-    return affine
+def _no_head(path: Path, extent: npt.NDArray[np.float64]) -> InputError:
+    text = " x ".join(f"{e:.0f}" for e in extent)
+    return InputError(f"{path}: field of view of {text} mm doesn't hold one whole head")

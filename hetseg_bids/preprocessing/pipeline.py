@@ -6,16 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from hetseg_bids.errors import InputError
 from hetseg_bids.images import Grid, read_labels
 from hetseg_bids.preprocessing import brain_extraction as strip
-from hetseg_bids.preprocessing.conform import resample, working_grid
-from hetseg_bids.preprocessing.headers import read_t1w
+from hetseg_bids.preprocessing.conform import resample, resample_inside, working_grid
+from hetseg_bids.preprocessing.field import Box
+from hetseg_bids.preprocessing.headers import MAX_EXTENT_MM, T1w, read_t1w
 from hetseg_bids.preprocessing.normalisation import standardise
+
+_MM2_PER_CM2 = 100.0
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class PreparedImage:
         Brain on the working grid.
     extraction : str
         How the mask was made: ``deepbet``, ``mask`` or ``skip``.
+    cut_cm2 : float
+        Largest area in which the brain meets a face of what was scanned, padding left out.
     warnings : tuple of str
     """
 
@@ -39,6 +43,7 @@ class PreparedImage:
     image: Tensor
     mask: Tensor
     extraction: str
+    cut_cm2: float
     warnings: tuple[str, ...]
 
 
@@ -59,33 +64,65 @@ def prepare(path: Path, extraction: str = "auto", mask_path: Path | None = None)
         If the scan or its mask can't be used; the message names the file.
     """
     scan = read_t1w(path)
-    native = Grid(scan.data.shape, scan.affine)
-    working = working_grid(native)
-    border = float(np.median(scan.data[:, :, [0, -1]]))
-    volume = torch.from_numpy(scan.data)[None]
-    conformed = resample(volume, native, working, outside=border)[0]
+    working = _working_grid(scan)
+    brain = strip.stripped_brain(scan.data, scan.background, scan.grid.zooms)
+    stripped = strip.is_stripped(float(brain.sum()) * scan.grid.voxel_volume / 1000)
     method = extraction
     if extraction == "auto":
-        method = "skip" if strip.is_stripped(conformed.numpy()) else "deepbet"
+        method = "skip" if stripped else "deepbet"
     try:
-        mask = _brain_mask(conformed.numpy(), method, mask_path, working)
-        strip.check_brain(mask)
-        inside = torch.from_numpy(mask)
-        scores = standardise(conformed, inside)
+        if stripped or method == "skip":
+            # decided where nothing is interpolated: between brain and background all is mixed
+            conformed, signal = resample_inside(
+                scan.data, brain, scan.grid, working, outside=scan.background
+            )
+        else:
+            volume = torch.from_numpy(scan.data)[None]
+            conformed = resample(volume, scan.grid, working, outside=scan.background)[0]
+        mask = signal if method == "skip" else _brain_mask(conformed, method, mask_path, working)
+        doubts = strip.check_brain(mask.numpy())
+        scores = standardise(conformed, mask)
     except (InputError, ValueError) as error:
         raise InputError(f"{path}: {error}") from None
-    return PreparedImage(native, working, scores, inside, method, scan.warnings)
+    cut = cut_area(mask, working, scan.grid, scan.content)
+    warnings = (*scan.warnings, *doubts)
+    return PreparedImage(scan.grid, working, scores, mask, method, cut, warnings)
 
 
-def _brain_mask(
-    image: npt.NDArray[np.float32], method: str, mask_path: Path | None, working: Grid
-) -> npt.NDArray[np.bool_]:
+def _working_grid(scan: T1w) -> Grid:
+    """The 1 mm grid of the whole image, or of what it holds where padding makes it vast."""
+    extent = scan.grid.zooms * np.array(scan.grid.shape)
+    part = scan.grid if extent.max() <= MAX_EXTENT_MM else scan.grid.part(scan.content)
+    return working_grid(part)
+
+
+def _brain_mask(image: Tensor, method: str, mask_path: Path | None, working: Grid) -> Tensor:
     if method == "deepbet":
-        return strip.extract_brain(image)
-    if method == "skip":
-        return strip.foreground(image)
+        return torch.from_numpy(strip.extract_brain(image.numpy()))
     if mask_path is None:
         raise InputError("no brain mask found; see --brain-extraction in the usage notes")
     labels, grid = read_labels(mask_path)
-    moved = resample(torch.from_numpy((labels > 0).astype(np.float32))[None], grid, working)
-    return np.asarray(moved[0].numpy() > 0.5)
+    return resample(torch.from_numpy((labels > 0).astype(np.float32))[None], grid, working)[0] > 0.5
+
+
+def cut_area(mask: Tensor, working: Grid, native: Grid, content: Box) -> float:
+    """Largest area in which a mask meets a face of a box, cm2.
+
+    Parameters
+    ----------
+    mask : (X, Y, Z) bool tensor
+        On `working`.
+    working, native : Grid
+    content : tuple of 3 slice
+        The box, on `native`.
+    """
+    areas = [0.0]
+    volume = mask.float()[None]
+    for axis, zoom in enumerate(native.zooms):
+        for place in (content[axis].start, content[axis].stop - 1):
+            box = list(content)
+            box[axis] = slice(place, place + 1)
+            face = native.part((box[0], box[1], box[2]))
+            count = int((resample(volume, working, face)[0] > 0.5).sum())
+            areas.append(count * face.voxel_volume / zoom / _MM2_PER_CM2)
+    return max(areas)

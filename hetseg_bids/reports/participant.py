@@ -182,7 +182,7 @@ def _load_view(paths: OutputPaths, source: Path, label_set: LabelSet) -> View:
     flip = _to(working, native, read_largest(paths.flip)) if paths.flip.exists() else None
     mask, mask_grid = read_labels(paths.mask)
     return View(
-        image=_to(working, Grid(t1w.data.shape, t1w.affine), t1w.data),
+        image=_to(working, t1w.grid, t1w.data),
         dseg=nearest(labels.astype(np.uint8), native, working),
         flip=flip,
         mask=nearest(mask.astype(np.uint8), mask_grid, working) > 0,

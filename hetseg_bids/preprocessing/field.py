@@ -1,0 +1,134 @@
+"""Where a scan holds anything: its background, without the empty space around it."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from hetseg_bids.preprocessing.normalisation import typical_high
+
+Box = tuple[slice, slice, slice]
+
+_FAINT = 1e-3  # of the bright voxels: noise of the conversion
+_COMMON = 0.01  # share of the border's voxels that no value of noise in floating point has
+_BLOCK = 4  # voxels a side: means over them hold little noise
+_AIR = 25.0  # percentile of the border: a head may reach over the other three quarters
+_HEAD = 0.15  # from air to the bright voxels: skin and fat lie far above
+_PIECE = 0.1  # of the largest piece: skin and brain count, a capsule of vitamin E doesn't
+_ROUNDS = 3
+
+
+def find_field(image: npt.NDArray[np.float32]) -> tuple[float, Box]:
+    """Background value, and the box of everything else.
+
+    Layers of one value are taken off until none is left: padding may lie around a background of
+    another value.
+
+    Parameters
+    ----------
+    image : (X, Y, Z) float32 array
+
+    Returns
+    -------
+    background : float
+        The value around the content: the commonest one of the border, or, where air is noise
+        and none is common, the median of the darkest face.
+    content : tuple of 3 slice
+        All voxels that differ from the background; the whole image where nothing does.
+    """
+    content = _whole(image)
+    while True:
+        background = _border_value(image[content])
+        inner = _box_of(image[content] != background)
+        if inner is None or inner == _whole(image[content]):
+            return background, content
+        content = _within(content, inner)
+
+
+def foreground(image: npt.NDArray[np.float32], background: float) -> npt.NDArray[np.bool_]:
+    """Voxels that differ from the background by more than rounding does."""
+    difference = np.abs(image - background)
+    return difference > _FAINT * typical_high(difference)
+
+
+def head_box(image: npt.NDArray[np.float32]) -> Box:
+    """The box around a head, whatever amount of air, noise or padding lies around it.
+
+    Parameters
+    ----------
+    image : (X, Y, Z) float32 array
+        1 mm.
+
+    Returns
+    -------
+    box : tuple of 3 slice
+    """
+    background, box = find_field(image)
+    coarse = _block_means(np.abs(image[box] - background))
+    faces = np.concatenate([f.ravel() for f in _faces(coarse)])
+    air = float(np.percentile(faces, _AIR))
+    inner = _whole(coarse)
+    for _ in range(_ROUNDS):  # what counts as bright must not depend on how much air there is
+        limit = air + _HEAD * (typical_high(coarse[inner]) - air)
+        found = _box_of(_large_pieces(coarse > limit))
+        if found is None or found == inner:
+            break
+        inner = found
+    a, b, c = (slice(i.start * _BLOCK, i.stop * _BLOCK) for i in inner)
+    return _within(box, (a, b, c))
+
+
+def _border_value(image: npt.NDArray[np.float32]) -> float:
+    faces = [face.ravel() for face in _faces(image)]
+    values, counts = np.unique(np.concatenate(faces), return_counts=True)
+    if counts.max() >= _COMMON * counts.sum():
+        return float(values[np.argmax(counts)])
+    return float(min(np.median(face) for face in faces))
+
+
+def _faces(image: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
+    return [np.asarray(image.take(place, axis)) for axis in range(3) for place in (0, -1)]
+
+
+def _box_of(mask: npt.NDArray[np.bool_]) -> Box | None:
+    """Bounding box of a mask, None if it is empty."""
+    box = []
+    for axis in range(3):
+        others = tuple(i for i in range(3) if i != axis)
+        places = np.nonzero(mask.any(axis=others))[0]
+        if not len(places):
+            return None
+        box.append(slice(int(places[0]), int(places[-1]) + 1))
+    return box[0], box[1], box[2]
+
+
+def _whole(image: npt.NDArray[np.generic]) -> Box:
+    i, j, k = image.shape
+    return slice(0, i), slice(0, j), slice(0, k)
+
+
+def _within(outer: Box, inner: Box) -> Box:
+    """A box inside another one, as a box of the whole."""
+    a, b, c = (
+        slice(o.start + i.start, min(o.start + i.stop, o.stop))
+        for o, i in zip(outer, inner, strict=True)
+    )
+    return a, b, c
+
+
+def _block_means(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Means over blocks; voxels beyond the last whole block repeat the last one."""
+    image = np.pad(image, [(0, -n % _BLOCK) for n in image.shape], mode="edge")
+    i, j, k = (n // _BLOCK for n in image.shape)
+    blocks = image.reshape(i, _BLOCK, j, _BLOCK, k, _BLOCK)
+    return np.asarray(blocks.mean(axis=(1, 3, 5)), dtype=np.float32)
+
+
+def _large_pieces(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    labels, count = ndimage.label(mask)
+    if not count:
+        return mask
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    return np.asarray((sizes >= _PIECE * sizes.max())[labels])
