@@ -31,6 +31,7 @@ from scipy.spatial.transform import Rotation
 from hetseg_bids.derivatives import save_image
 from hetseg_bids.evaluation.compare import write_table
 from hetseg_bids.image_quality import quality_of
+from hetseg_bids.images import grid_of
 from hetseg_bids.inference import predict
 from hetseg_bids.models import Model, load_model
 from hetseg_bids.morphometry import measure
@@ -101,7 +102,7 @@ def imitations(path: Path, out: Path, seed: tuple[int, ...]) -> Iterator[tuple[s
     for name, noise in _COPIES.items():
         copy = out / "copies" / f"{person_of(path)}n{100 * noise:.0f}_T1w.nii.gz"
         if not copy.exists():
-            save_image(copy, imitate(image, noise, seed), image.affine, intent="none")
+            save_image(copy, imitate(image, noise, seed), grid_of(image), intent="none")
         yield name, path, copy
 
 

@@ -25,7 +25,7 @@ from hetseg_bids.evaluation.compare import write_table
 from hetseg_bids.evaluation.metrics import dice
 from hetseg_bids.files import read_json
 from hetseg_bids.image_quality import ImageQuality
-from hetseg_bids.images import read_labels
+from hetseg_bids.images import Grid, read_labels
 from hetseg_bids.qc import judge
 from hetseg_bids.structures import ASEG, STRUCTURES, bare_name
 
@@ -73,9 +73,10 @@ def spoil(
             copy = f"{participant}{name}"
             spoilt = DEGRADATIONS[name](scan)
             target = out / "copies" / f"{copy}_T1w.nii.gz"
-            save_image(target, spoilt.image, spoilt.affine, intent="none")
+            grid = Grid(spoilt.image.shape, spoilt.affine)
+            save_image(target, spoilt.image, grid, intent="none")
             for kind, labels in zip(("dseg", "clean"), spoilt.labels, strict=True):
-                save_image(beside(target, kind), labels, spoilt.affine, intent="label")
+                save_image(beside(target, kind), labels, grid, intent="label")
             yield target, (path, name)
 
 

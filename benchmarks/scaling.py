@@ -82,7 +82,7 @@ def resampled(t1w: Path, folder: Path, size: float) -> Path:
     shape = tuple(int(n * zoom / size) for n, zoom in zip(scan.image.shape, zooms, strict=True))
     seen = regrid(scan, scan.image, Grid(shape, affine))
     path = folder / f"sub-{round(1000 * size)}um_T1w.nii.gz"
-    save_image(path, seen.image, seen.affine, intent="none")
+    save_image(path, seen.image, Grid(seen.image.shape, seen.affine), intent="none")
     return path
 
 

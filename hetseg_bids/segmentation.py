@@ -113,9 +113,9 @@ def segment(
     probability : bool
         Whether to keep p.
     """
-    box_grid = sub_grid(working, logits.box)
+    box_grid = working.part(logits.box)
     target_box = covering_box(box_grid, output)
-    target = sub_grid(output, target_box)
+    target = output.part(target_box)
     count = len(logits.label_set.structures)
     maps = (count, *target.shape)
     dseg = np.empty(target.shape, np.uint8)
@@ -125,7 +125,7 @@ def segment(
     planes = max(1, _SLAB_VALUES // (count * target.shape[1] * target.shape[2]))
     for start in range(0, target.shape[0], planes):
         slab = slice(start, min(start + planes, target.shape[0]))
-        part = sub_grid(target, (slab, slice(0, target.shape[1]), slice(0, target.shape[2])))
+        part = target.part((slab, slice(0, target.shape[1]), slice(0, target.shape[2])))
         label = resample(logits.label, box_grid, part, outside=_OUTSIDE_LOGIT)
         winner = most_probable(label)
         dseg[slab] = label_values(logits.label_set)[winner].numpy()
@@ -151,15 +151,6 @@ def decide(logits: Tensor, label_set: LabelSet) -> Tensor:
 def label_values(label_set: LabelSet) -> Tensor:
     """`Structure.label` of each structure, counted from 1; 0 for none: (S + 1,) uint8 tensor."""
     return torch.tensor([0, *(s.label for s in label_set.structures)], dtype=torch.uint8)
-
-
-def sub_grid(grid: Grid, box: tuple[slice, slice, slice]) -> Grid:
-    """The grid of a box of another grid."""
-    starts = np.array([s.start for s in box], dtype=float)
-    affine = grid.affine.copy()
-    affine[:3, 3] += grid.affine[:3, :3] @ starts
-    shape = tuple(s.stop - s.start for s in box)
-    return Grid((shape[0], shape[1], shape[2]), affine)
 
 
 def covering_box(inner: Grid, outer: Grid) -> tuple[slice, slice, slice]:

@@ -14,7 +14,7 @@ from hetseg_bids import segmentation
 from hetseg_bids.images import Grid, grid_of
 from hetseg_bids.inference import Logits
 from hetseg_bids.morphometry import measure
-from hetseg_bids.segmentation import covering_box, decide, segment, sub_grid, to_levels
+from hetseg_bids.segmentation import covering_box, decide, segment, to_levels
 from hetseg_bids.structures import ASEG, N_STRUCTURES, STRUCTURES
 from hetseg_bids.uncertainty import flip_probability
 
@@ -167,7 +167,7 @@ def test_volumes_do_not_depend_on_how_the_header_turns_the_image(code):
 def test_a_box_stays_where_it_is_in_the_scanner(seed, ends):
     grid = Grid((18, 18, 18), oblique(seed))
     box = tuple(slice(start, start + length) for start, length in ends)
-    part = sub_grid(grid, box)
+    part = grid.part(box)
     assert part.shape == tuple(length for _, length in ends)
     corner = np.array([start for start, _ in ends])
     for voxel in (np.zeros(3), np.array(part.shape) - 1):

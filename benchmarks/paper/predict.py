@@ -55,7 +55,7 @@ def one_scan(model: Model, pair: Pair, args: argparse.Namespace) -> pd.DataFrame
     result = segment(logits, prepared.working, prepared.native)
     if result.flip is not None:
         save_scaled(paths.flip, result, result.flip)
-    save_image(paths.dseg, result.full(result.dseg), prepared.native.affine, intent="label")
+    save_image(paths.dseg, result.full(result.dseg), result.grid, intent="label")
     if not args.noise:
         return None
     truth = conform_labels(pair.dseg, prepared.native, prepared.working)
