@@ -39,14 +39,15 @@ def t1w_paths(root: Path, participants: Sequence[str], database: Path | None) ->
     InputError
         If the index is another dataset's or can't be read.
     """
-    kept = _kept_paths(root, database) if database is not None else None
+    layout = _kept_layout(root, database) if database is not None else None
     if participants:
         # each folder by itself: the time doesn't depend on how many others there are, and no
         # index can be out of date
         wanted = {f"sub-{label}".casefold() for label in participants}
         folders = [folder for folder in _folders(root, "sub-") if folder.name.casefold() in wanted]
         return sorted(path for folder in folders for path in _indexed(folder))
-    if kept is not None and database is not None:
+    if layout is not None:
+        kept = _paths_of(layout)
         added, removed = _difference(root, kept)
         if not added and not removed:
             return kept
@@ -83,8 +84,8 @@ def _paths_of(layout: Any) -> list[Path]:
     return sorted(Path(file.path) for file in files)
 
 
-def _kept_paths(root: Path, database: Path) -> list[Path] | None:
-    """What an index on disk lists, or None if there is none."""
+def _kept_layout(root: Path, database: Path) -> Any | None:
+    """The index on disk, or None if there is none."""
     from bids import BIDSLayout
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -94,18 +95,17 @@ def _kept_paths(root: Path, database: Path) -> list[Path] | None:
     try:
         # pybids takes the root from the database, whatever it is given here
         layout = BIDSLayout(root, validate=False, database_path=database)
-        owner = Path(layout.root)
-        paths = _paths_of(layout)
     except (SQLAlchemyError, ValueError, AttributeError) as error:
         line = " ".join(str(error).split())
         raise InputError(
             f"--bids-database-dir {database}: not readable as a pybids index ({line}); {remedy}"
         ) from None
-    if owner.resolve() != root:
+    if Path(layout.root).resolve() != root:
         raise InputError(
-            f"--bids-database-dir {database}: it is the index of {owner}, not of {root}; {remedy}"
+            f"--bids-database-dir {database}: it is the index of {layout.root}, not of {root}; "
+            f"{remedy}"
         )
-    return paths
+    return layout
 
 
 def _difference(root: Path, kept: list[Path]) -> tuple[int, int]:
