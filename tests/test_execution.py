@@ -45,7 +45,7 @@ def test_workers_give_the_same_bytes_and_a_bad_scan_stays_alone(tmp_path, phanto
     assert here.code == there.code == 1, there.err
     assert "not a readable NIfTI" in there.err
     assert "Traceback" not in there.err
-    assert len(there.err.splitlines()) <= 6, "what dask says of itself is no message of hetseg"
+    assert "distributed." not in there.err, "what dask says of itself isn't for users"
     assert derivatives(tmp_path / "a") == derivatives(tmp_path / "b")
     assert not list(work.iterdir())
     again = run_cli("hetseg", bids, tmp_path / "b", "participant", *FAST, *workers)
