@@ -17,6 +17,7 @@ from hetseg_bids.errors import InputError
 log = logging.getLogger(__name__)
 EXTENSIONS = (".nii.gz", ".nii")
 _DATABASE = "layout_index.sqlite"  # as pybids calls it
+_REMEDY = "give each dataset a folder of its own, or remove this one"
 _ENDINGS = tuple(f"_T1w{extension}" for extension in EXTENSIONS)
 
 
@@ -39,14 +40,18 @@ def t1w_paths(root: Path, participants: Sequence[str], database: Path | None) ->
     InputError
         If the index is another dataset's or can't be read.
     """
-    kept = _kept_paths(root, database) if database is not None else None
+    layout = _kept_layout(root, database) if database is not None else None
     if participants:
         # each folder by itself: the time doesn't depend on how many others there are, and no
         # index can be out of date
         wanted = {f"sub-{label}".casefold() for label in participants}
         folders = [folder for folder in _folders(root, "sub-") if folder.name.casefold() in wanted]
         return sorted(path for folder in folders for path in _indexed(folder))
-    if kept is not None and database is not None:
+    if layout is not None and database is not None:
+        with _readable(database):
+            kept = _paths_of(layout)
+        # whoever made the index may have reached the dataset by a link
+        kept = [root / path.relative_to(layout.root) for path in kept]
         added, removed = _difference(root, kept)
         if not added and not removed:
             return kept
@@ -83,29 +88,34 @@ def _paths_of(layout: Any) -> list[Path]:
     return sorted(Path(file.path) for file in files)
 
 
-def _kept_paths(root: Path, database: Path) -> list[Path] | None:
-    """What an index on disk lists, or None if there is none."""
+def _kept_layout(root: Path, database: Path) -> Any | None:
+    """The index on disk, or None if there is none."""
     from bids import BIDSLayout
-    from sqlalchemy.exc import SQLAlchemyError
 
     if not (database / _DATABASE).is_file():
         return None
-    remedy = "give each dataset a folder of its own, or remove this one"
-    try:
+    with _readable(database):
         # pybids takes the root from the database, whatever it is given here
         layout = BIDSLayout(root, validate=False, database_path=database)
-        owner = Path(layout.root)
-        paths = _paths_of(layout)
-    except (SQLAlchemyError, ValueError, AttributeError) as error:
-        line = " ".join(str(error).split())
+    if Path(layout.root).resolve() != root:
         raise InputError(
-            f"--bids-database-dir {database}: not readable as a pybids index ({line}); {remedy}"
-        ) from None
-    if owner.resolve() != root:
-        raise InputError(
-            f"--bids-database-dir {database}: it is the index of {owner}, not of {root}; {remedy}"
+            f"--bids-database-dir {database}: it is the index of {layout.root}, not of {root}; "
+            f"{_REMEDY}"
         )
-    return paths
+    return layout
+
+
+@contextlib.contextmanager
+def _readable(database: Path) -> Iterator[None]:
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (SQLAlchemyError, ValueError, AttributeError) as error:
+        line = " ".join(str(getattr(error, "orig", error)).split())
+        raise InputError(
+            f"--bids-database-dir {database}: not readable as a pybids index ({line}); {_REMEDY}"
+        ) from None
 
 
 def _difference(root: Path, kept: list[Path]) -> tuple[int, int]:

@@ -122,6 +122,19 @@ def test_a_database_notices_what_was_added_and_removed(tmp_path, caplog):
     assert [p.name for p in database.iterdir()] == ["layout_index.sqlite"]
 
 
+def test_an_index_that_another_program_made_through_a_link_is_used(tmp_path, caplog):
+    from bids import BIDSLayout
+
+    root = with_images(tmp_path / "a", "sub-01/anat/sub-01", "sub-02/anat/sub-02")
+    (tmp_path / "link").symlink_to(root)
+    BIDSLayout(tmp_path / "link", database_path=tmp_path / "db")
+    made = (tmp_path / "db" / "layout_index.sqlite").stat()
+    found = find_scans(root, Selection(database=tmp_path / "db")).scans
+    assert [scan.path.parents[2] for scan in found] == [root, root]
+    assert (tmp_path / "db" / "layout_index.sqlite").stat() == made
+    assert not caplog.records
+
+
 def test_a_file_that_is_no_index_is_refused(tmp_path):
     root = with_images(tmp_path / "a", "sub-01/anat/sub-01")
     (tmp_path / "db").mkdir()

@@ -8,6 +8,8 @@ import pytest
 from conftest import centred_affine, phantom_labels, phantom_t1w, run_cli, run_here
 from scipy.stats import wilcoxon
 
+from hetseg_bids.errors import InputError
+from hetseg_bids.evaluation.compare import find_matches
 from hetseg_bids.evaluation.metrics import boundary_band, compare, dice, hausdorff95
 from hetseg_bids.evaluation.statistics import holm, wilcoxon_table
 from hetseg_bids.structures import STRUCTURES
@@ -79,6 +81,35 @@ def test_command_scores_a_folder(tmp_path):
     assert scores["right_putamen"] == 0
     assert "left_accumbens" not in scores  # the reference has none
     assert "right_putamen 0.000" in done.out
+
+
+def test_references_are_found_in_linked_folders_and_among_results_of_another_run(tmp_path):
+    for run in ("a", "b"):
+        for session in ("1", "2"):
+            stem = f"sub-01_ses-{session}"
+            path = tmp_path / run / "sub-01" / "anat" / f"{stem}_seg-hetseg_dseg.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    truth = tmp_path / "store" / "anat" / "sub-01_ses-2_dseg.nii.gz"
+    truth.parent.mkdir(parents=True)
+    truth.touch()
+    (tmp_path / "refs").mkdir()
+    (tmp_path / "refs" / "sub-01").symlink_to(tmp_path / "store")
+    (tmp_path / "store" / "loop").symlink_to(tmp_path / "refs")
+    (match,) = find_matches(tmp_path / "refs", tmp_path / "a")
+    assert match.name == "sub-01_ses-2"
+    assert match.reference.resolve() == truth
+    assert match.segmentation.name == "sub-01_ses-2_seg-hetseg_dseg.nii.gz"
+    # two runs of hetseg, say two models
+    pairs = find_matches(tmp_path / "a", tmp_path / "b")
+    assert [pair.name for pair in pairs] == ["sub-01_ses-1", "sub-01_ses-2"]
+    with pytest.raises(InputError, match="the results themselves"):
+        find_matches(tmp_path / "a", tmp_path / "a")
+    truth.rename(truth.with_name("sub-01_dseg.nii.gz"))
+    with pytest.raises(InputError, match="sub-01_ses-1, sub-01_ses-2 could be meant"):
+        find_matches(tmp_path / "refs", tmp_path / "a")
+    with pytest.raises(InputError, match=r"no \*_dseg\.nii\.gz in it or below"):
+        find_matches(tmp_path / "nowhere", tmp_path / "a")
 
 
 @pytest.fixture(scope="module")

@@ -51,9 +51,12 @@ def finished(tmp_path_factory, phantom) -> tuple[Path, Path]:
     root = tmp_path_factory.mktemp("run")
     bids, out = write_dataset(root / "bids"), root / "out"
     nib.save(reorient(phantom, "LPS"), t1w_path(bids, "01"))
-    done = run_cli("hetseg", bids, out, "participant", *FAST)
+    done = run_cli("hetseg", bids, out, "participant", *FAST, "-v")
     assert done.code == 0, done.err
     assert "sub-01.html" in done.out
+    steps = ("looking for T1w", "segment: 1", "BIDS validator", "sub-01: brain extraction")
+    for step in (*steps, "sub-01: segmentation", "sub-01: writing", "sub-01: report"):
+        assert step in done.err, "nothing is said for minutes"
     return bids, out
 
 

@@ -35,6 +35,7 @@ from corruptions import (
     good,
     half,
     instead,
+    moved,
     nested,
     nifti2,
     no_zooms,
@@ -312,6 +313,15 @@ KINDS = (
         ABSENT,
         "",
         lambda path: (good(path), path.rename(path.with_name("--overwrite_T1w.nii.gz")), None)[2],
+    ),
+    Kind("phase", "a phase image", ABSENT, "not a magnitude image", renamed("_part-phase_T1w")),
+    Kind("misplaced", "a T1w under func/", ABSENT, "not in sub-01/anat", moved("func")),
+    Kind(
+        "othersession",
+        "in a folder of a session, but no session in the name",
+        REFUSED,
+        "rename or move it",
+        moved("ses-1/anat"),
     ),
     Kind("mgz", "FreeSurfer's .mgz", ABSENT, "", renamed_mgz),
 )

@@ -139,6 +139,17 @@ def beside(name: str, content: str) -> Make:
     return make
 
 
+def moved(folder: str) -> Make:
+    """The good image in another folder of its participant."""
+
+    def make(path: Path) -> None:
+        target = path.parents[1] / folder
+        target.mkdir(parents=True)
+        good(target / path.name)
+
+    return make
+
+
 def renamed(ending: str) -> Make:
     """The good image under a name that BIDS doesn't know."""
 

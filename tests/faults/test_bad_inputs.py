@@ -148,11 +148,11 @@ def row(kind: Kind, run: Run) -> str:
     if kind.fate == REFUSED:
         message = refusals(run)[kind.label][0]
         said = message.replace(f"{run.bids}/sub-{kind.label}/anat/", "").replace("|", "\\|")
-        said = said.replace(f"sub-{kind.label}_T1w", "sub-01_T1w")
+        said = said.replace(f"{run.bids}/", "").replace(f"sub-{kind.label}", "sub-01")
         said = "`" + re.sub(r"0x[0-9a-f]+|\b\d{8,}\b", "0x...", said) + "`"
     elif kind.fate == SEGMENTED:
         warnings = json.loads(run.record(kind.label).read_text())["HetsegWarnings"]
         said = "; ".join(warnings)
     elif kind.fate == ABSENT:
-        said = "not a BIDS name of a T1w; the BIDS validator's affair"
+        said = kind.words or "not a BIDS name of a T1w; the BIDS validator's affair"
     return f"| {kind.what} | {kind.fate} | {said} |"
