@@ -14,12 +14,13 @@ from hetseg_bids.images import grid_of, open_image
 from hetseg_bids.preprocessing.conform import working_grid
 from hetseg_bids.structures import N_STRUCTURES
 
-# Calibrated by benchmarks/memory.py (docs/performance.md)
-_PROGRAM_GB = 0.95  # libraries, weights, and what a pass of the network needs
-_NATIVE_BYTES = 12  # a voxel of the scan: the file's and two copies in float32
-_WORKING_BYTES = 21  # a voxel of 1 mm: image, standard scores, mask and their temporaries
-_BRAIN_VOXELS = 5_000_000  # of 1 mm: the box around a large brain
-_LOGIT_BYTES = 8  # a voxel of the box and structure: two logits
+# Calibrated by benchmarks/memory.py (docs/performance.md); bytes of a voxel unless they are GB
+_PROGRAM_GB = 0.35  # libraries and weights
+_BRAIN_VOXELS = 4_500_000  # of 1 mm: the box around a brain, its margins included
+_LOGITS = 8  # and a structure: two logits in float32
+_EXTRACTION_WORKING, _EXTRACTION_NATIVE = 105, 4  # deepbet's copies; the scan is still there
+_LABELLING_WORKING = 56  # image, standard scores and what extraction left
+_REPORT_GB, _REPORT_NATIVE = 0.75, 16  # labels, mask and image for the page
 _MAX_EXTENT_MM = 600.0  # larger images are refused for it when they are read
 
 
@@ -47,10 +48,15 @@ def needed_gb(t1w: Path, settings: Settings) -> float:
         return 0.0
     native, working = math.prod(grid.shape), math.prod(working_grid(grid).shape)
     box = min(_BRAIN_VOXELS, working)
-    written = box if settings.output_resolution == "1mm" else box / grid.voxel_volume
-    maps = N_STRUCTURES * (1 + settings.write_probseg) * min(written, native)
-    images = _NATIVE_BYTES * native + _WORKING_BYTES * working
-    return _PROGRAM_GB + (images + _LOGIT_BYTES * N_STRUCTURES * box + maps) / 1e9
+    written = box if settings.output_resolution == "1mm" else min(box / grid.voxel_volume, native)
+    maps = N_STRUCTURES * (1 + settings.write_probseg) * written
+    logits = _LOGITS * N_STRUCTURES * box
+    extraction = _EXTRACTION_WORKING * working + _EXTRACTION_NATIVE * native
+    if settings.brain_extraction in ("mask", "skip"):
+        extraction = 0
+    labelling = _LABELLING_WORKING * working + logits + maps
+    report = _REPORT_NATIVE * native + maps
+    return max(_PROGRAM_GB + max(extraction, labelling) / 1e9, _REPORT_GB + report / 1e9)
 
 
 def check_room(t1w: Path, settings: Settings, room_gb: float | None) -> None:
