@@ -68,9 +68,7 @@ def has_columns(path: Path) -> bool:
         return lines.readline().rstrip("\n").split("\t") == list(COLUMNS)
 
 
-def _error_bars(
-    inside: np.ndarray, q: np.ndarray, voxel: float, noise: float
-) -> dict[str, float]:
+def _error_bars(inside: np.ndarray, q: np.ndarray, voxel: float, noise: float) -> dict[str, float]:
     u = summarise(inside, q)
     sd = volume_sd(u.flip_variance * voxel)
     return {
