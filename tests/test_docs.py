@@ -211,6 +211,21 @@ def test_the_error_bar_example_needs_its_files(error_bars, tmp_path, capsys):
     assert "no.tsv: No such file" in capsys.readouterr().err
 
 
+def test_the_formula_of_repeat_noise_gives_the_column_of_the_table(out):
+    page = (DOCS / "uncertainty.md").read_text()
+    formula = r"sd\^2 = \(1 \+ \(noise / (.+?)\)\^2\) \((.+?) mm3 F \+ \((.+?) V\)\^2\)"
+    noise, border, share = map(float, re.search(formula, page).groups())
+    stem = str(out / "sub-01" / "anat" / "sub-01_seg-hetseg")
+    image = nib.load(f"{stem}_desc-labelflip_probseg.nii.gz")
+    q = np.asarray(image.dataobj, np.float32)
+    flips = (q * (1 - q)).sum(axis=(0, 1, 2), dtype=np.float64) * abs(np.linalg.det(image.affine))
+    found = json.loads(Path(f"{stem}_dseg.json").read_text())["HetsegImageQuality"]["noise"]
+    table = pd.read_csv(f"{stem}_morph.tsv", sep="\t")
+    quiet = border * flips + (share * table["volume_mm3"]) ** 2
+    expected = np.sqrt((1 + ((found or 0) / noise) ** 2) * quiet)
+    np.testing.assert_allclose(table["volume_repeat_sd_mm3"], expected, rtol=0.02)
+
+
 def test_the_image_example_runs_on_real_outputs(out, phantom, monkeypatch):
     mpl.use("Agg")
     monkeypatch.chdir(out.parent)
