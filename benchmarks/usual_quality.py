@@ -30,7 +30,7 @@ def main() -> None:
     scans = pd.DataFrame([asdict(ImageQuality.of_record(read_json(path))) for path in records])
     ranges = usual_ranges(scans)
     print(ranges)
-    ranges.to_csv(Path(str(RANGES)), sep="\t")
+    ranges.to_csv(RANGES, sep="\t")
 
 
 def usual_ranges(scans: pd.DataFrame) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from collections.abc import Container
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from hetseg_bids.image_quality import ImageQuality
 from hetseg_bids.qc import image_doubts
 
-RANGES = resources.files("hetseg_bids").joinpath("data", "usual_quality.tsv")
+RANGES = Path(str(resources.files("hetseg_bids"))) / "data" / "usual_quality.tsv"
 Assessment = Literal["good", "unusual", "look", "not measured"]
 _OF_CONTRAST = "of the difference in brightness between white matter and cortex"
 

@@ -10,8 +10,8 @@ from hetseg_bids.structures import LabelSet
 
 _PERCENTILES = (0.5, 99.5)  # of the brain: fluid and vessels at its ends may vary
 _HEADROOM = 0.05  # of the range between them, at both ends
-_STEP = 0.35  # least distance of white matter to cortex, of the window
-_CORTEX_AT = 0.5  # of a window that was narrowed; white matter is `_STEP` above
+_STEP = 0.32  # least distance of white matter to cortex, of the window
+_CORTEX_AT = 0.35  # of a narrowed window: room above, coils make the middle of the brain brighter
 _MOST_OF_BOTH = (5, 95)  # percentiles: they fit in a narrowed window, also where labels are wrong
 _LEAST_VOXELS = 1000
 
