@@ -38,7 +38,7 @@ from hetseg_bids.structures import STRUCTURES
 Array = npt.NDArray[np.float64]
 PEOPLE = (8, 11, 30, 300, 10_000)
 FORMER_LIMIT = 3.5
-SPOILT_EACH = 100  # scans of each kind, at least, for each size of cohort
+SPOILT_EACH = 60  # scans of each kind, at least, for each size of cohort
 SIDED = [i for i, s in enumerate(STRUCTURES) if s.hemisphere == "L"]  # the right one follows
 MIDLINE = [i for i, s in enumerate(STRUCTURES) if s.hemisphere is None]
 _IMAGE = {"noise": "high", "edge": "low", "ripple": "high", "contrast": "low"}
@@ -52,7 +52,7 @@ def main() -> None:
     """Simulate, write, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
-    parser.add_argument("--scans", type=int, default=20_000, help="of each row, at least")
+    parser.add_argument("--scans", type=int, default=5_000, help="of each row, at least")
     parser.add_argument("--group", type=Path, nargs="*", default=[])
     args = parser.parse_args()
     rows = []
@@ -71,8 +71,10 @@ def main() -> None:
 Draw = Callable[[np.random.Generator, int], list[Measure]]
 
 
-def row_of(people: int, name: str, draw: Draw, cohorts: int) -> dict[str, object]:
-    """Shares in % of scans that stand out."""
+def row_of(
+    people: int, name: str, draw: Draw, cohorts: int, spoilt: int = SPOILT_EACH
+) -> dict[str, object]:
+    """Shares in % of scans that stand out; of spoilt ones in `correlated` cohorts only."""
     rng = np.random.default_rng(people)
     names = [str(i) for i in range(people)]
     good, former, found = [], [], {spoil: [] for spoil in SPOILT}
@@ -81,10 +83,10 @@ def row_of(people: int, name: str, draw: Draw, cohorts: int) -> dict[str, object
         good += [o.score > 1 for o in find_outliers(measures, names)]
         former += list(former_score(measures) > FORMER_LIMIT)
         for title, spoil in SPOILT.items() if name == "correlated" else ():
-            for scan in range(min(people, -(-SPOILT_EACH // cohorts))):
-                spoilt = [replace(m, values=m.values.copy()) for m in measures]
-                spoil(rng, {m.title: m.values[scan:] for m in spoilt})
-                found[title].append(find_outliers(spoilt, names)[scan].score > 1)
+            for scan in range(min(people, -(-spoilt // cohorts))):
+                copies = [replace(m, values=m.values.copy()) for m in measures]
+                spoil(rng, {m.title: m.values[scan:] for m in copies})
+                found[title].append(find_outliers(copies, names)[scan].score > 1)
     row: dict[str, object] = {"people": people, "cohorts": cohorts, "measures": name}
     row |= {"good, former": percent(former), "good": percent(good)}
     return row | {title: percent(hits) if hits else float("nan") for title, hits in found.items()}

@@ -64,27 +64,32 @@ class CohortMap:
 
 def load_template() -> Template:
     """MNI152NLin2009cAsym where TemplateFlow's cache has it, else nilearn's MNI152."""
-    try:
-        path = _cached_templateflow()
-        if path.is_file() and path.stat().st_size:  # TemplateFlow keeps empty stubs
+    path = _cached_templateflow()
+    if path is not None:
+        try:
             image = nib.as_closest_canonical(open_image(path))
             data = np.asarray(image.dataobj, np.float32)
             return Template("MNI152NLin2009cAsym", data, grid_of(image))
-    except Exception as error:  # nilearn's will do whatever is wrong with somebody's cache
-        log.warning("TemplateFlow can't be used, so the map is drawn on nilearn's (%s)", error)
+        except Exception as error:  # whatever is wrong with somebody's cache
+            log.warning("%s: can't be used, so the map is drawn on nilearn's (%s)", path, error)
     from nilearn.datasets import load_mni152_template
 
     image = nib.as_closest_canonical(load_mni152_template(resolution=_TEMPLATE_ZOOM))
     return Template("MNI152NLin2009aSym", np.asarray(image.dataobj, np.float32), grid_of(image))
 
 
-def _cached_templateflow() -> Path:
+def _cached_templateflow() -> Path | None:
     # asking TemplateFlow's API would download, which a cluster node can't and a group level
-    # shouldn't; the import alone fills its home, and raises where it can't
-    from templateflow.conf import TF_HOME
+    # shouldn't
+    try:
+        from templateflow.conf import TF_HOME
 
-    name = "tpl-MNI152NLin2009cAsym_res-02_desc-brain_T1w.nii.gz"
-    return Path(TF_HOME) / "tpl-MNI152NLin2009cAsym" / name
+        name = "tpl-MNI152NLin2009cAsym_res-02_desc-brain_T1w.nii.gz"
+        path = Path(TF_HOME) / "tpl-MNI152NLin2009cAsym" / name
+        return path if path.is_file() and path.stat().st_size else None  # it keeps empty stubs
+    except Exception as error:  # the import alone fills its home, and raises where it can't
+        log.info("TemplateFlow can't be used: %s", error)
+        return None
 
 
 def cohort_map(

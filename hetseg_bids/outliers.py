@@ -158,8 +158,8 @@ def find_outliers(measures: Sequence[Measure], people: Sequence[str]) -> list[Ou
         return [Outlier(float("nan"), ())] * len(largest)
     limit = limit_of(person)
     return [
-        Outlier(float(largest[scan] / limit), _why(z[scan], measures, limit))
-        for scan in range(len(largest))
+        Outlier(float(worst / limit), _why(row, measures, limit) if worst > limit else ())
+        for worst, row in zip(largest, z, strict=True)
     ]
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -12,11 +15,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from browsing import HOSTILE, HOSTILE_NAME, Opened, Tags
-from conftest import run_cli, small_brain, write_dataset, write_results
+from conftest import run_cli, small_brain, t1w_path, write_dataset, write_results
 
 from hetseg_bids.alignment import CENTROIDS, template_affine
 from hetseg_bids.cohort import cohort_map, load_template
-from hetseg_bids.outliers import Measure, find_outliers, robust_z
+from hetseg_bids.finished import read_results
+from hetseg_bids.group import run_group
+from hetseg_bids.missing import read_participants
 from hetseg_bids.reports.group import Cohort, page_data, write_group_page
 from hetseg_bids.structures import N_STRUCTURES, STRUCTURES
 
@@ -102,32 +107,208 @@ def test_the_group_level_can_run_again_and_needs_a_finished_scan(cohort, tmp_pat
     assert "no finished scans" in done.err
 
 
-def test_a_table_of_an_older_version_is_left_out_and_said_how_to_make_again(tmp_path):
+def test_a_table_of_an_older_version_is_used_without_the_columns_it_lacks(tmp_path):
     paths, _ = write_results(tmp_path / "out", "sub-01", small_brain())
     table = pd.read_csv(paths.morph, sep="\t", dtype=str, keep_default_na=False)
     table.drop(columns="volume_repeat_sd_mm3").to_csv(paths.morph, sep="\t", index=False)
     done = run_cli("hetseg", write_dataset(tmp_path / "bids"), tmp_path / "out", "group")
-    assert done.code == 2
-    assert "no column volume_repeat_sd_mm3" in done.err
-    assert "run the participant level again" in done.err
+    assert done.code == 0, done.err
+    morph = tmp_path / "out" / "group_morph.tsv"
+    table = pd.read_csv(morph, sep="\t", dtype=str, keep_default_na=False)
+    assert set(table["volume_repeat_sd_mm3"]) == {"n/a"}
+    assert (table["volume_mm3"].astype(float) >= 0).all()
 
 
-def test_robust_z_ignores_the_outlier_itself_and_small_cohorts():
-    values = np.array([1.0, 2, 3, 4, 5, 6, 7, 100, np.nan])
-    z = robust_z(values)
-    known = values[:-1]
-    mad = np.median(np.abs(known - np.median(known)))
-    assert z[7] == pytest.approx((100 - 4.5) / (1.4826 * mad))
-    assert np.isnan(z[8])
-    assert np.isnan(robust_z(values[:5])).all()
-    assert np.isnan(robust_z(np.ones(20))).all()
+@dataclass(frozen=True)
+class Untidy:
+    """A cohort with everything that must not be counted, and what the group level said."""
+
+    bids: Path
+    out: Path
+    said: str
+
+    def table(self, name: str) -> pd.DataFrame:
+        return pd.read_csv(self.out / f"group_{name}.tsv", sep="\t", keep_default_na=False)
+
+    @property
+    def page(self) -> str:
+        return (self.out / "group.html").read_text()
 
 
-def test_only_low_dice_is_suspicious():
-    values = np.array([0.8, 0.81, 0.82, 0.8, 0.79, 0.8, 0.81, 0.82, 0.99, 0.3])
-    high, low = find_outliers([Measure("Dice", values, "low")])[-2:]
-    assert high.why == ()
-    assert low.why[0].startswith("Dice (z = -")
+def write_crash_at(out: Path, stem: str, time: datetime.datetime, text: str) -> str:
+    name = f"crash-{stem}-{time.strftime('%Y%m%dT%H%M%S%f')}.txt"
+    (out / "logs").mkdir(exist_ok=True)
+    (out / "logs" / name).write_text(text)
+    return name
+
+
+@pytest.fixture(scope="module")
+def untidy(tmp_path_factory) -> Untidy:
+    """TemplateFlow's home and the user's lie below a file: nobody can read or write them."""
+    root = tmp_path_factory.mktemp("untidy")
+    bids, out = write_dataset(root / "bids"), root / "out"
+    for name in ("01", "04", "05", "08"):
+        t1w_path(bids, name).touch()
+        write_results(out, f"sub-{name}", small_brain())
+    for session in ("1", "2", "3"):
+        image = bids / "sub-02" / f"ses-{session}" / "anat" / f"sub-02_ses-{session}_T1w.nii.gz"
+        image.parent.mkdir(parents=True)
+        image.touch()
+        if session != "3":
+            write_results(out, f"sub-02_ses-{session}", small_brain())
+    t1w_path(bids, "03").touch()
+    t1w_path(bids, "03", "_part-phase").touch()
+    (bids / "sub-06" / "func").mkdir(parents=True)
+    people = [f"sub-0{n}\t{20 + n}" for n in range(1, 9)]
+    (bids / "participants.tsv").write_text("\n".join(["participant_id\tage", *people]) + "\n")
+    for path in [*(out / "sub-01" / "anat").glob("*_seg-hetseg*")]:  # the same T1w at 1 mm
+        shutil.copy(path, path.with_name(path.name.replace("hetseg_", "hetseg_res-1mm_", 1)))
+    record = next((out / "sub-08").rglob("*_dseg.json"))
+    content = json.loads(record.read_text())
+    content["HetsegModelSHA256"] = "2" * 64
+    record.write_text(json.dumps(content))
+    now = datetime.datetime.now(tz=datetime.UTC)
+    hour = datetime.timedelta(hours=1)
+    why = "Traceback\n\nhetseg_bids.errors.InputError: /a/sub-03_T1w.nii.gz: truncated <b>\n"
+    write_crash_at(out, "sub-03", now - 2 * hour, "an older one")
+    write_crash_at(out, "sub-03", now - hour, why)
+    write_crash_at(out, "sub-04", now - hour, "before it went well")
+    write_crash_at(out, "sub-05", now - hour, "long before the run that is in the log")
+    started = {"Started": (now - 2 * hour).isoformat(timespec="seconds")}
+    (out / "logs" / "sub-05_run.json").write_text(json.dumps(started))
+    (root / "file").touch()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(root / "file" / "home"))
+        patch.setenv("TEMPLATEFLOW_HOME", str(root / "file" / "templateflow"))
+        done = run_cli("hetseg", bids, out, "group")
+    assert done.code == 0, done.err
+    assert done.out.strip() == str(out / "group.html")
+    return Untidy(bids, out, done.err)
+
+
+def test_a_home_that_cannot_be_used_costs_nothing(untidy):
+    assert "nilearn" not in untidy.said
+    assert "Error" not in untidy.said
+    assert 'id="map"' in untidy.page
+
+
+def test_two_results_of_one_image_count_once_and_the_native_one_is_used(untidy):
+    assert "the native one is used: sub-01\n" in untidy.said
+    quality = untidy.table("qc")
+    scans = ["sub-01", "sub-02_ses-1", "sub-02_ses-2", "sub-04", "sub-05", "sub-08"]
+    assert list(quality["scan"]) == scans
+    assert quality["processing"].str.endswith("grid native").all()
+    assert list(untidy.table("morph")["scan"].unique()) == scans
+
+
+def test_people_and_scans_are_counted_separately(untidy):
+    assert "<h1>6 scans of 5 people</h1>" in untidy.page
+    assert "of 5 people, one scan of each" in untidy.page
+
+
+def test_mixed_models_are_said_on_the_page_and_in_a_line(untidy):
+    (line,) = [line for line in untidy.said.splitlines() if "ways of processing" in line]
+    assert "5 with label-flip 111111111111, hetseg" in line
+    assert "1 with label-flip 222222222222, hetseg" in line
+    assert "1 scan: label-flip 222222222222" in untidy.page
+    data = json.loads(untidy.page.split('id="data">')[1].split("</script>")[0])
+    assert set(data["columns"]) == {"Model and processing", "age"}
+    assert len(set(data["columns"]["Model and processing"])) == 2
+
+
+def test_who_is_missing_is_printed_and_in_a_file_with_session_and_reason(untidy):
+    (line,) = [line for line in untidy.said.splitlines() if "without a finished result" in line]
+    assert line.startswith("4 scans or participants")
+    assert ": sub-02_ses-3, sub-03, sub-06, sub-07 (" in line
+    missing = untidy.table("missing").set_index("participant_id")
+    assert list(missing.index) == ["sub-02", "sub-03", "sub-06", "sub-07"]
+    assert missing.loc["sub-02", "session_id"] == "ses-3"
+    assert list(missing["reason"]) == [
+        "not run, or not to the end",
+        "failed: /a/sub-03_T1w.nii.gz: truncated <b>",
+        "no T1w image in the dataset",
+        "only in participants.tsv",
+    ]
+    assert (untidy.out / "logs" / missing.loc["sub-03", "crash_file"]).is_file()
+    dictionary = json.loads((untidy.out / "group_missing.json").read_text())
+    assert list(dictionary) == list(untidy.table("missing").columns)
+    assert "truncated &lt;b&gt;" in untidy.page
+
+
+def test_crash_files_before_a_success_are_kept_but_not_listed(untidy):
+    (text,) = [line for line in untidy.page.splitlines() if "Crash files in logs/" in line]
+    assert "no later run finished: 3<" in text
+    assert text.count("crash-sub-03-") == 2
+    assert text.count("crash-sub-05-") == 1
+    assert len(list((untidy.out / "logs").glob("crash-sub-04-*"))) == 1
+
+
+def test_without_the_dataset_one_line_says_that_nobody_can_be_missed(untidy, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(untidy.out, out)
+    done = run_cli("hetseg", tmp_path / "NOWHERE", out, "group")
+    assert done.code == 0
+    (line,) = [line for line in done.err.splitlines() if "NOWHERE" in line]
+    assert "which scans are missing" in line
+    assert not list(out.glob("group_missing*"))  # that of another time would be wrong now
+    assert "can't say who is missing" in (out / "group.html").read_text()
+
+
+def test_a_table_of_participants_that_cannot_be_read_costs_a_line(tmp_path, caplog):
+    assert not len(read_participants(tmp_path))
+    assert caplog.text == ""  # BIDS doesn't ask for one
+    table = tmp_path / "participants.tsv"
+    for content in (b"participant_id\tage\nsub-\xff\t3\n", b"", b"name\tage\nx\t3\n"):
+        caplog.clear()
+        table.write_bytes(content)
+        assert not len(read_participants(tmp_path))
+        assert "participants.tsv: can't be used" in caplog.text
+
+
+def test_a_map_that_cannot_be_drawn_costs_a_line(untidy, tmp_path, monkeypatch, caplog):
+    def broken():
+        raise PermissionError(13, "not yours")
+
+    monkeypatch.setattr("hetseg_bids.group.load_template", broken)
+    shutil.copytree(untidy.out, tmp_path / "out")
+    page = run_group(untidy.bids, tmp_path / "out").read_text()
+    assert "6 scans" in page
+    assert 'id="map"' not in page
+    assert "no mean flip map on the page (PermissionError" in caplog.text
+
+
+def test_the_structures_that_most_scans_have_decide(untidy, tmp_path, caplog):
+    out = tmp_path / "out"
+    shutil.copytree(untidy.out, out)
+    for path in (out / "sub-01").rglob("*.tsv"):
+        path.write_text(path.read_text().replace("brainstem", "stalk"))
+    results = read_results(out)
+    assert [scan.person for scan in results.scans] == [f"sub-0{n}" for n in (2, 2, 4, 5, 8)]
+    assert results.unusable == {"sub-01": "its structures aren't those of the other 5 scans"}
+    assert "sub-01_seg-hetseg_dseg.nii.gz, sub-01_seg-hetseg_res-1mm_dseg.nii.gz: left out" in (
+        caplog.text
+    )
+
+
+@pytest.mark.parametrize("kind", ["none", "below a file", "empty", "text", "image"])
+def test_the_template_is_that_of_templateflow_where_it_can_be_read(
+    kind, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setenv("TEMPLATEFLOW_HOME", str(tmp_path))
+    path = tmp_path / "tpl-MNI152NLin2009cAsym"
+    path = path / "tpl-MNI152NLin2009cAsym_res-02_desc-brain_T1w.nii.gz"
+    if kind == "below a file":
+        path.parent.touch()
+    elif kind != "none":
+        path.parent.mkdir()
+        path.write_text("nonsense" if kind == "text" else "")
+    if kind == "image":
+        nib.save(nib.Nifti1Image(np.ones((5, 6, 7), np.float32), np.diag([2, 2, 2, 1])), path)
+    before = sorted(tmp_path.rglob("*"))
+    template = load_template()
+    assert template.name == ("MNI152NLin2009cAsym" if kind == "image" else "MNI152NLin2009aSym")
+    assert ("can't be used" in caplog.text) == (kind == "text")
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_the_affine_of_moved_centroids_is_the_inverse_of_the_move():
@@ -181,6 +362,7 @@ def big_cohort(n: int) -> Cohort:
             "mean_expected_dice": rng.uniform(0.6, 0.9, n),
         }
     )
+    quality["model"], quality["processing"] = "label-flip 1", "hetseg 1"
     people = pd.DataFrame(
         {"sex": rng.choice(["F", "M"], n), "age": rng.integers(18, 90, n).astype(str)}, index=stems
     )
@@ -193,7 +375,7 @@ def big_cohort(n: int) -> Cohort:
         rng.uniform(0.5, 1, size),
         rng.normal(0, 0.1, size),
         people,
-        [],
+        None,
         [],
     )
 
@@ -206,6 +388,15 @@ def test_page_data_is_in_order_of_concern():
     assert failed == sorted(failed, reverse=True)
     assert set(data["columns"]) == {"sex"}
     assert set(data["ranges"]) == {"age"}
+
+
+def test_the_band_of_a_plot_counts_each_person_once():
+    cohort = big_cohort(20)
+    cohort.quality["participant_id"] = ["sub-a"] * 15 + [f"sub-{i}" for i in range(5)]
+    cohort.volume_ml[:15] = 5.0
+    cohort.volume_ml[15:, 0] = [1.0, 2.0, 3.0, 4.0, 6.0]
+    low, middle, high = page_data(cohort)["quartiles"]["Volume, ml"][0]
+    assert (low, middle, high) == (2.25, 3.5, 4.75)
 
 
 @pytest.mark.browser
@@ -253,6 +444,21 @@ def test_ten_thousand_scans_open_filter_and_scroll(chromium, tmp_path):
     assert slowest < 500  # ms; a machine without a GPU paints in software
     assert opened.complaints == []
     assert len(opened.requests) == 1 + sum(u.startswith("data:") for u in opened.requests)
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_a_printed_page_has_all_distributions(chromium, cohort, tmp_path):
+    _, out = cohort
+    tab = Opened(chromium, out / "group.html").page
+    tab.wait_for_function("document.body.dataset.ready")
+    drawn = tab.locator("#plots canvas[data-drawn=yes]")
+    assert drawn.count() < len(STRUCTURES)
+    tab.pdf(path=tmp_path / "group.pdf")
+    assert drawn.count() == len(STRUCTURES)
+    inked = """canvases => canvases.filter(c => c.width > 100 &&
+        c.getContext("2d").getImageData(0, 0, c.width, c.height).data.some(v => v > 0)).length"""
+    assert tab.locator("#plots canvas").evaluate_all(inked) == len(STRUCTURES)
 
 
 @pytest.mark.browser
