@@ -4,14 +4,16 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from conftest import centred_affine, reorient
+from conftest import centred_affine, phantom_labels, phantom_t1w, reorient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
 from hetseg_bids.images import Grid, grid_of
 from hetseg_bids.preprocessing.brain_extraction import is_stripped
-from hetseg_bids.preprocessing.conform import nearest, resample, working_grid
+from hetseg_bids.preprocessing.conform import nearest, resample, resample_inside, working_grid
+from hetseg_bids.preprocessing.field import find_field, head_box
+from hetseg_bids.preprocessing.pipeline import PreparedImage, cut_area, prepare
 
 ORIENTATIONS = [
     "".join(code)
@@ -116,7 +118,135 @@ def test_resampling_is_trilinear_towards_the_value_beyond(zooms, shift, code, an
     ids=["a piece", "brain", "brain and CSF", "brain and dura", "head"],
 )
 def test_what_fits_into_a_skull_counts_as_stripped(litres, stripped):
-    radius = (litres * 1e6 * 3 / (4 * np.pi)) ** (1 / 3)
-    axis = np.arange(-104, 105, dtype=np.float32) ** 2
-    distance = axis[:, None, None] + axis[:, None] + axis
-    assert is_stripped(np.where(distance < radius**2, np.float32(700), 0)) == stripped
+    assert is_stripped(litres * 1000) == stripped
+
+
+@pytest.fixture(scope="module")
+def bare_brain() -> nib.Nifti1Image:
+    """0.7 litres at 1 mm, with fluid at its border here and there, and a hole."""
+    labels = phantom_labels((120, 144, 112))
+    data = phantom_t1w(labels)
+    data[np.isin(labels, (0, 24, 211))] = 0
+    data[58:63, 70:75, 40:45] = 0
+    return nib.Nifti1Image(data, centred_affine(data.shape))
+
+
+@pytest.fixture(scope="module")
+def straight(bare_brain, tmp_path_factory) -> PreparedImage:
+    path = tmp_path_factory.mktemp("straight") / "a.nii"
+    nib.save(bare_brain, path)
+    return prepare(path)
+
+
+def looked_at(
+    image: nib.Nifti1Image, zooms: tuple[float, ...], degrees: float, order: int
+) -> nib.Nifti1Image:
+    """The same scan on another grid, as a user's tool interpolates it."""
+    turn = nib.eulerangles.euler2mat(*(np.deg2rad(degrees) * np.array([1, -0.7, 0.5])))
+    room = 1.3 if degrees else 1.0
+    shape = tuple(np.ceil(room * np.array(image.shape) / zooms).astype(int))
+    affine = np.eye(4)
+    affine[:3, :3] = turn @ np.diag(zooms)
+    middle = (np.array(shape) - 1) / 2 if degrees else 0  # or where the first voxel was
+    corner = 0 if degrees else image.affine[:3, 3]
+    affine[:3, 3] = corner - affine[:3, :3] @ np.broadcast_to(middle, 3)
+    data = ndimage.affine_transform(
+        image.get_fdata(dtype=np.float32),
+        np.linalg.inv(image.affine) @ affine,
+        output_shape=shape,
+        order=order,
+    )
+    return nib.Nifti1Image(data.astype(np.float32), affine)
+
+
+@pytest.mark.parametrize(
+    ("zooms", "degrees", "order"),
+    [
+        ((0.8, 0.8, 0.8), 0, 1),
+        ((1, 1, 2), 0, 1),
+        ((1, 1, 1), 12, 1),
+        ((0.9, 0.9, 0.9), 12, 3),
+    ],
+)
+def test_a_stripped_scan_keeps_its_brain_at_any_voxel_size_and_tilt(
+    tmp_path, bare_brain, straight, zooms, degrees, order
+):
+    nib.save(looked_at(bare_brain, zooms, degrees, order), tmp_path / "b.nii")
+    moved = prepare(tmp_path / "b.nii")
+    assert straight.extraction == moved.extraction == "skip"
+    assert int(straight.mask.sum()) == np.count_nonzero(bare_brain.dataobj)
+    assert int(moved.mask.sum()) == pytest.approx(int(straight.mask.sum()), rel=0.01)
+    kept, found = (p.image[p.mask].numpy() for p in (straight, moved))
+    # the rim would be a second peak of dark voxels, and move all standard scores
+    for share in (10, 25, 50, 75):
+        assert np.percentile(found, share) == pytest.approx(np.percentile(kept, share), abs=0.2)
+
+
+def test_no_voxel_of_a_tilted_brain_is_mixed_with_background():
+    axis = np.arange(-12, 13) ** 2
+    ball = axis[:, None, None] + axis[:, None] + axis < 100
+    turn = np.eye(4)
+    turn[:3, :3] = nib.eulerangles.euler2mat(0.2, -0.1, 0.15) * 0.8
+    image = np.where(ball, np.float32(700), 0)
+    source = Grid(image.shape, turn)
+    moved, inside = resample_inside(image, ball, source, working_grid(source), outside=0)
+    assert int(inside.sum()) == pytest.approx(ball.sum() * 0.8**3, rel=0.01)
+    np.testing.assert_allclose(moved[inside], 700, rtol=1e-5)
+    assert not moved[~inside].any()
+
+
+@pytest.mark.parametrize(("padding", "wide"), [(0, 60), (-1000, 33)])
+def test_empty_space_moves_neither_background_nor_head(padding, wide):
+    data = phantom_t1w(phantom_labels())[::2, ::2, ::2]
+    noise = np.random.default_rng(0).rayleigh(15, data.shape)
+    data = np.where(data > 0, data, noise).round().astype(np.float32)
+    padded = np.pad(data, wide, constant_values=padding)
+    background, content = find_field(padded)
+    assert background == find_field(data)[0]
+    assert content == tuple(slice(wide, wide + n) for n in data.shape)
+    alone, within = head_box(data), head_box(padded)
+    assert within == tuple(slice(s.start + wide, s.stop + wide) for s in alone)
+    skin = np.argwhere(data > 200)
+    for axis, box in enumerate(alone):
+        assert skin[:, axis].min() - 8 <= box.start <= skin[:, axis].min()
+        assert skin[:, axis].max() < box.stop <= skin[:, axis].max() + 8
+
+
+def test_noise_in_wide_air_moves_no_head_by_more_than_a_block():
+    data = phantom_t1w(phantom_labels())[::2, ::2, ::2]
+    wide = np.pad(data, 70)
+    noise = np.random.default_rng(0).rayleigh(40, wide.shape)
+    box = head_box(np.where(wide > 0, wide, noise).astype(np.float32))
+    for found, alone in zip(box, head_box(data), strict=True):
+        assert abs(found.start - 70 - alone.start) <= 8
+        assert abs(found.stop - 70 - alone.stop) <= 8
+
+
+def test_a_brain_that_the_image_cuts_is_cut_in_any_padding_and_tilt(tmp_path, bare_brain):
+    data = bare_brain.get_fdata(dtype=np.float32)[:, :, 50:]
+    area = np.count_nonzero(data[:, :, 0]) / 100
+    turn = np.eye(4)
+    turn[:3, :3] = nib.eulerangles.euler2mat(0.2, -0.1, 0.15)
+    for name, affine in (("straight", np.eye(4)), ("turned", turn)):
+        path = tmp_path / f"{name}.nii"
+        nib.save(nib.Nifti1Image(np.pad(data, 20), affine), path)
+        assert prepare(path).cut_cm2 == pytest.approx(area, rel=0.03)
+
+
+def test_a_mask_that_touches_no_face_has_no_cut():
+    mask = torch.zeros(20, 20, 20, dtype=torch.bool)
+    mask[5:15, 5:15, 5:15] = True
+    grid = Grid((20, 20, 20), np.diag([2.0, 2, 2, 1]))
+    whole = (slice(0, 20),) * 3
+    assert cut_area(mask, grid, grid, whole) == 0
+    assert cut_area(mask, grid, grid, (slice(0, 20), slice(0, 20), slice(5, 20))) == pytest.approx(
+        4
+    )
+
+
+def test_a_scan_in_a_field_of_a_metre_is_read(tmp_path, bare_brain, straight):
+    wide = np.pad(bare_brain.get_fdata(dtype=np.float32), ((0, 0), (300, 300), (0, 0)))
+    nib.save(nib.Nifti1Image(wide, np.eye(4)), tmp_path / "b.nii")
+    within = prepare(tmp_path / "b.nii")
+    assert within.native.shape == wide.shape
+    assert torch.equal(straight.image[straight.mask], within.image[within.mask])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +16,9 @@ from torch.nn import functional
 from hetseg_bids.images import ALIGNED, Grid
 
 _SAME_GRID_TOLERANCE = 0.01  # voxels
+# mm: where target voxels lie midway between two source voxels, one side's surface falls to the mask
+# and the other's doesn't, instead of neither's
+_ASIDE = np.array([[0, 0, 0, 2e-3]] * 3 + [[0, 0, 0, 0]])
 _SLAB = 16  # output slices resampled at a time, bounds memory
 
 
@@ -95,6 +100,7 @@ def resample_inside(
     inside : (X, Y, Z) bool tensor
         Where voxels of the mask have more than half of the weight.
     """
+    target = replace(target, affine=target.affine + _ASIDE)
     weight = resample(torch.from_numpy(mask)[None], source, target)[0]
     inside = weight > 0.5
     kept = torch.from_numpy(np.where(mask, image, np.float32(0)))
