@@ -458,7 +458,8 @@ def test_interrupted_training_gives_the_same_losses(request, tmp_path, kind, sys
 
 @pytest.mark.slow
 def test_workers_do_not_change_what_is_learned(source, tmp_path):
-    config = small_config(samples=16)
+    # a block a step: each worker makes more than one
+    config = replace(small_config(samples=16), sampling=replace(SAMPLING, volumes_per_block=1))
     alone, _ = losses_of(config, source, tmp_path / "a")
     helped, _ = losses_of(config, source, tmp_path / "b", workers=2)
     assert alone == helped
