@@ -67,7 +67,7 @@ def _outcomes(found: Found, config: RunConfig, stages: ScanStages) -> Iterator[O
     """What became of the refused scans, then of the others as they end."""
     for scan, why in found.refused:
         yield report_loss(scan, config, why)
-    if not (found.refused and config.stop_on_first_crash):
+    if found.scans and not (found.refused and config.stop_on_first_crash):
         yield from run_scans(found.scans, config, stages)
 
 

@@ -30,6 +30,7 @@ _ENTITIES = {
     "part": "part",
     "chunk": "chunk",
 }
+_NUMBERS = ("run", "echo", "chunk")  # run-01 is run 1, but sub-01 isn't sub-1
 # values of a filter that stand for "without this entity", "with it" and "either"
 _WITHOUT = (None, "Query.NONE")
 _WITH = ("*", "Query.ANY", "Query.REQUIRED")
@@ -167,21 +168,23 @@ def _matches(entities: Mapping[str, str], filters: Mapping[str, list[Any]]) -> b
     Names decide, not pybids: it reads entities from the whole path, so that a dataset below a
     folder ``ses-9`` is of session 9 to it.
     """
-    return all(_is_wanted(entities.get(key), wanted) for key, wanted in filters.items())
+    return all(_has(entities, key, wanted) for key, wanted in filters.items())
 
 
-def _is_wanted(value: str | None, wanted: list[Any]) -> bool:
-    for one in wanted:
-        if one in _EITHER:
-            return True
-        if value is None:
-            if one in _WITHOUT:
-                return True
-        elif one in _WITH or value == str(one):
-            return True
-        elif value.isdigit() and str(one).isdigit() and int(value) == int(one):
-            return True  # run-01 is run 1
-    return False
+def _has(entities: Mapping[str, str], key: str, wanted: list[Any]) -> bool:
+    return any(_fits(key, entities.get(key), one) for one in wanted)
+
+
+def _fits(key: str, value: str | None, wanted: Any) -> bool:
+    if wanted in _EITHER:
+        return True
+    if value is None:
+        return wanted in _WITHOUT
+    if wanted in _WITH:
+        return True
+    if key in _NUMBERS:
+        return value.lstrip("0") == str(wanted).lstrip("0")
+    return value == str(wanted)
 
 
 def _in_their_places(root: Path, paths: Iterable[Path]) -> tuple[list[Scan], dict[Path, str]]:
@@ -267,7 +270,7 @@ def _missing(
     if not lines:
         named = [entities_of(scan.stem) for scan in scans]
         for key, labels in (("ses", selection.sessions), ("run", selection.runs)):
-            nowhere = [x for x in labels if not any(_is_wanted(n.get(key), [x]) for n in named)]
+            nowhere = [x for x in labels if not any(_has(n, key, [x]) for n in named)]
             if nowhere:
                 lines.append(f"no T1w image of {_listed(key, nowhere)}")
     return lines

@@ -193,6 +193,19 @@ def test_only_magnitude_images_are_segmented(tmp_path, caplog):
         assert f"sub-01_part-{part}_T1w.nii.gz" in caplog.text
 
 
+def test_labels_are_no_numbers_but_runs_are(tmp_path):
+    names = [f"sub-0{n}/ses-0{n}/anat/sub-0{n}_ses-0{n}_run-0{n}" for n in (1, 2)]
+    root = with_images(tmp_path / "a", *names)
+    assert stems(root, runs=("1",)) == stems(root, sessions=("01",)) == ["sub-01_ses-01_run-01"]
+    for selection in ({"sessions": ("1",)}, {"participants": ("1",)}):
+        with pytest.raises(InputError, match="no "):
+            stems(root, **selection)
+    path = tmp_path / "filter.json"
+    path.write_text(json.dumps({"t1w": {"subject": "1"}}))
+    with pytest.raises(InputError, match="no T1w image matches"):
+        stems(root, filter_file=path)
+
+
 def test_an_entity_that_a_name_has_twice_is_no_bids_name(tmp_path, caplog):
     root = with_images(tmp_path / "a", "sub-01/anat/sub-01_sub-02", "sub-03/anat/sub-03")
     assert stems(root) == ["sub-03"]
