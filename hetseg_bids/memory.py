@@ -44,7 +44,7 @@ def needed_gb(t1w: Path, settings: Settings) -> float:
         return 0.0  # refused when it is read, and better explained there
     grid = grid_of(image)
     zooms = nib.affines.voxel_sizes(affine)
-    if not (zooms > 0).all() or (zooms * grid.shape > _MAX_EXTENT_MM).any():
+    if not grid.voxel_volume > 0 or (zooms * grid.shape > _MAX_EXTENT_MM).any():
         return 0.0
     native, working = math.prod(grid.shape), math.prod(working_grid(grid).shape)
     box = min(_BRAIN_VOXELS, working)

@@ -199,7 +199,7 @@ def test_what_a_scan_needs_grows_with_its_voxels_and_broken_headers_are_left_to_
     assert needed((320, 320, 160), fine, Settings(output_resolution="1mm")) < more
     assert needed((320, 320, 160), fine, Settings(write_probseg=True)) > more
     assert needed((160, 160, 160), np.diag([1000.0, 1000, 1000, 1]), Settings()) == 0
-    assert needed((160, 160), affine, Settings()) == 0
+    assert needed((160, 160), affine, Settings()) == 0  # no volume
 
 
 @pytest.mark.parametrize(
