@@ -25,6 +25,7 @@ import numpy as np
 import pandas as pd
 import torch
 from accuracy import read_reference, scans_of
+from numpy.typing import ArrayLike
 from scipy import ndimage, optimize
 from scipy.spatial.transform import Rotation
 
@@ -136,28 +137,32 @@ def compare(name: str, path: Path, first: pd.DataFrame, second: pd.DataFrame) ->
     return table.assign(set=name, participant_id=person_of(path))
 
 
-def said_by(noise: RepeatNoise, pairs: pd.DataFrame) -> pd.Series:
-    """Standard deviation of a difference, by what a model says of both scans."""
-    columns = [pairs[c + end] for end in ("", "_2") for c in _CAUSES]
-    variances = [noise.sd(*r[:3]) ** 2 + noise.sd(*r[3:]) ** 2 for r in zip(*columns, strict=True)]
-    return pd.Series(np.sqrt(variances), index=pairs.index)
+def said_by(noise: RepeatNoise, pairs: pd.DataFrame, kept: ArrayLike = 1.0) -> np.ndarray:
+    """Standard deviation of a difference; `kept` is the share of the variance of quiet scans."""
+    variance = np.zeros(len(pairs))
+    for end in ("", "_2"):
+        causes = pairs[[cause + end for cause in _CAUSES]].to_numpy(float)
+        loud = np.array([noise.sd(*row) ** 2 for row in causes])
+        quiet = np.array([noise.sd(*row[:2]) ** 2 for row in causes])
+        variance += loud + (np.asarray(kept) - 1) * quiet
+    return np.sqrt(variance)
 
 
 def fit(pairs: pd.DataFrame) -> RepeatNoise:
     """The constants that make the differences most likely, normal errors given.
 
-    Copies lack what a second scan also changes, so their differences are smaller by a factor of
-    their own; what they tell is how noise adds to them.  Without them that stays as it is in use.
+    Copies lack what a second scan also changes: they have a share of their own of the variance
+    without noise, and tell how noise adds to it.  Without them that stays as it is in use.
     """
     copies = (pairs["set"] != "rescans").to_numpy()
-    start = np.array([*np.log(astuple(REPEAT_NOISE)), 0])
+    start = np.array([*np.log(astuple(REPEAT_NOISE)), -0.5])
 
     def model(logarithms: np.ndarray) -> RepeatNoise:
         border, share, noise = map(float, np.exp(logarithms[:3]))
         return RepeatNoise(border, share, noise if copies.any() else REPEAT_NOISE.noise)
 
     def cost(logarithms: np.ndarray) -> float:
-        said = said_by(model(logarithms), pairs) * np.exp(logarithms[3] * copies)
+        said = said_by(model(logarithms), pairs, np.exp(logarithms[3] * copies))
         return float((np.log(said) + (pairs["difference_mm3"] / said) ** 2 / 2).sum())
 
     options = {"maxiter": 2000, "xatol": 1e-3, "fatol": 1e-3}

@@ -371,5 +371,5 @@ class RepeatNoise:
         return float((quiet * (1 + louder)) ** 0.5)
 
 
-REPEAT_NOISE = RepeatNoise(border_mm3=1.6, share=0.007, noise=0.11)
+REPEAT_NOISE = RepeatNoise(border_mm3=1.8, share=0.0067, noise=0.12)
 """As fitted to the rescans of three people and to copies of other scans."""
