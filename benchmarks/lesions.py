@@ -11,6 +11,7 @@ changed by 0.02 or more.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,11 +90,10 @@ def main() -> None:
     image = nib.load(t1w)
     data = np.asarray(image.dataobj, np.float32)
     tables = [summary("as it is", prepared, logits, labels, np.zeros(labels.shape, bool))]
-    for name, (changed, lesion, reference) in cases(data, image.affine, labels).items():
-        if name.startswith(tuple(args.only)):
-            path = args.out / f"{name.replace(' ', '-').replace(',', '')}_T1w.nii.gz"
-            nib.save(nib.Nifti1Image(changed, image.affine), path)
-            tables.append(summary(name, *predicted(path), reference, lesion))
+    for name, changed, lesion, reference in cases(data, image.affine, labels, tuple(args.only)):
+        path = args.out / f"{name.replace(' ', '-').replace(',', '')}_T1w.nii.gz"
+        nib.save(nib.Nifti1Image(changed, image.affine), path)
+        tables.append(summary(name, *predicted(path), reference, lesion))
     table = pd.concat(tables)
     table.to_csv(args.out / "lesions.tsv", sep="\t", index=False, float_format="%.3f")
     print(table.to_string(index=False))
@@ -108,20 +108,25 @@ def run(
 
 
 def cases(
-    data: Volume, affine: npt.NDArray[np.float64], labels: npt.NDArray[np.uint8]
-) -> dict[str, tuple[Volume, Mask, npt.NDArray[np.uint8]]]:
-    """Image, lesion and reference labels by name."""
-    found: dict[str, tuple[Volume, Mask, npt.NDArray[np.uint8]]] = {}
+    data: Volume,
+    affine: npt.NDArray[np.float64],
+    labels: npt.NDArray[np.uint8],
+    only: tuple[str, ...],
+) -> Iterator[tuple[str, Volume, Mask, npt.NDArray[np.uint8]]]:
+    """Name, image, lesion and reference labels of each case."""
     for name, lesion in LESIONS.items():
+        if not name.startswith(only):
+            continue
         inside = np.any([ball(data.shape, affine, *b) for b in lesion.balls], axis=0) & (data > 0)
-        found[name] = (put(data, labels, inside, lesion), inside, np.where(inside, 0, labels))
+        yield name, put(data, labels, inside, lesion), inside, np.where(inside, 0, labels)
     for mm in WIDENED_MM:
+        name = f"ventricles widened by {mm:.0f} mm"
+        if not name.startswith(only):
+            continue
         shift = widening(labels, mm)
         wide = ndimage.map_coordinates(data, shift, order=1)
         reference = ndimage.map_coordinates(labels, shift, order=0)
-        name = f"ventricles widened by {mm:.0f} mm"
-        found[name] = (np.where(data > 0, wide, 0), np.zeros(data.shape, bool), reference)
-    return found
+        yield name, np.where(data > 0, wide, 0), np.zeros(data.shape, bool), reference
 
 
 def ball(

@@ -101,8 +101,8 @@ def load_atlas() -> Atlas:
     return Atlas(
         version,
         ASEG,
-        share.astype(np.float32) / WHOLE,
-        beyond.astype(np.float32) / STEPS_PER_MM,
+        (share / np.float32(WHOLE)).astype(np.float32),
+        (beyond / np.float32(STEPS_PER_MM)).astype(np.float32),
         size_range,
         needs,
     )

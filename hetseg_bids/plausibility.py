@@ -179,7 +179,8 @@ def doubt_implausible(logits: Logits, grid: Grid) -> Plausibility:
     coarse = most_probable(logits.label[:, ::_STRIDE, ::_STRIDE, ::_STRIDE])
     values = np.array([0, *(s.label for s in atlas.label_set.structures)], np.uint8)
     coarse_affine = box_affine @ np.diag([_STRIDE, _STRIDE, _STRIDE, 1.0])
-    labels = Grid(coarse.shape, coarse_affine)
+    i, j, k = coarse.shape
+    labels = Grid((i, j, k), coarse_affine)
     found = centroids(values[coarse.numpy()], labels, atlas.label_set.structures)
     affine = template_affine(found)
     if affine is None:
@@ -246,7 +247,7 @@ def _doubt(scan: _Scan, number: int, box: Box, beyond: Values, excess: float) ->
     wrong = np.maximum(scan.wrong(beyond, places + [part.start for part in box]), excess)
     places, wrong = places[wrong > 0], wrong[wrong > 0]
     where = tuple(torch.from_numpy(axis) for axis in places.T)
-    labelled = most_probable(label[(slice(None), *where)]).numpy() == number + 1
+    labelled = most_probable(label.permute(1, 2, 3, 0)[where].T).numpy() == number + 1
     surplus = float((wrong[labelled] - _EVEN).clip(min=0).sum()) * scan.voxel_ml
     _raise(scan.logits, number, box, places, wrong)
     for other, share in enumerate(scan.atlas.share):
@@ -263,10 +264,10 @@ def _raise(
     """Make q of a structure at voxels of a box no smaller than a probability, or 0.5."""
     if logits.second is None or not len(places):
         return
-    where = (number, *(torch.from_numpy(p + s.start) for p, s in zip(places.T, box, strict=True)))
+    where = tuple(torch.from_numpy(p + s.start) for p, s in zip(places.T, box, strict=True))
     least = torch.from_numpy(wrong).clamp_max(_EVEN)
-    raised = raise_flip(logits.system, logits.label[where], logits.second[where], least)
-    logits.second[where] = raised
+    label, second = logits.label[number], logits.second[number]
+    second[where] = raise_flip(logits.system, label[where], second[where], least)
 
 
 def _missing(scan: _Scan, grid: Grid) -> list[Finding]:

@@ -19,7 +19,9 @@ from hetseg_bids.atlas import ATLAS, load_atlas, to_cells
 from hetseg_bids.images import Grid
 from hetseg_bids.inference import Logits
 from hetseg_bids.label_tables import make_label_set
+from hetseg_bids.morphometry import measure
 from hetseg_bids.plausibility import Finding, Plausibility, doubt_implausible
+from hetseg_bids.segmentation import Segmentation
 from hetseg_bids.structures import ASEG, Structure
 from hetseg_bids.uncertainty import POOLED, flip_map, raise_flip
 
@@ -189,6 +191,39 @@ def test_the_record_gives_back_what_was_found():
     for junk in ("x", [1], {"findings": [1]}, {"findings": [{"structure": "a"}]}):
         with pytest.raises(ValueError, match="HetsegPlausibility"):
             Plausibility.of_record({"HetsegPlausibility": junk})
+
+
+def one_structure(labelled: int, q_inside: float, q_outside: float) -> Segmentation:
+    """1,000 voxels of 1 mm3, some of which are a structure."""
+    structure = Structure("a", 1, (1,), (0, 0, 0))
+    dseg = np.zeros((10, 10, 10), np.uint8)
+    dseg.reshape(-1)[:labelled] = 1
+    q = np.where(dseg == 1, q_inside, q_outside).astype(np.float32)[None]
+    box = (slice(0, 10),) * 3
+    grid = Grid(dseg.shape, np.eye(4))
+    return Segmentation(grid, box, dseg, q, None, make_label_set((structure,)))
+
+
+def test_what_q_cannot_say_lowers_expected_dice_and_the_middle_of_the_interval():
+    result = one_structure(500, 0.5, 0.0)
+    plain, doubted = measure(result).loc[0], measure(result, {"a": 240.0}).loc[0]
+    assert plain["expected_dice"] == pytest.approx(2 * 250 / 750)
+    assert doubted["expected_dice"] == pytest.approx(2 * 10 / 510)
+    middles = [t["volume_ci95_high_mm3"] - 1.959964 * t["volume_sd_mm3"] for t in (plain, doubted)]
+    assert middles == pytest.approx([250, 10])
+    assert doubted["volume_sd_mm3"] == plain["volume_sd_mm3"]  # nothing is surer for it
+    assert doubted["volume_mm3"] == 500
+    pd.testing.assert_frame_equal(measure(result, {"b": 9.0}), measure(result))
+
+
+def test_the_interval_of_a_structure_that_is_gone_holds_zero():
+    for labelled in (0, 5):
+        row = measure(one_structure(labelled, 0.1, 0.45)).loc[0]
+        assert row["volume_ci95_low_mm3"] == 0
+        assert row["volume_ci95_high_mm3"] > 400
+        assert row["expected_dice"] < 0.1
+    there = measure(one_structure(900, 0.02, 0.02)).loc[0]
+    assert there["volume_ci95_low_mm3"] > 500
 
 
 def test_the_atlas_is_small():
