@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Importing templateflow, even only the module that knows where its home is, unpacks a skeleton of
-# some 2,300 empty files into that home (TEMPLATEFLOW_HOME, or ~/.cache/templateflow), and raises
+# 2,540 files, 2,300 of them empty, into that home (TEMPLATEFLOW_HOME, or ~/.cache/templateflow), and raises
 # an OSError where that can't be done. One would guess that the import reads and writes nothing, that asking for the
 # path (templateflow.conf.env.get_templateflow_home) is free of side effects, and that a home that
 # can't be made is no trouble until a template is asked for. A program that only looks whether a template is in the
