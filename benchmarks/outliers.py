@@ -39,6 +39,7 @@ Array = npt.NDArray[np.float64]
 PEOPLE = (8, 11, 30, 300, 10_000)
 FORMER_LIMIT = 3.5
 SPOILT_EACH = 60  # scans of each kind, at least, for each size of cohort
+SPOILT_OF_MOST = 10  # of the largest size, where each takes a comparison of 10,000
 SIDED = [i for i, s in enumerate(STRUCTURES) if s.hemisphere == "L"]  # the right one follows
 MIDLINE = [i for i, s in enumerate(STRUCTURES) if s.hemisphere is None]
 _IMAGE = {"noise": "high", "edge": "low", "ripple": "high", "contrast": "low"}
@@ -58,7 +59,8 @@ def main() -> None:
     rows = []
     for people in PEOPLE:
         for name, draw in COHORTS.items():
-            rows.append(row_of(people, name, draw, -(-args.scans // people)))
+            spoilt = SPOILT_EACH if people < max(PEOPLE) else SPOILT_OF_MOST
+            rows.append(row_of(people, name, draw, -(-args.scans // people), spoilt))
             print(rows[-1], flush=True)
     args.out.mkdir(parents=True, exist_ok=True)
     write_table(pd.DataFrame(rows), args.out / "outliers.tsv")
@@ -71,9 +73,7 @@ def main() -> None:
 Draw = Callable[[np.random.Generator, int], list[Measure]]
 
 
-def row_of(
-    people: int, name: str, draw: Draw, cohorts: int, spoilt: int = SPOILT_EACH
-) -> dict[str, object]:
+def row_of(people: int, name: str, draw: Draw, cohorts: int, spoilt: int) -> dict[str, object]:
     """Shares in % of scans that stand out; of spoilt ones in `correlated` cohorts only."""
     rng = np.random.default_rng(people)
     names = [str(i) for i in range(people)]
