@@ -53,8 +53,8 @@ from hetseg_bids.inference import (
 from hetseg_bids.models import Model, load_model
 from hetseg_bids.morphometry import measure
 from hetseg_bids.preprocessing import brain_extraction as strip
-from hetseg_bids.preprocessing.conform import nearest, resample, working_grid
-from hetseg_bids.preprocessing.headers import read_t1w
+from hetseg_bids.preprocessing.conform import nearest, resample, resample_inside, working_grid
+from hetseg_bids.preprocessing.headers import T1w, read_t1w
 from hetseg_bids.preprocessing.normalisation import standardise
 from hetseg_bids.reports.participant import write_report
 from hetseg_bids.segmentation import segment
@@ -139,8 +139,7 @@ def one_scan(t1w: Path, folder: Path, model: Model, clock: Clock) -> None:
     with clock.step("conform"):
         image = resample(torch.from_numpy(scan.data)[None], native, working)[0]
     with clock.step("brain extraction"):
-        stripped = strip.is_stripped(image.numpy())
-        mask = strip.foreground(image.numpy()) if stripped else strip.extract_brain(image.numpy())
+        mask, stripped = brain_of(scan, image, working)
     with clock.step("standardise"):
         scores = standardise(image, torch.from_numpy(mask))
     logits = views(model, scores, torch.from_numpy(mask), clock)
@@ -165,6 +164,15 @@ def one_scan(t1w: Path, folder: Path, model: Model, clock: Clock) -> None:
         write_report(paths, t1w)
 
 
+def brain_of(scan: T1w, image: Tensor, working: Grid) -> tuple[np.ndarray, bool]:
+    """Brain mask on the working grid as `pipeline.prepare` makes it, and whether it was there."""
+    brain = strip.stripped_brain(scan.data, scan.background, scan.grid.zooms)
+    if strip.is_stripped(float(brain.sum()) * scan.grid.voxel_volume / 1000):
+        moved = resample_inside(scan.data, brain, scan.grid, working, outside=scan.background)
+        return moved[1].numpy(), True
+    return strip.extract_brain(image.numpy()), False
+
+
 def views(model: Model, scores: Tensor, mask: Tensor, clock: Clock) -> Logits:
     """The views one by one, as `inference.predict` does them."""
     box = brain_box(mask)
@@ -185,8 +193,7 @@ def multiply_adds(model: Model, t1w: Path) -> float:
     native = Grid(scan.data.shape, scan.affine)
     working = working_grid(native)
     image = resample(torch.from_numpy(scan.data)[None], native, working)[0]
-    stripped = strip.is_stripped(image.numpy())
-    mask = strip.foreground(image.numpy()) if stripped else strip.extract_brain(image.numpy())
+    mask, _ = brain_of(scan, image, working)
     scores = standardise(image, torch.from_numpy(mask))
     with FlopCounterMode(display=False) as counter:
         views(model, scores, torch.from_numpy(mask), Clock())

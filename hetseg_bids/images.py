@@ -141,8 +141,7 @@ def read_checked(
         If the file is truncated or corrupt, or doesn't say where its voxels begin.
     """
     held = Path(image.file_map["image"].filename or path)  # of a pair, the other half
-    half = image.header["magic"].item() == image.header.pair_magic and held == path
-    with _readable(path, file_formats.PAIR if half else "copy the file again"):
+    with _readable(path, file_formats.remedy(held) or "copy the file again"):
         stored, doubts = _stored_voxels(held, image)
         voxels = np.asarray(stored, dtype=np.float32)
         if held.name.endswith(".gz") and _unpacked(held)[1]:

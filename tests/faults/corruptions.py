@@ -89,6 +89,39 @@ def placed(affine: Callable[[np.ndarray], np.ndarray]) -> Make:
     return make
 
 
+def broken_form(name: str) -> Make:
+    """NaN in one form beside a good other one."""
+
+    def make(path: Path) -> None:
+        content = bytearray(nib.Nifti1Image(brain(), None, _both_coded()).to_bytes())
+        struct.pack_into("<f", content, {"qform": 256, "sform": 280}[name], float("nan"))
+        path.write_bytes(gzip.compress(bytes(content), 1))
+
+    return make
+
+
+def turned(linear: np.ndarray) -> Make:
+    """A qform turned or mirrored about the first voxel, relative to the sform."""
+
+    def make(path: Path) -> None:
+        header = _both_coded()
+        header.set_qform(header.get_sform() @ nib.affines.from_matvec(linear), 1)
+        nib.save(nib.Nifti1Image(brain(), None, header), path)
+
+    return make
+
+
+def _both_coded() -> nib.Nifti1Header:
+    header = nib.Nifti1Header()
+    header.set_data_dtype(np.float32)
+    data = brain()
+    header.set_data_shape(data.shape)
+    affine = centred_affine(data.shape, ZOOM)
+    header.set_qform(affine, 1)
+    header.set_sform(affine, 1)
+    return header
+
+
 def forms(qform: np.ndarray | None, sform: np.ndarray | None) -> Make:
     """Set or drop both transforms; arrays are added to the centred affine."""
 
@@ -179,6 +212,30 @@ def trailing(path: Path) -> None:
         file.write(stored())
         for _ in range(200):
             file.write(bytes(1_000_000))
+
+
+def junk_behind(path: Path) -> None:
+    """Bytes that aren't gzip after a sound gzip stream."""
+    good(path)
+    path.write_bytes(path.read_bytes() + b"junk" * 100)
+
+
+def half_of_a_pair(path: Path) -> None:
+    """The .hdr of a NIfTI pair, compressed, under the name of an image."""
+    content = stored()[:348]
+    struct.pack_into("<4s", content, MAGIC, b"ni1\0")
+    path.write_bytes(gzip.compress(bytes(content)))
+
+
+def named_as_nifti(path: Path) -> None:
+    """FreeSurfer's format under NIfTI's name."""
+    renamed_mgz(path)
+    path.with_name(path.name.replace(".nii.gz", ".mgz")).rename(path)
+
+
+def padded(path: Path) -> None:
+    """The good image amid zeros, in a field of view of half a metre."""
+    save(path, np.pad(brain(), 150))
 
 
 def both_forms(path: Path) -> None:
@@ -280,6 +337,10 @@ def renamed_mgz(path: Path) -> None:
 
 SHIFT = np.zeros((4, 4))
 SHIFT[2, 3] = 30
+LEANING = np.eye(4)
+LEANING[0, 1], LEANING[1, 2] = 0.15, 0.08
+TURN = np.array([[0.94, -0.342, 0], [0.342, 0.94, 0], [0, 0, 1]])  # 20 degrees
+MIRROR = np.diag([-1.0, 1, 1])
 SHEAR = np.array([[1, 0.999, 0, 0], [0, 0.02, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
 POINTER = "/annex/objects/MD5E-s11--0123456789abcdef0123456789abcdef.nii.gz\n"
 RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
