@@ -65,13 +65,13 @@ class CohortMap:
 def load_template() -> Template:
     """MNI152NLin2009cAsym where TemplateFlow's cache has it, else nilearn's MNI152."""
     path = _cached_templateflow()
-    if path is not None:
-        try:
+    try:
+        if path is not None and path.is_file() and path.stat().st_size:  # it keeps empty stubs
             image = nib.as_closest_canonical(open_image(path))
             data = np.asarray(image.dataobj, np.float32)
             return Template("MNI152NLin2009cAsym", data, grid_of(image))
-        except Exception as error:  # whatever is wrong with somebody's cache
-            log.warning("%s: can't be used, so the map is drawn on nilearn's (%s)", path, error)
+    except Exception as error:  # nilearn's will do whatever is wrong with somebody's cache
+        log.warning("%s: can't be used, so the map is drawn on nilearn's (%s)", path, error)
     from nilearn.datasets import load_mni152_template
 
     image = nib.as_closest_canonical(load_mni152_template(resolution=_TEMPLATE_ZOOM))
@@ -83,13 +83,11 @@ def _cached_templateflow() -> Path | None:
     # shouldn't
     try:
         from templateflow.conf import TF_HOME
-
-        name = "tpl-MNI152NLin2009cAsym_res-02_desc-brain_T1w.nii.gz"
-        path = Path(TF_HOME) / "tpl-MNI152NLin2009cAsym" / name
-        return path if path.is_file() and path.stat().st_size else None  # it keeps empty stubs
     except Exception as error:  # the import alone fills its home, and raises where it can't
-        log.info("TemplateFlow can't be used: %s", error)
+        log.info("TemplateFlow can't be used (%s)", error)
         return None
+    name = "tpl-MNI152NLin2009cAsym_res-02_desc-brain_T1w.nii.gz"
+    return Path(TF_HOME) / "tpl-MNI152NLin2009cAsym" / name
 
 
 def cohort_map(

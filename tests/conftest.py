@@ -131,9 +131,9 @@ def phantom_t1w(labels: np.ndarray, seed: int = 0) -> np.ndarray:
     return np.where(labels > 0, values[labels] + noise, 0).clip(0).astype(np.float32)
 
 
-def two_thirds(volume: np.ndarray) -> np.ndarray:
-    """The same volume in two thirds of the size along each axis: a third of the time to segment."""
-    return volume[np.ix_(*(np.arange(0, n, 1.5).astype(int) for n in volume.shape))]
+def three_quarters(volume: np.ndarray) -> np.ndarray:
+    """The same volume at three quarters of the size along each axis: less than half the time."""
+    return volume[np.ix_(*(np.arange(0, n, 4 / 3).astype(int) for n in volume.shape))]
 
 
 def stripped_phantom() -> np.ndarray:
@@ -171,10 +171,10 @@ def t1w_path(root: Path, subject: str, extra: str = "") -> Path:
 
 def write_pair(folder: Path, subject: str = "01") -> Path:
     """The `phantom` and its labels, to train on or to compare with."""
-    t1w, labels = t1w_path(folder, subject), two_thirds(phantom_labels())
+    t1w, labels = t1w_path(folder, subject), three_quarters(phantom_labels())
     affine = centred_affine(labels.shape)
     brain = np.where((labels == 211) | (labels == 24), 0, labels)
-    nib.save(nib.Nifti1Image(two_thirds(stripped_phantom()), affine), t1w)
+    nib.save(nib.Nifti1Image(three_quarters(stripped_phantom()), affine), t1w)
     nib.save(nib.Nifti1Image(brain, affine), t1w.with_name(f"sub-{subject}_dseg.nii.gz"))
     return folder
 
@@ -251,8 +251,8 @@ def chromium():
 
 @pytest.fixture(scope="session")
 def phantom() -> nib.Nifti1Image:
-    """A stripped brain of 83 x 101 x 75 mm, for what doesn't depend on its size."""
-    image = two_thirds(stripped_phantom())
+    """A stripped brain of 0.56 litres, for what doesn't depend on its size."""
+    image = three_quarters(stripped_phantom())
     return nib.Nifti1Image(image, centred_affine(image.shape))
 
 
