@@ -13,6 +13,8 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[1]
 BASE = "docker.io/library/debian:bookworm-slim"
 UID = "1000"
+# beside other tests, threads that wait for one another take many times their time
+THREADS = {"OMP_NUM_THREADS": "1"}
 _FILE = re.compile(r"(?:file:)?(?://)?(/\S+)")
 _APT = "/etc/apt/apt.conf.d"
 _PIP, _CERTIFICATES = "/etc/pip.conf", "/etc/pip-certificates.crt"
@@ -141,7 +143,7 @@ class Sealed:
     root, bids, out : Path
         `bids` is mounted read-only at /bids, `out` at /out.
     environment : dict of str to str
-        All of it.
+        All of it but for `THREADS`.
     temporary : bool
         Whether /tmp can be written to.
     """
@@ -162,9 +164,8 @@ class Sealed:
         apart = ["--unshare-net", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--chdir", "/"]
         # a real user, not a mapped one: what root owns in the image must be readable
         apart += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--clearenv"]
-        variables = [
-            word for pair in self.environment.items() for word in ("--setenv", pair[0], pair[1])
-        ]
+        environment = THREADS | self.environment
+        variables = [word for name in environment for word in ("--setenv", name, environment[name])]
         user = ["/usr/bin/setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups"]
         words = ["bwrap", *binds, *mounts, *apart, *variables, "--", *user, *command]
         return subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False)

@@ -16,7 +16,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from conftest import QUICK, t1w_path, write_dataset
-from containers import BASE, REPOSITORY, UID, Recipe, Sealed, Storage
+from containers import BASE, REPOSITORY, THREADS, UID, Recipe, Sealed, Storage
 
 from hetseg_bids import __version__
 
@@ -146,7 +146,8 @@ def test_image_as_another_user_in_a_writable_root(storage, image, bids, out):
     """As `docker run --user 1000` without --read-only; nothing but /out may be needed."""
     volumes = (f"--volume={bids}:/bids:ro", f"--volume={out}:/out", "--user", UID)
     command = ["hetseg", "/bids", "/out", "participant", *QUICK]
-    storage.run(storage.container(image), command, *volumes)
+    threads = (f"--env={name}={value}" for name, value in THREADS.items())
+    storage.run(storage.container(image), command, *volumes, *threads)
     assert (out / "sub-mni152.html").exists()
 
 
