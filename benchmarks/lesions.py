@@ -95,6 +95,7 @@ def main() -> None:
         nib.save(nib.Nifti1Image(changed, image.affine), path)
         tables.append(summary(name, *predicted(path), reference, lesion))
     table = pd.concat(tables)
+    table = table[[name for name in table if "verdict" not in name] + ["verdict before", "verdict"]]
     table.to_csv(args.out / "lesions.tsv", sep="\t", index=False, float_format="%.3f")
     print(table.to_string(index=False))
 
