@@ -185,7 +185,7 @@ def summary(
     plain = measure(before)
     found = doubt_implausible(logits, prepared.working)
     after = segment(logits, prepared.working, prepared.native)
-    doubted = measure(after, found.surplus_mm3)
+    doubted = measure(after, surplus_mm3=found.surplus_mm3)
     rows = []
     for i, structure in enumerate(ASEG.structures):
         true = dice(after, reference, structure.label)

@@ -24,6 +24,7 @@ _CORRELATED_MM3 = 50.0
 # intervals held 95 % of the true volumes of synthetic scans (benchmarks/intervals.py)
 _SHARED = 0.5
 _LARGEST_LOG_VARIANCE = 20.0  # sigma = 22026 already makes any label logit a toss-up
+_NOTHING = 1e-30  # leaves every other logit as it is
 _SMALLEST = 1e-6  # below it the probability is less than 1e-17, and log(0) is near
 
 SUREST = 12.0
@@ -70,7 +71,8 @@ def evidence(system: str, label_logits: Tensor, second: Tensor) -> Tensor:
         log_odds = flipped.div_(kept).log_()
     else:
         log_odds = -torch.logit(flip_map(system, a, second.float()), eps=_SMALLEST)
-    return log_odds.clamp_max_(SUREST).copysign_(a)
+    # a logit of exactly 0, which bfloat16 has, is a no
+    return log_odds.clamp_max_(SUREST).copysign_(a - _NOTHING)
 
 
 def flip_map(system: str, label_logits: Tensor, second: Tensor) -> Tensor:

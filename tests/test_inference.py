@@ -23,7 +23,7 @@ from hetseg_bids.structures import ASEG, STRUCTURES
 from hetseg_bids.uncertainty import POOLED, Pooling, flip_map, flip_probability
 
 _TOLERANCE = 1e-3  # logits; float32 sums in another order
-_LAST_DIGIT = 0.05  # of a bfloat16 logit: threads share out a pass otherwise
+_LAST_DIGIT = 1 / 15  # a little above that of a bfloat16 logit of 8 to 16
 
 
 @pytest.fixture(scope="module")
@@ -121,9 +121,7 @@ def pooled(model: Model, views: float, ensemble: float) -> Model:
 
 
 def test_pooling_leaves_labels_and_the_flip_map_of_a_single_view(model, brain, monkeypatch):
-    # both turn some answers round
-    monkeypatch.setattr(inference, "_NEIGHBOUR", 0.0)
-    monkeypatch.setattr(inference, "dismiss_islands", lambda *_: None)
+    monkeypatch.setattr(inference, "_NEIGHBOUR", 0.0)  # smoothing turns some answers round
     alone = predict(model, *brain, views=["coronal"], mirror=False)
     one = predict(pooled(model, 1.0, 0.0), *brain, views=["coronal"], mirror=False)
     assert (alone.system, one.system) == ("label-flip", POOLED)

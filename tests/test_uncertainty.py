@@ -151,3 +151,8 @@ def test_a_noisier_image_never_has_surer_volumes(volume, flips, noise):
     quiet = REPEAT_NOISE.sd(volume, flips, noise)
     assert quiet <= REPEAT_NOISE.sd(volume, flips, noise + 0.1)
     assert quiet >= REPEAT_NOISE.sd(volume, flips)  # not known: as of a quiet image
+
+
+def test_a_logit_of_zero_is_a_no_for_every_view():
+    label, second = torch.tensor([-1.0, 0.0, -0.0, 1.0]), torch.full((4,), -3.0)
+    assert (evidence("label-flip", label, second) > 0).tolist() == [False, False, False, True]
