@@ -65,7 +65,14 @@ class Opened:
         )
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("request", lambda request: self.requests.append(request.url))
+        self._metrics = self.page.context.new_cdp_session(self.page)
+        self._metrics.send("Performance.enable", {"timeDomain": "threadTicks"})
         self.page.goto(path.as_uri())
+
+    def busy_seconds(self) -> float:
+        """Processor time of the page's own thread: other programs' load doesn't count."""
+        found = self._metrics.send("Performance.getMetrics")["metrics"]
+        return float(next(m["value"] for m in found if m["name"] == "TaskDuration"))
 
     def keep_picture(self, name: str) -> None:
         """Save a screenshot of the whole page where CI collects them."""
