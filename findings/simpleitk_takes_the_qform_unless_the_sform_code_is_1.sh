@@ -7,8 +7,9 @@
 # Seen:  where the forms differ (here by 30 mm), the two readers differ by as much, without a word.
 # So:    write both forms alike, or leave one uncoded; compare them when reading.
 #
-# Versions: SimpleITK 2.5.2, nibabel 5.4.2. Source: itk::NiftiImageIO, "PreferSFormOverQForm" and
-# the choice by NIFTI_XFORM_SCANNER_ANAT in SetImageIOOrientationFromNIfTI. Date: 2026-11-29
+# Versions: SimpleITK 2.5.2, nibabel 5.4.2. Date: 2026-11-29. Source: measured; that the sform counts only
+# with some codes is also said in the wiki of ANTs, "How does ANTs handle qform and sform in NIFTI-1
+# images"; the code is ITK's itkNiftiImageIO.cxx.
 set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -9,8 +9,8 @@
 # Seen:  origins lie apart, and the determinants of the two affines differ in sign.
 # So:    never write an image without forms; when reading one, say that sides are unknown.
 #
-# Versions: SimpleITK 2.5.2, nibabel 5.4.2. Source: nibabel's Nifti1Header.get_base_affine
-# (default_x_flip), "method 1" in the comments of nifti1.h. Date: 2026-11-29
+# Versions: SimpleITK 2.5.2, nibabel 5.4.2. Date: 2026-11-29. Source: measured; nibabel's
+# Nifti1Header.get_base_affine and default_x_flip; "method 1" in the comments of nifti1.h.
 set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
