@@ -124,12 +124,12 @@ def _difference(root: Path, kept: list[Path]) -> tuple[int, int]:
     The path of a dataset doesn't say which one it is (in a container all are called /bids), but
     an index that lists what is there is right whatever it was made for.
     """
-    there = set(_in_place(root))
+    there = set(in_place(root))
     listed = {path for path in kept if is_in_place(path.relative_to(root))}
     return len(there - listed), len(listed - there)
 
 
-def _in_place(root: Path) -> Iterator[Path]:
+def in_place(root: Path) -> Iterator[Path]:
     """T1w images where BIDS has them: some directory reads a participant, no more."""
     for subject in _folders(root, "sub-"):
         for folder in (subject, *_folders(subject, "ses-")):

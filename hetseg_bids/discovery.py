@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hetseg_bids.bids_index import EXTENSIONS, is_in_place, t1w_paths
+from hetseg_bids.bids_index import EXTENSIONS, in_place, is_in_place, t1w_paths
 from hetseg_bids.config import Selection
 from hetseg_bids.errors import InputError
 from hetseg_bids.files import read_json
@@ -113,6 +113,12 @@ def find_scans(bids_dir: Path, selection: Selection) -> Found:
         log.warning("%s: %s; the others are processed", bids_dir, line)
     log.info("%s: T1w images to segment: %d", bids_dir, len(found.scans))
     return found
+
+
+def expected_scans(bids_dir: Path) -> list[Scan]:
+    """The magnitude T1w images that lie where BIDS has them, by a walk through the folders."""
+    there, _ = _in_their_places(bids_dir, sorted(in_place(bids_dir)))
+    return [scan for scan in there if _is_magnitude(scan)]
 
 
 def _check_dataset(bids_dir: Path, *, described: bool) -> None:

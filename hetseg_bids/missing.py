@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from hetseg_bids.discovery import entities_of
+from hetseg_bids.discovery import entities_of, expected_scans
 from hetseg_bids.finished import Results
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,6 @@ COLUMNS = {
     "reason": "What is known: what the newest crash file says last, or why a result can't be used",
     "crash_file": "Newest crash file of the scan, in logs/",
 }
-_T1W = re.compile(r"(?P<stem>sub-[a-zA-Z0-9+]+(_[a-zA-Z]+-[a-zA-Z0-9+]+)*)_T1w\.nii(\.gz)?")
 _CRASH = re.compile(r"crash-(?P<stem>sub-.+?)(-(?P<time>\d{8}T\d{12}))?\.txt")
 _LONGEST = 300  # characters of a reason
 _EXCEPTION = re.compile(r"^hetseg_bids\.[\w.]+: ")  # in front of hetseg's own words
@@ -67,7 +66,7 @@ def missing_scans(
     folders = _folders(bids_dir)
     if not folders:
         return None
-    expected = [stem for folder in folders for stem in _stems(folder)]
+    expected = {scan.stem for scan in expected_scans(bids_dir)}
     finished = {scan.keys["scan"] for scan in results.scans}
     crashes = crashes_since(out_dir, results)
     rows = [
@@ -79,7 +78,7 @@ def missing_scans(
     for person in {*there, *participants} - with_scan:
         lack = "no T1w image in the dataset" if person in there else "only in participants.tsv"
         rows.append(dict.fromkeys(COLUMNS, "n/a") | {"participant_id": person, "reason": lack})
-    extra = finished - set(expected)
+    extra = finished - expected
     if extra:
         log.warning("%s: %d finished scans are not of this dataset", bids_dir, len(extra))
     table = pd.DataFrame(rows, columns=list(COLUMNS))
@@ -92,19 +91,6 @@ def _folders(bids_dir: Path) -> list[Path]:
     except OSError as error:
         log.warning("%s: can't be read (%s)", bids_dir, error.strerror)
         return []
-
-
-def _stems(folder: Path) -> list[str]:
-    """Names of a participant's T1w images, where BIDS puts them."""
-    found = set()
-    for place in ("anat", "ses-*/anat"):
-        for path in folder.glob(f"{place}/*_T1w.nii*"):
-            match = _T1W.fullmatch(path.name)
-            entities = entities_of(match["stem"]) if match else {}
-            ours = f"sub-{entities.get('sub')}" == folder.name
-            if match and ours and entities.get("part", "mag") == "mag":
-                found.add(match["stem"])
-    return sorted(found)
 
 
 def _row(

@@ -31,7 +31,9 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="TSV",
         help="the structures of a model with its own (as for hetseg-train)",
     )
-    parser.add_argument("--out", type=path, help="TSV with one row per system, run, scan and structure")
+    parser.add_argument(
+        "--out", type=path, help="TSV with one row per system, run, scan and structure"
+    )
     parser.add_argument(
         "--report",
         type=path,
