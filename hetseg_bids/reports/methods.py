@@ -54,8 +54,8 @@ def methods_text(record: dict[str, Any], structures: int) -> Methods:
         "logits were averaged and smoothed by half a voxel. "
         f"{strip}"
         "For each voxel and structure it forecasts the probability that its label disagrees with "
-        "a reference; expected Dice and the intervals of the volumes follow from it. The shipped "
-        "weights were trained on synthetic T1w images made from the label maps of SynthSeg "
+        "a reference; expected Dice and intervals for a reference's volumes follow from it. The "
+        "shipped weights were trained on synthetic T1w images made from the label maps of SynthSeg "
         "(Billot et al., 2023)."
     )
     cited = [r for name, r in REFERENCES.items() if f"{name} et al." in text]

@@ -124,7 +124,7 @@ class Row:
 def _heads(table: pd.DataFrame) -> list[str]:
     repeat = ["Repeat SD, mm³"] if _REPEAT_SD in table else []
     return [
-        *("Structure", "Volume, mm³", "95 % interval, mm³", *repeat),
+        *("Structure", "Volume, mm³", "95 % interval of a reference, mm³", *repeat),
         *("Asymmetry (L \N{MINUS SIGN} R) / mean", "Mean flip probability", "Expected Dice"),
     ]
 
