@@ -46,6 +46,13 @@ def methods_text(record: dict[str, Any], structures: int) -> Methods:
     settings = record["HetsegSettings"]
     views = " and ".join(settings["views"])
     mirror = " and of its mirror image" if settings.get("mirror") else ""
+    compared = record.get("HetsegPlausibility") or {}
+    atlas = (
+        "Labels where no brain of an atlas made from SynthSeg's label maps has the structure count "
+        "as uncertain. "
+        if compared.get("atlas")
+        else ""
+    )
     text = (
         f"T1-weighted images organised as BIDS (Gorgolewski et al., 2016) were segmented into "
         f"{structures} structures with hetseg {record['HetsegVersion']}, model "
@@ -54,9 +61,10 @@ def methods_text(record: dict[str, Any], structures: int) -> Methods:
         "logits were averaged and smoothed by half a voxel. "
         f"{strip}"
         "For each voxel and structure it forecasts the probability that its label disagrees with "
-        "a reference; expected Dice and intervals for a reference's volumes follow from it. The "
-        "shipped weights were trained on synthetic T1w images made from the label maps of SynthSeg "
-        "(Billot et al., 2023)."
+        f"a reference; expected Dice and intervals for a reference's volumes follow from it. "
+        f"{atlas}"
+        "The shipped weights were trained on synthetic T1w images made from the label maps of "
+        "SynthSeg (Billot et al., 2023)."
     )
     cited = [r for name, r in REFERENCES.items() if f"{name} et al." in text]
     return Methods(text, tuple(cited))
