@@ -19,6 +19,7 @@ from hetseg_bids.models import load_model
 from hetseg_bids.morphometry import measure
 from hetseg_bids.planes import PLANES
 from hetseg_bids.plausibility import Plausibility, doubt_implausible
+from hetseg_bids.preprocessing.conform import interpolation_blur
 from hetseg_bids.preprocessing.pipeline import prepare
 from hetseg_bids.segmentation import LevelMaps, Segmentation
 from hetseg_bids.segmentation import segment as label_grid
@@ -96,7 +97,8 @@ def segment(
     """
     network = load_model(model, resolve_device(device))
     prepared = prepare(Path(t1w), brain_extraction, Path(mask) if mask is not None else None)
-    logits = predict(network, prepared.image, prepared.mask, views=views, mirror=mirror)
+    blur = interpolation_blur(prepared.working, prepared.native)
+    logits = predict(network, prepared.image, prepared.mask, views=views, mirror=mirror, blur=blur)
     plausibility = doubt_implausible(logits, prepared.working)
     result = label_grid(logits, prepared.working, prepared.native, probability=True)
 

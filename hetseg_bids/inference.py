@@ -24,7 +24,11 @@ from hetseg_bids.uncertainty import POOLED, evidence
 
 _MARGIN = 2  # voxels kept around the brain box
 _CHUNK = {"cpu": 8, "cuda": 32, "mps": 16}  # slices a pass
-_NEIGHBOUR = 0.125  # weight in smoothing: a standard deviation of half a voxel
+_NEIGHBOUR = 0.125  # weight in smoothing: a standard deviation of half a voxel ...
+_VARIANCE = 2 * _NEIGHBOUR  # ... and its square
+# of the blur of resampling: MNI152 at 0.8 mm then has the volumes it has at 1 mm within 3 % (with 1
+# the third ventricle is 3.5 % larger, with 0 the fourth and the corpus callosum 4.4 % smaller)
+_BLUR_COUNTS = 0.75
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ def predict(
     *,
     views: Sequence[str] = tuple(PLANES),
     mirror: bool = True,
+    blur: Sequence[float] = (0.0, 0.0, 0.0),
     progress: Callable[[int, int], None] | None = None,
 ) -> Logits:
     """Logits of all structures, averaged over the views.
@@ -74,6 +79,9 @@ def predict(
         Names of `PLANES`.
     mirror : bool
         Average over the views of the mirror image, too, turned back.
+    blur : sequence of 3 float
+        By how much resampling will smooth the logits along each axis: `conform.interpolation_blur`.
+        They are smoothed by so much less here.
     progress : callable, optional
         Called with the slices just done and the slices there are in all.
 
@@ -91,7 +99,7 @@ def predict(
             if progress is not None:
                 progress(done, slices)
     total /= len(passes)
-    return to_logits(total, model.plan, box)
+    return to_logits(total, model.plan, box, blur)
 
 
 def view_passes(
@@ -122,10 +130,16 @@ def view_passes(
     return passes
 
 
-def to_logits(total: Tensor, plan: Plan, box: tuple[slice, slice, slice]) -> Logits:
+def to_logits(
+    total: Tensor,
+    plan: Plan,
+    box: tuple[slice, slice, slice],
+    blur: Sequence[float] = (0.0, 0.0, 0.0),
+) -> Logits:
     """The kept outputs (`kept_outputs`) of a box, told apart, smooth and without islands."""
     count = len(plan.label_set.structures)
-    smooth(total[:count])
+    # smoothed twice, thin structures would shrink on grids that aren't the working one
+    smooth(total[:count], [max(0.0, 1 - _BLUR_COUNTS * b / _VARIANCE) for b in blur])
     dismiss_islands(total[:count], plan.label_set)
     second = total[count:] if plan.heteroscedastic else None
     system = plan.system
@@ -157,7 +171,7 @@ def soften(image: Tensor, times: int) -> Tensor:
     return torch.where(image == BACKGROUND, image, softened[0])
 
 
-def smooth(volumes: Tensor) -> None:
+def smooth(volumes: Tensor, shares: Sequence[float] = (1.0, 1.0, 1.0)) -> None:
     """Mix each voxel with its neighbours, 1:6:1 along each axis, in place.
 
     The views decide each slice by itself, which leaves borders of logits rougher than anatomy.
@@ -166,10 +180,14 @@ def smooth(volumes: Tensor) -> None:
     ----------
     volumes : (S, x, y, z) float32 tensor
         Logits, or an image.
+    shares : sequence of 3 float
+        Of the neighbours' weight that counts along each axis, 0-1.
     """
-    for axis, across in ((1, 2), (2, 1), (3, 1)):
+    for (axis, across), share in zip(((1, 2), (2, 1), (3, 1)), shares, strict=True):
+        if not share:
+            continue
         for piece in volumes.split(1, across):  # a slice at a time stays in the cache
-            step = piece.diff(dim=axis).mul_(_NEIGHBOUR)
+            step = piece.diff(dim=axis).mul_(share * _NEIGHBOUR)
             size = piece.shape[axis]
             piece.narrow(axis, 0, size - 1).add_(step)
             piece.narrow(axis, 1, size - 1).sub_(step)

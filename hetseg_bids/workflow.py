@@ -31,7 +31,7 @@ from hetseg_bids.memory import check_room
 from hetseg_bids.models import Model, file_sha256
 from hetseg_bids.morphometry import has_columns, measure
 from hetseg_bids.plausibility import Plausibility, doubt_implausible
-from hetseg_bids.preprocessing.conform import resample
+from hetseg_bids.preprocessing.conform import interpolation_blur, resample
 from hetseg_bids.preprocessing.pipeline import PreparedImage, prepare
 from hetseg_bids.reports.participant import write_report
 from hetseg_bids.segmentation import Segmentation, segment
@@ -186,16 +186,17 @@ def _report(paths: OutputPaths, scan: Scan) -> Path:
 def _segment(
     prepared: PreparedImage, model: Model, settings: Settings, stages: ScanStages
 ) -> tuple[Segmentation, Plausibility]:
+    output = prepared.native if settings.output_resolution == "native" else prepared.working
     logits = predict(
         model,
         prepared.image,
         prepared.mask,
         views=settings.views,
         mirror=settings.mirror,
+        blur=interpolation_blur(prepared.working, output),
         progress=stages.slices,
     )
     plausibility = doubt_implausible(logits, prepared.working)
-    output = prepared.native if settings.output_resolution == "native" else prepared.working
     result = segment(logits, prepared.working, output, probability=settings.write_probseg)
     return result, plausibility
 

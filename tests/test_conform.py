@@ -8,10 +8,17 @@ from conftest import centred_affine, phantom_labels, phantom_t1w, reorient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from hetseg_bids.images import Grid, grid_of
 from hetseg_bids.preprocessing.brain_extraction import is_stripped
-from hetseg_bids.preprocessing.conform import nearest, resample, resample_inside, working_grid
+from hetseg_bids.preprocessing.conform import (
+    interpolation_blur,
+    nearest,
+    resample,
+    resample_inside,
+    working_grid,
+)
 from hetseg_bids.preprocessing.field import find_field, head_box
 from hetseg_bids.preprocessing.pipeline import PreparedImage, cut_area, prepare
 
@@ -250,3 +257,16 @@ def test_a_scan_in_a_field_of_a_metre_is_read(tmp_path, bare_brain, straight):
     within = prepare(tmp_path / "b.nii")
     assert within.native.shape == wide.shape
     assert torch.equal(straight.image[straight.mask], within.image[within.mask])
+
+
+def test_interpolation_blurs_by_how_far_places_lie_from_voxels():
+    one = Grid((40, 40, 40), np.eye(4))
+    halfway = np.eye(4)
+    halfway[0, 3] = 0.5
+    np.testing.assert_allclose(
+        interpolation_blur(one, Grid((39, 40, 40), halfway)), (0.25, 0, 0), atol=1e-9
+    )
+    turned = np.eye(4)
+    turned[:3, :3] = Rotation.from_euler("xyz", (9, 14, 5), degrees=True).as_matrix() * 0.83
+    blur = interpolation_blur(one, Grid((40, 40, 40), turned))
+    np.testing.assert_allclose(blur, 1 / 6, atol=0.01)

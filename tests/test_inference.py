@@ -178,3 +178,17 @@ def test_a_mirrored_brain_gets_mirrored_labels(mni152):
         other = mirrored[names.index(swap)]
         dice = 2 * (says[i] & other).sum() / (says[i].sum() + other.sum())
         assert dice > 0.85, (name, float(dice))
+
+
+def test_what_resampling_smooths_is_not_smoothed_twice(model, brain):
+    image, mask = (part[20:56, 20:60, 20:41].contiguous() for part in brain)
+    plain, none, some = (
+        predict(model, image, mask, views=["axial"], mirror=False, blur=blur).label
+        for blur in ((0, 0, 0), (1, 1, 1), (0.16, 0, 0))
+    )
+    rough = none.clone()
+    inference.smooth(rough)
+    torch.testing.assert_close(rough, plain)
+    share = 1 - 0.75 * 0.16 / 0.25
+    inference.smooth(none, (share, 1, 1))
+    torch.testing.assert_close(none, some)
