@@ -472,7 +472,8 @@ def test_a_small_cohort_links_its_pages_and_runs_nothing(chromium, cohort, schem
     column.select_option(f"=1{HOSTILE}")
     assert tab.inner_text("#shown") == f"3 of {N} scans"
     assert tab.evaluate("window.hacked") is None
-    assert tab.locator("#map img").count() == 6
+    assert tab.locator("#map figure:not(.scale) img").count() == 6
+    assert tab.locator("#map .scale img").get_attribute("alt").startswith("Colour bar")
     opened.keep_picture(f"group-{scheme}")
     assert opened.complaints == []
     assert len(STRUCTURES) == tab.locator("#plots canvas").count()

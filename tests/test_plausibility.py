@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import QUICK, run_cli, t1w_path, write_dataset
+from conftest import QUICK, level_maps, run_cli, t1w_path, write_dataset
 from scipy import ndimage
 
 from hetseg_bids.alignment import centroids, template_affine
@@ -23,7 +23,7 @@ from hetseg_bids.morphometry import measure
 from hetseg_bids.plausibility import Finding, Plausibility, doubt_implausible
 from hetseg_bids.segmentation import Segmentation
 from hetseg_bids.structures import ASEG, Structure
-from hetseg_bids.uncertainty import POOLED, flip_map, raise_flip
+from hetseg_bids.uncertainty import POOLED, FlipSums, flip_map, raise_flip
 
 YES, NO, SURE = 4.0, -4.0, 0.02
 SYSTEMS = (POOLED, "label-flip", "predictive-variance")
@@ -201,19 +201,22 @@ def one_structure(labelled: int, q_inside: float, q_outside: float) -> Segmentat
     q = np.where(dseg == 1, q_inside, q_outside).astype(np.float32)[None]
     box = (slice(0, 10),) * 3
     grid = Grid(dseg.shape, np.eye(4))
-    return Segmentation(grid, box, dseg, q, None, make_label_set((structure,)))
+    sums = FlipSums.of(dseg, q).summaries()
+    return Segmentation(
+        grid, box, dseg, level_maps(q, 0.5), None, make_label_set((structure,)), sums
+    )
 
 
 def test_what_q_cannot_say_lowers_expected_dice_and_the_middle_of_the_interval():
     result = one_structure(500, 0.5, 0.0)
-    plain, doubted = measure(result).loc[0], measure(result, {"a": 240.0}).loc[0]
+    plain, doubted = measure(result).loc[0], measure(result, surplus_mm3={"a": 240.0}).loc[0]
     assert plain["expected_dice"] == pytest.approx(2 * 250 / 750)
     assert doubted["expected_dice"] == pytest.approx(2 * 10 / 510)
     middles = [t["volume_ci95_high_mm3"] - 1.959964 * t["volume_sd_mm3"] for t in (plain, doubted)]
     assert middles == pytest.approx([250, 10])
     assert doubted["volume_sd_mm3"] == plain["volume_sd_mm3"]  # nothing is surer for it
     assert doubted["volume_mm3"] == 500
-    pd.testing.assert_frame_equal(measure(result, {"b": 9.0}), measure(result))
+    pd.testing.assert_frame_equal(measure(result, surplus_mm3={"b": 9.0}), measure(result))
 
 
 def test_the_interval_of_a_structure_that_is_gone_holds_zero():
