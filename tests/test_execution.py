@@ -232,6 +232,7 @@ def two_scans(root: Path, phantom: nib.Nifti1Image) -> Path:
     return bids
 
 
+@pytest.mark.timeout(1800)  # jobs start late on a busy machine
 @pytest.mark.slow
 def test_workers_may_be_slurm_jobs(slurm, tmp_path, phantom, monkeypatch):
     for name, value in slurm.items():
