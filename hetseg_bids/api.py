@@ -11,7 +11,7 @@ from pathlib import Path
 import nibabel as nib
 import pandas as pd
 
-from hetseg_bids.derivatives import write_scaled
+from hetseg_bids.derivatives import placed_image, write_scaled
 from hetseg_bids.devices import resolve_device
 from hetseg_bids.image_quality import quality_of
 from hetseg_bids.inference import predict
@@ -105,7 +105,7 @@ def segment(
     assert result.probability is not None  # noqa: S101 (asked for above)
     noise = quality_of(prepared, result).noise
     return Segmented(
-        dseg=nib.Nifti1Image(result.full(result.dseg), result.grid.affine),
+        dseg=placed_image(result.full(result.dseg), result.grid),
         p=_image(result, result.probability),
         q=None if result.flip is None else _image(result, result.flip),
         volumes=measure(result, noise=noise, surplus_mm3=plausibility.surplus_mm3),

@@ -194,7 +194,7 @@ def write_images(paths: OutputPaths, result: Segmentation, mask: npt.NDArray[np.
 
 def save_image(path: Path, data: npt.NDArray[np.generic], grid: Grid, *, intent: str) -> None:
     """Write a NIfTI image on a grid."""
-    image = _placed_image(data, grid)
+    image = placed_image(data, grid)
     image.header.set_intent(intent)
     _save(image, path)
 
@@ -208,7 +208,7 @@ def save_scaled(path: Path, result: Segmentation, maps: LevelMaps) -> None:
 def write_scaled(stream: BufferedIOBase, result: Segmentation, maps: LevelMaps) -> None:
     """Write probabilities as a 4-D uint8 NIfTI image (x, y, z, structure) with their scale."""
     shape = (*result.grid.shape, len(maps.levels))
-    image = _placed_image(np.broadcast_to(np.uint8(0), shape), result.grid)
+    image = placed_image(np.broadcast_to(np.uint8(0), shape), result.grid)
     image.header.set_slope_inter(maps.step, 0)
     image.update_header()
     image.header.write_to(stream)
@@ -216,7 +216,7 @@ def write_scaled(stream: BufferedIOBase, result: Segmentation, maps: LevelMaps) 
         stream.write(result.full(volume).T.data)  # x runs fastest
 
 
-def _placed_image(data: npt.NDArray[np.generic], grid: Grid) -> nib.Nifti1Image:
+def placed_image(data: npt.NDArray[np.generic], grid: Grid) -> nib.Nifti1Image:
     """An image whose forms have the grid's codes, and code 0 where a form can't say the affine."""
     q_code, s_code = grid.codes
     image = nib.Nifti1Image(data, grid.affine, dtype=data.dtype)
