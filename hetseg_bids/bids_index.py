@@ -135,7 +135,7 @@ def in_place(root: Path) -> Iterator[Path]:
         for folder in (subject, *_folders(subject, "ses-")):
             for entry in _entries(folder / "anat"):
                 visible = not entry.name.startswith(".")
-                if visible and entry.name.endswith(_ENDINGS) and not entry.is_dir():
+                if visible and entry.name.endswith(_ENDINGS) and not _is_folder(entry):
                     yield Path(entry.path)
 
 
@@ -151,8 +151,15 @@ def is_in_place(relative: Path) -> bool:
 
 
 def _folders(parent: Path, prefix: str) -> list[Path]:
-    found = (e for e in _entries(parent) if e.name.startswith(prefix) and e.is_dir())
+    found = (e for e in _entries(parent) if e.name.startswith(prefix) and _is_folder(e))
     return sorted(Path(entry.path) for entry in found)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # links in a circle: what it is comes out when it is read
+        return False
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

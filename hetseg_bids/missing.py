@@ -66,7 +66,11 @@ def missing_scans(
     folders = _folders(bids_dir)
     if not folders:
         return None
-    expected = {scan.stem for scan in expected_scans(bids_dir)}
+    try:
+        expected = {scan.stem for scan in expected_scans(bids_dir)}
+    except OSError as error:
+        log.warning("%s: can't be read, so nobody is named as missing (%s)", bids_dir, error)
+        return None
     finished = {scan.keys["scan"] for scan in results.scans}
     crashes = crashes_since(out_dir, results)
     rows = [

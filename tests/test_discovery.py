@@ -13,7 +13,7 @@ import pytest
 from conftest import run_cli, write_dataset
 
 from hetseg_bids.config import Selection
-from hetseg_bids.discovery import find_scans
+from hetseg_bids.discovery import expected_scans, find_scans
 from hetseg_bids.errors import InputError
 
 
@@ -120,6 +120,17 @@ def test_a_database_notices_what_was_added_and_removed(tmp_path, caplog):
     assert stems(root, database=database) == ["sub-01_ses-1", "sub-01_ses-2"]
     assert "1 T1w images were added and 1 removed" in caplog.text
     assert [p.name for p in database.iterdir()] == ["layout_index.sqlite"]
+
+
+def test_links_in_a_circle_stop_neither_the_index_nor_who_is_expected(tmp_path):
+    root = with_images(tmp_path / "a", "sub-01/anat/sub-01")
+    cyclic = root / "sub-02" / "anat" / "sub-02_T1w.nii.gz"
+    cyclic.parent.mkdir(parents=True)
+    cyclic.symlink_to(cyclic.name)
+    (root / "sub-03").symlink_to("sub-03")
+    for _ in range(2):  # the index is made, then checked
+        assert stems(root, database=tmp_path / "db") == ["sub-01", "sub-02"]
+    assert [scan.stem for scan in expected_scans(root)] == ["sub-01", "sub-02"]
 
 
 def test_an_index_that_another_program_made_through_a_link_is_used(tmp_path, caplog):
