@@ -77,7 +77,7 @@ def run_group(bids_dir: Path, out_dir: Path) -> Path:
     _write(quality.round(4), out_dir / "group_qc.tsv", _QC_COLUMNS)
     participants = absence.read_participants(bids_dir)
     missing = absence.missing_scans(bids_dir, out_dir, results, participants.index)
-    _write_missing(missing, bids_dir, out_dir)
+    _write_missing(missing, out_dir)
     crashes = absence.crashes_since(out_dir, results)
     cohort = Cohort(
         structures=[s.title for s in structures],
@@ -208,17 +208,12 @@ def _map(scans: Sequence[FinishedScan]) -> CohortMap | None:
         return None
 
 
-def _write_missing(missing: pd.DataFrame | None, bids_dir: Path, out_dir: Path) -> None:
+def _write_missing(missing: pd.DataFrame | None, out_dir: Path) -> None:
     """Say who is missing, and write the list; one of another time must not stay."""
     path = out_dir / "group_missing.tsv"
     if missing is None:
         for old in (path, path.with_suffix(".json")):
             old.unlink(missing_ok=True)
-        log.warning(
-            "%s: no BIDS dataset there (no sub-* folder), so it can't be told which scans are "
-            "missing, and participants.tsv isn't read",
-            bids_dir,
-        )
         return
     _write(missing, path, absence.COLUMNS)
     if len(missing):

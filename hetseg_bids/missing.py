@@ -65,6 +65,11 @@ def missing_scans(
     """
     folders = _folders(bids_dir)
     if not folders:
+        log.warning(
+            "%s: no BIDS dataset there (no sub-* folder), so it can't be told which scans are "
+            "missing, and participants.tsv isn't read",
+            bids_dir,
+        )
         return None
     try:
         expected = {scan.stem for scan in expected_scans(bids_dir)}
