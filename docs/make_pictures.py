@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from playwright.sync_api import Browser, sync_playwright
 
+from hetseg_bids.missing import COLUMNS
 from hetseg_bids.reports.group import Cohort, write_group_page
 from hetseg_bids.structures import ASEG, N_STRUCTURES
 
@@ -61,11 +62,15 @@ def simulated_cohort(count: int) -> Cohort:
             "scan": stems,
             "verdict": np.where(odd, "look", "pass"),
             "reasons": np.where(odd, "mean expected Dice 0.64 is below 0.75", "n/a"),
-            "outlier_score": np.where(odd, 7.9, np.abs(rng.normal(0, 1.2, count))),
+            "outlier_score": np.where(odd, 2.3, rng.uniform(0.3, 0.9, count)),
             "outlier_of": np.where(odd, "Left putamen volume (z = +7.9)", "n/a"),
             "mean_expected_dice": dice.mean(axis=1),
+            "model": "label-flip 20303180462c",
+            "processing": "simulated",
         }
     )
+    missing = dict.fromkeys(COLUMNS, "n/a")
+    missing |= {"participant_id": "sub-301", "reason": "not run, or not to the end"}
     people = pd.DataFrame(
         {"sex": rng.choice(["F", "M"], count), "age": rng.integers(18, 90, count).astype(str)},
         index=stems,
@@ -78,7 +83,7 @@ def simulated_cohort(count: int) -> Cohort:
         expected_dice=dice,
         asymmetry=rng.normal(0, 0.05, (count, N_STRUCTURES)),
         participants=people,
-        missing=["sub-301"],
+        missing=pd.DataFrame([missing]),
         crashes=[],
     )
 
