@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 
 from hetseg_bids.config import Settings
 from hetseg_bids.errors import InputError
 from hetseg_bids.images import grid_of, open_image
 from hetseg_bids.preprocessing.conform import working_grid
+from hetseg_bids.preprocessing.headers import MAX_EXTENT_MM
 from hetseg_bids.structures import N_STRUCTURES
 
 # Calibrated by benchmarks/memory.py (docs/performance.md); bytes of a voxel unless they are GB
@@ -21,7 +21,6 @@ _LOGITS = 8  # and a structure: two logits in float32
 _EXTRACTION_WORKING, _EXTRACTION_NATIVE = 105, 4  # deepbet's copies; the scan is still there
 _LABELLING_WORKING = 56  # image, standard scores and what extraction left
 _REPORT_GB, _REPORT_NATIVE = 0.75, 16  # labels, mask and image for the page
-_MAX_EXTENT_MM = 600.0  # larger images are refused for it when they are read
 
 
 def needed_gb(t1w: Path, settings: Settings) -> float:
@@ -43,9 +42,8 @@ def needed_gb(t1w: Path, settings: Settings) -> float:
     if len(image.shape) < 3 or not np.isfinite(affine).all():
         return 0.0  # refused when it is read, and better explained there
     grid = grid_of(image)
-    zooms = nib.affines.voxel_sizes(affine)
-    if not grid.voxel_volume > 0 or (zooms * grid.shape > _MAX_EXTENT_MM).any():
-        return 0.0
+    if not grid.voxel_volume > 0 or (grid.zooms * grid.shape > MAX_EXTENT_MM).any():
+        return 0.0  # refused, or cut to what it holds
     native, working = math.prod(grid.shape), math.prod(working_grid(grid).shape)
     box = min(_BRAIN_VOXELS, working)
     written = box if settings.output_resolution == "1mm" else min(box / grid.voxel_volume, native)

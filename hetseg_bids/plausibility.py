@@ -174,8 +174,7 @@ def doubt_implausible(logits: Logits, grid: Grid) -> Plausibility:
     atlas = load_atlas()
     if logits.label_set != atlas.label_set:
         return Plausibility()
-    box_affine = grid.affine.copy()
-    box_affine[:3, 3] += grid.affine[:3, :3] @ [part.start for part in logits.box]
+    box_affine = grid.part(logits.box).affine
     coarse = most_probable(logits.label[:, ::_STRIDE, ::_STRIDE, ::_STRIDE])
     values = np.array([0, *(s.label for s in atlas.label_set.structures)], np.uint8)
     coarse_affine = box_affine @ np.diag([_STRIDE, _STRIDE, _STRIDE, 1.0])

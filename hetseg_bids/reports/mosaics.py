@@ -14,15 +14,15 @@ import numpy.typing as npt
 
 from hetseg_bids.planes import PLANES, Plane, display_slice
 from hetseg_bids.reports.window import display_window
+from hetseg_bids.segmentation import Q_MAX
 from hetseg_bids.structures import ASEG, LabelSet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FLIP_MAX = 0.5  # q where the scale of the flip map ends: an even chance
 _LEAST_FLIP = 0.03
-_FLIP_STYLE: dict[str, Any] = {"cmap": "inferno", "vmin": 0, "vmax": FLIP_MAX, "alpha": 0.85}
+_FLIP_STYLE: dict[str, Any] = {"cmap": "inferno", "vmin": 0, "vmax": Q_MAX, "alpha": 0.85}
 _FLIP_TICKS = 6
 _SCALE_PIXELS = (250, 10)
 _COLUMNS = 7
@@ -124,11 +124,11 @@ def flip_scale() -> FlipScale:
     figure = _figure(*(n / _DPI for n in _SCALE_PIXELS))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.axis("off")
-    extent = (0, FLIP_MAX, 0, 1)
+    extent = (0, Q_MAX, 0, 1)
     axes.imshow([[0.5]], cmap="gray", vmin=0, vmax=1, extent=extent, aspect="auto")
-    q = np.linspace(0, FLIP_MAX, _SCALE_PIXELS[0])[None]
+    q = np.linspace(0, Q_MAX, _SCALE_PIXELS[0])[None]
     axes.imshow(np.ma.masked_less(q, _LEAST_FLIP), extent=extent, aspect="auto", **_FLIP_STYLE)
-    ticks = tuple(f"{tick:.1f}" for tick in np.linspace(0, FLIP_MAX, _FLIP_TICKS))
+    ticks = tuple(f"{tick:.1f}" for tick in np.linspace(0, Q_MAX, _FLIP_TICKS))
     return FlipScale(_encode(figure), ticks, f"{_LEAST_FLIP:g}")
 
 

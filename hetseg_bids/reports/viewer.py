@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from zlib_ng import gzip_ng
 
-from hetseg_bids.reports.mosaics import FLIP_MAX, View
+from hetseg_bids.reports.mosaics import View
+from hetseg_bids.segmentation import Q_MAX
 from hetseg_bids.structures import MAX_ASEG_ID, Structure
 
 _LEVELS = 255
@@ -65,7 +66,7 @@ def viewer_data(view: View) -> ViewerData:
 
 def _coarse_flip(flip: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Q in 32 steps, 0-255 for 0-0.5: finer ones can't be seen and fill the page."""
-    return np.rint(flip * (_FLIP_STEPS / FLIP_MAX)) * np.float32(_LEVELS / _FLIP_STEPS)
+    return np.rint(flip * (_FLIP_STEPS / Q_MAX)) * np.float32(_LEVELS / _FLIP_STEPS)
 
 
 def _label_table(structures: Sequence[Structure]) -> dict[str, list[Any]]:
