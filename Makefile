@@ -32,12 +32,12 @@ test-fast: $(STAMP)
 
 # needs root and Debian's buildah, debootstrap and bubblewrap; no container engine, no registry
 container-test: $(STAMP)
-	$(BIN)/pytest tests/test_containers.py --containers $(CONTAINERS)
+	$(BIN)/pytest tests/project/test_containers.py --containers $(CONTAINERS)
 
 # the long versions of what the tests do briefly: hours on two cores
 faults: $(STAMP)
 	HETSEG_KILLS=100 HETSEG_SOAK=500 HETSEG_TASKS=10000 \
-	  $(BIN)/pytest tests/faults tests/test_execution.py -k "killed or soak or thousands"
+	  $(BIN)/pytest tests/faults tests/runs/test_workers.py -k "killed or soak or thousands"
 
 docs: $(STAMP)
 	$(BIN)/python docs/make_usage.py

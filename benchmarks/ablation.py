@@ -23,15 +23,15 @@ import torch
 from accuracy import read_reference, scans_of
 
 from hetseg_bids.api import segment
-from hetseg_bids.devices import set_threads
 from hetseg_bids.evaluation.compare import write_table
 from hetseg_bids.evaluation.metrics import dice
-from hetseg_bids.models import Model, load_model
-from hetseg_bids.structures import ASEG
-from hetseg_bids.training.label_noise import CLEAN, LabelNoiseConfig
+from hetseg_bids.network.devices import set_threads
+from hetseg_bids.network.models import Model, load_model
+from hetseg_bids.structures.aseg import ASEG
 from hetseg_bids.training.recipes import TrainingConfig, fast_recipe
 from hetseg_bids.training.session import export
-from hetseg_bids.training.synthesis import SynthesisConfig, SyntheticSource
+from hetseg_bids.training.synthesis.label_noise import CLEAN, LabelNoiseConfig
+from hetseg_bids.training.synthesis.painting import SynthesisConfig, SyntheticSource
 from hetseg_bids.training.trainer import RunOptions, Trainer
 
 WHOLE = "everything"

@@ -25,7 +25,7 @@ from hetseg_bids.cli import evaluate, run
 from hetseg_bids.evaluation.compare import write_table
 from hetseg_bids.evaluation.metrics import dice
 from hetseg_bids.images import read_labels
-from hetseg_bids.structures import ASEG, STRUCTURES
+from hetseg_bids.structures.aseg import ASEG, STRUCTURES
 
 
 def main() -> int:

@@ -18,8 +18,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from hetseg_bids.alignment import centroids, template_affine
-from hetseg_bids.atlas import (
+from hetseg_bids.images import Grid
+from hetseg_bids.structures.alignment import centroids, template_affine
+from hetseg_bids.structures.aseg import ASEG
+from hetseg_bids.structures.atlas import (
     ATLAS,
     FARTHEST_MM,
     SHAPE,
@@ -31,9 +33,7 @@ from hetseg_bids.atlas import (
     stored,
     to_cells,
 )
-from hetseg_bids.images import Grid
-from hetseg_bids.structures import ASEG
-from hetseg_bids.training.label_maps import read_label_map
+from hetseg_bids.training.synthesis.label_maps import read_label_map
 
 PRESENT = 20  # percent of a cell
 CHOROID_PLEXUS = {31: 4, 63: 43}  # inside the ventricles, and a network may label it so

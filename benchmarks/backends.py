@@ -21,12 +21,12 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from hetseg_bids.devices import autocast, set_threads
 from hetseg_bids.evaluation.compare import write_table
-from hetseg_bids.models import load_model
-from hetseg_bids.network import HetsegNet
-from hetseg_bids.preprocessing.pipeline import prepare
-from hetseg_bids.structures import N_STRUCTURES
+from hetseg_bids.network.architecture import HetsegNet
+from hetseg_bids.network.devices import autocast, set_threads
+from hetseg_bids.network.models import load_model
+from hetseg_bids.preprocessing.pipeline import prepare_image
+from hetseg_bids.structures.aseg import N_STRUCTURES
 
 _SLICES = 8
 _MULTIPLE = 4
@@ -88,7 +88,7 @@ def main() -> None:
 
 def middle_block(t1w: Path, slices: int) -> Tensor:
     """Slices from the middle of the brain, standard scores, (slices, H, W)."""
-    scan = prepare(t1w)
+    scan = prepare_image(t1w)
     places = torch.nonzero(scan.mask)
     low, high = places.min(dim=0).values, places.max(dim=0).values + 1
     size = (high - low) // _MULTIPLE * _MULTIPLE

@@ -24,7 +24,7 @@ from hetseg_bids import segment
 from hetseg_bids.evaluation.compare import write_table
 from hetseg_bids.evaluation.figures import save_figure
 from hetseg_bids.evaluation.metrics import boundary_band
-from hetseg_bids.structures import STRUCTURES
+from hetseg_bids.structures.aseg import STRUCTURES
 
 REGIONS = ("brain", "boundary")
 _REACH = 2  # voxels

@@ -17,8 +17,8 @@ from scipy import ndimage
 
 from hetseg_bids.images import Grid
 from hetseg_bids.preprocessing.conform import nearest, resample
-from hetseg_bids.structures import ASEG
-from hetseg_bids.training.random_fields import smooth_field
+from hetseg_bids.structures.aseg import ASEG
+from hetseg_bids.training.synthesis.random_fields import smooth_field
 
 _SEED = 20_2611
 _FWHM = 2.3548  # of a Gaussian, in standard deviations

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from hetseg_bids.config import Selection
-from hetseg_bids.discovery import find_scans
+from hetseg_bids.dataset.discovery import find_scans
 
 
 def main() -> None:

@@ -24,18 +24,18 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch.utils.flop_counter import FlopCounterMode
 
-from hetseg_bids.devices import set_threads
 from hetseg_bids.evaluation.compare import write_table
 from hetseg_bids.evaluation.figures import save_figure
 from hetseg_bids.files import read_json, write_json
-from hetseg_bids.inference import add_view, empty_logits, kept_outputs
-from hetseg_bids.models import load_model
-from hetseg_bids.network import HetsegNet, NetworkConfig
+from hetseg_bids.network.architecture import HetsegNet, NetworkConfig
+from hetseg_bids.network.devices import set_threads
+from hetseg_bids.network.models import load_model
 from hetseg_bids.planes import PLANES
+from hetseg_bids.segmentation.inference import add_view, empty_logits, kept_outputs
 from hetseg_bids.training.losses import n_outputs_of
 from hetseg_bids.training.recipes import TrainingConfig, fast_recipe, wide_recipe
 from hetseg_bids.training.schedules import Schedule
-from hetseg_bids.training.synthesis import SyntheticSource
+from hetseg_bids.training.synthesis.painting import SyntheticSource
 
 DEFAULT = "default"
 _BRAIN = (150, 180, 140)  # box of a large brain, mm

@@ -20,14 +20,14 @@ import torch
 from hetseg_bids.evaluation.compare import write_table
 from hetseg_bids.evaluation.metrics import dice
 from hetseg_bids.images import Grid
-from hetseg_bids.inference import predict
-from hetseg_bids.models import Model, load_model
-from hetseg_bids.morphometry import measure
+from hetseg_bids.network.models import Model, load_model
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
-from hetseg_bids.segmentation import segment
-from hetseg_bids.structures import STRUCTURES
-from hetseg_bids.training.label_noise import CLEAN
-from hetseg_bids.training.synthesis import SynthesisConfig, SyntheticSource
+from hetseg_bids.segmentation.inference import predict
+from hetseg_bids.segmentation.labels import segment
+from hetseg_bids.segmentation.morphometry import measure
+from hetseg_bids.structures.aseg import STRUCTURES
+from hetseg_bids.training.synthesis.label_noise import CLEAN
+from hetseg_bids.training.synthesis.painting import SynthesisConfig, SyntheticSource
 from hetseg_bids.training.volumes import FRAME, frame_affine
 
 _SEED = 11_2026

@@ -22,16 +22,16 @@ import pandas as pd
 import torch
 from scipy import ndimage
 
-from hetseg_bids.demo import write_demo_dataset
-from hetseg_bids.inference import Logits, predict
-from hetseg_bids.models import Model, load_model
-from hetseg_bids.morphometry import measure
+from hetseg_bids.dataset.demo import write_demo_dataset
+from hetseg_bids.network.models import Model, load_model
 from hetseg_bids.planes import PLANES
-from hetseg_bids.plausibility import doubt_implausible
-from hetseg_bids.preprocessing.pipeline import PreparedImage, prepare
-from hetseg_bids.qc import judge
-from hetseg_bids.segmentation import Segmentation, segment
-from hetseg_bids.structures import ASEG
+from hetseg_bids.preprocessing.pipeline import PreparedImage, prepare_image
+from hetseg_bids.quality.verdict import judge
+from hetseg_bids.segmentation.inference import Logits, predict
+from hetseg_bids.segmentation.labels import Segmentation, segment
+from hetseg_bids.segmentation.morphometry import measure
+from hetseg_bids.segmentation.plausibility import doubt_implausible
+from hetseg_bids.structures.aseg import ASEG
 
 NOISE = 0.02  # of white matter's intensity
 LEAST_CHANGE = 0.02
@@ -104,7 +104,7 @@ def run(
     path: Path, model: Model, views: list[str], *, mirror: bool
 ) -> tuple[PreparedImage, Logits]:
     """The network's answer."""
-    prepared = prepare(path, "skip")
+    prepared = prepare_image(path, "skip")
     return prepared, predict(model, prepared.image, prepared.mask, views=views, mirror=mirror)
 
 

@@ -3,9 +3,9 @@
     python benchmarks/memory.py OUT T1W [T1W ...] [options of hetseg]
 
 Runs the command line over each T1W (sub-X_T1w.nii.gz) by itself. Writes OUT/memory.tsv: a row a
-scan with its shape, its voxels (mm), `needed_gb` (hetseg_bids.memory) and the largest resident set
-of the run, GB of 10^9 bytes. Options that aren't named here go to hetseg, e.g. `--views axial
---no-mirror`: one view needs what all of them need.
+scan with its shape, its voxels (mm), `needed_gb` (hetseg_bids.runs.memory) and the
+largest resident set of the run, GB of 10^9 bytes. Options that aren't named here go to hetseg,
+e.g. `--views axial --no-mirror`: one view needs what all of them need.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from watched import watched
 
 from hetseg_bids.config import Settings
 from hetseg_bids.evaluation.compare import write_table
-from hetseg_bids.memory import needed_gb
+from hetseg_bids.runs.memory import needed_gb
 
 
 def main() -> None:

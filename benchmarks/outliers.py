@@ -30,10 +30,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from hetseg_bids.evaluation.compare import write_table
-from hetseg_bids.group import cohort_measures
-from hetseg_bids.outliers import Measure, find_outliers
-from hetseg_bids.robust import robust_sds
-from hetseg_bids.structures import STRUCTURES
+from hetseg_bids.quality.outliers import Measure, find_outliers
+from hetseg_bids.quality.robust import robust_sds
+from hetseg_bids.runs.group import cohort_measures
+from hetseg_bids.structures.aseg import STRUCTURES
 
 Array = npt.NDArray[np.float64]
 PEOPLE = (8, 11, 30, 300, 10_000)

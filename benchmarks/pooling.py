@@ -3,10 +3,10 @@
     python benchmarks/pooling.py LABEL_MAPS [--model NAME] [--scans 8] [--write]
 
 Draws synthetic scans with clean labels, segments them, and fits the two numbers of
-`hetseg_bids.uncertainty.Pooling` by logistic regression: is the ensemble's yes or no right, given
-the mean of the views' log-odds and the ensemble's logit? Every scan counts alike, and up to 30,000
-voxels of each structure. --write puts them into the model's plan.json. The last lines fit one half
-of the scans and say what that gives on the other.
+`hetseg_bids.network.models.Pooling` by logistic regression: is the ensemble's yes or no
+right, given the mean of the views' log-odds and the ensemble's logit? Every scan counts alike, and
+up to 30,000 voxels of each structure. --write puts them into the model's plan.json. The last
+lines fit one half of the scans and say what that gives on the other.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from scipy import optimize, special
 
-from hetseg_bids.inference import predict
-from hetseg_bids.models import Model, load_model
+from hetseg_bids.network.models import Model, Pooling, load_model
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
-from hetseg_bids.training.label_noise import CLEAN
-from hetseg_bids.training.synthesis import SynthesisConfig, SyntheticSource
-from hetseg_bids.uncertainty import SUREST, Pooling
+from hetseg_bids.segmentation.inference import predict
+from hetseg_bids.segmentation.uncertainty import SUREST
+from hetseg_bids.training.synthesis.label_noise import CLEAN
+from hetseg_bids.training.synthesis.painting import SynthesisConfig, SyntheticSource
 
 _SEED = 11_2027  # other scans than those of intervals.py
 _VOXELS = 30_000  # a structure and scan

@@ -6,7 +6,7 @@ MAPS holds the label maps, each DATA sub-X_T1w.nii.gz and sub-X_dseg.nii.gz at 1
 the network sees (standard scores inside the mask) under clean labels and writes OUT/realism.tsv:
 quantiles of the synthetic scans beside the range of each DATA. Positions lie between cortex (0)
 and white matter (1), spreads are shares of that distance; noise and edge are those of
-`hetseg_bids.image_quality`.
+`hetseg_bids.quality.image_quality`.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from accuracy import read_reference, scans_of
 from scipy import stats
 
 from hetseg_bids.evaluation.compare import write_table
-from hetseg_bids.image_quality import measure_image
 from hetseg_bids.preprocessing.conform import resample
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
-from hetseg_bids.preprocessing.pipeline import prepare
-from hetseg_bids.structures import ASEG
-from hetseg_bids.training.label_noise import CLEAN
-from hetseg_bids.training.synthesis import SynthesisConfig, SyntheticSource
+from hetseg_bids.preprocessing.pipeline import prepare_image
+from hetseg_bids.quality.image_quality import measure_image
+from hetseg_bids.structures.aseg import ASEG
+from hetseg_bids.training.synthesis.label_noise import CLEAN
+from hetseg_bids.training.synthesis.painting import SynthesisConfig, SyntheticSource
 
 _SEED = 77
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -61,7 +61,7 @@ def main() -> None:
 
 def real_scan(t1w: Path) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
     """Standard scores and labels on the grid of the scan."""
-    scan = prepare(t1w)
+    scan = prepare_image(t1w)
     scores = resample(scan.image[None], scan.working, scan.native, outside=BACKGROUND)[0]
     return scores.numpy(), read_reference(t1w)
 

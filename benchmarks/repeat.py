@@ -29,18 +29,19 @@ from numpy.typing import ArrayLike
 from scipy import ndimage, optimize
 from scipy.spatial.transform import Rotation
 
-from hetseg_bids.derivatives import save_image
 from hetseg_bids.evaluation.compare import write_table
-from hetseg_bids.image_quality import quality_of
 from hetseg_bids.images import grid_of
-from hetseg_bids.inference import predict
-from hetseg_bids.models import Model, load_model
-from hetseg_bids.morphometry import measure
-from hetseg_bids.preprocessing.pipeline import prepare
-from hetseg_bids.segmentation import segment
-from hetseg_bids.structures import STRUCTURES, bare_name
-from hetseg_bids.training.random_fields import smooth_field
-from hetseg_bids.uncertainty import REPEAT_NOISE, RepeatNoise, volume_sd
+from hetseg_bids.network.models import Model, load_model
+from hetseg_bids.outputs.derivatives import save_image
+from hetseg_bids.preprocessing.pipeline import prepare_image
+from hetseg_bids.quality.image_quality import quality_of
+from hetseg_bids.segmentation.inference import predict
+from hetseg_bids.segmentation.labels import segment
+from hetseg_bids.segmentation.morphometry import measure
+from hetseg_bids.segmentation.uncertainty import REPEAT_NOISE, RepeatNoise, volume_sd
+from hetseg_bids.structures.aseg import STRUCTURES
+from hetseg_bids.structures.label_sets import bare_name
+from hetseg_bids.training.synthesis.random_fields import smooth_field
 
 _SEED = 29_2026
 _SECOND_VISIT = 20
@@ -111,7 +112,7 @@ def volumes(t1w: Path, model: Model, out: Path) -> pd.DataFrame:
     """Volumes of a scan with their standard deviations, and its noise; kept in OUT/volumes."""
     kept = out / "volumes" / t1w.name.replace("_T1w.nii.gz", ".tsv")
     if not kept.exists():
-        prepared = prepare(t1w)
+        prepared = prepare_image(t1w)
         logits = predict(model, prepared.image, prepared.mask)
         result = segment(logits, prepared.working, prepared.native)
         noise = quality_of(prepared, result).noise

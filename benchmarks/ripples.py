@@ -17,8 +17,8 @@ from accuracy import scans_of
 from degradations import Scan, motion
 
 from hetseg_bids.evaluation.compare import write_table
-from hetseg_bids.image_quality import measure_image
-from hetseg_bids.structures import ASEG
+from hetseg_bids.quality.image_quality import measure_image
+from hetseg_bids.structures.aseg import ASEG
 
 MOTION_MM = (1.0, 3.0)
 

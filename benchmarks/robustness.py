@@ -20,14 +20,15 @@ from accuracy import scans_of, write_dataset
 from degradations import DEGRADATIONS, Scan
 
 from hetseg_bids.cli import run
-from hetseg_bids.derivatives import save_image
 from hetseg_bids.evaluation.compare import write_table
 from hetseg_bids.evaluation.metrics import dice
 from hetseg_bids.files import read_json
-from hetseg_bids.image_quality import ImageQuality
 from hetseg_bids.images import Grid, read_labels
-from hetseg_bids.qc import judge
-from hetseg_bids.structures import ASEG, STRUCTURES, bare_name
+from hetseg_bids.outputs.derivatives import save_image
+from hetseg_bids.quality.image_quality import ImageQuality
+from hetseg_bids.quality.verdict import judge
+from hetseg_bids.structures.aseg import ASEG, STRUCTURES
+from hetseg_bids.structures.label_sets import bare_name
 
 CLEAN = "clean"
 _MOVED = "turned|cropped"  # copies whose head lies otherwise, or is not all there

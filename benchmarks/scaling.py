@@ -26,9 +26,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from watched import watched
 
-from hetseg_bids.derivatives import save_image
 from hetseg_bids.evaluation.compare import write_table
 from hetseg_bids.images import Grid
+from hetseg_bids.outputs.derivatives import save_image
 
 SUBJECTS = (1, 2, 4, 8, 16, 32, 64)
 WORKERS = (1, 2)

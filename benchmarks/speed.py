@@ -30,19 +30,25 @@ from torch.utils.flop_counter import FlopCounterMode
 from watched import watched
 
 from hetseg_bids.config import Settings
-from hetseg_bids.derivatives import OutputPaths, Provenance, write_images, write_sidecars
-from hetseg_bids.derivatives import write_tables as write_derivative_tables
-from hetseg_bids.devices import (
+from hetseg_bids.evaluation.compare import write_table
+from hetseg_bids.images import Grid
+from hetseg_bids.network.devices import (
     computes_bf16,
     device_name,
     keep_freed_memory,
     resolve_device,
     set_threads,
 )
-from hetseg_bids.evaluation.compare import write_table
-from hetseg_bids.image_quality import measure_image
-from hetseg_bids.images import Grid
-from hetseg_bids.inference import (
+from hetseg_bids.network.models import Model, load_model
+from hetseg_bids.outputs.derivatives import OutputPaths, Provenance, write_images, write_sidecars
+from hetseg_bids.outputs.derivatives import write_tables as write_derivative_tables
+from hetseg_bids.preprocessing import brain_extraction as strip
+from hetseg_bids.preprocessing.conform import nearest, resample, resample_inside, working_grid
+from hetseg_bids.preprocessing.headers import T1w, read_t1w
+from hetseg_bids.preprocessing.normalisation import standardise
+from hetseg_bids.quality.image_quality import measure_image
+from hetseg_bids.reports.participant import write_report
+from hetseg_bids.segmentation.inference import (
     Logits,
     brain_box,
     empty_logits,
@@ -50,14 +56,8 @@ from hetseg_bids.inference import (
     to_logits,
     view_passes,
 )
-from hetseg_bids.models import Model, load_model
-from hetseg_bids.morphometry import measure
-from hetseg_bids.preprocessing import brain_extraction as strip
-from hetseg_bids.preprocessing.conform import nearest, resample, resample_inside, working_grid
-from hetseg_bids.preprocessing.headers import T1w, read_t1w
-from hetseg_bids.preprocessing.normalisation import standardise
-from hetseg_bids.reports.participant import write_report
-from hetseg_bids.segmentation import segment
+from hetseg_bids.segmentation.labels import segment
+from hetseg_bids.segmentation.morphometry import measure
 
 _SIZE = 2048  # of the matrices whose product is the machine's measure
 _SECONDS = 1.0
@@ -245,7 +245,7 @@ def whole_runs(args: argparse.Namespace) -> dict[str, str]:
         peaks.append(peak)
         record = next((args.out / "run" / "logs").glob("*_run.json"))
         without.append(float(json.loads(record.read_text())["Run time without the report"][:-2]))
-    imports = "import hetseg_bids.workflow, hetseg_bids.app"
+    imports = "import hetseg_bids.runs.scan, hetseg_bids.runs.participants"
     start_up, _ = watched([sys.executable, "-c", imports])
     return {
         "Whole run with start and report": f"{np.median(totals):.1f} s "

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from hetseg_bids.alignment import CENTROIDS, centroids
 from hetseg_bids.images import read_labels
-from hetseg_bids.structures import STRUCTURES
+from hetseg_bids.structures.alignment import CENTROIDS, centroids
+from hetseg_bids.structures.aseg import STRUCTURES
 
 
 def main() -> None:

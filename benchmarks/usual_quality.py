@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from hetseg_bids.files import read_json
-from hetseg_bids.image_quality import ImageQuality
+from hetseg_bids.quality.image_quality import ImageQuality
 from hetseg_bids.reports.quality import RANGES
 
 _MIDDLE = (0.025, 0.975)

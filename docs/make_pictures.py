@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 from playwright.sync_api import Browser, sync_playwright
 
-from hetseg_bids.missing import COLUMNS
 from hetseg_bids.reports.group import Cohort, write_group_page
-from hetseg_bids.structures import ASEG, N_STRUCTURES
+from hetseg_bids.runs.missing import COLUMNS
+from hetseg_bids.structures.aseg import ASEG, N_STRUCTURES
 
 PICTURES = Path(__file__).with_name("pictures")
 SIZE = {"width": 1200, "height": 900}

@@ -11,18 +11,18 @@ from pathlib import Path
 import nibabel as nib
 import pandas as pd
 
-from hetseg_bids.derivatives import placed_image, write_scaled
-from hetseg_bids.devices import resolve_device
-from hetseg_bids.image_quality import quality_of
-from hetseg_bids.inference import predict
-from hetseg_bids.models import load_model
-from hetseg_bids.morphometry import measure
+from hetseg_bids.network.devices import resolve_device
+from hetseg_bids.network.models import load_model
+from hetseg_bids.outputs.derivatives import placed_image, write_scaled
 from hetseg_bids.planes import PLANES
-from hetseg_bids.plausibility import Plausibility, doubt_implausible
 from hetseg_bids.preprocessing.conform import interpolation_blur
-from hetseg_bids.preprocessing.pipeline import prepare
-from hetseg_bids.segmentation import LevelMaps, Segmentation
-from hetseg_bids.segmentation import segment as label_grid
+from hetseg_bids.preprocessing.pipeline import prepare_image
+from hetseg_bids.quality.image_quality import quality_of
+from hetseg_bids.segmentation.inference import predict
+from hetseg_bids.segmentation.labels import LevelMaps, Segmentation
+from hetseg_bids.segmentation.labels import segment as label_grid
+from hetseg_bids.segmentation.morphometry import measure
+from hetseg_bids.segmentation.plausibility import Plausibility, doubt_implausible
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def segment(
     >>> result.volumes.set_index("name").loc["left_hippocampus", "volume_mm3"]  # doctest: +SKIP
     """
     network = load_model(model, resolve_device(device))
-    prepared = prepare(Path(t1w), brain_extraction, Path(mask) if mask is not None else None)
+    prepared = prepare_image(Path(t1w), brain_extraction, Path(mask) if mask is not None else None)
     blur = interpolation_blur(prepared.working, prepared.native)
     logits = predict(network, prepared.image, prepared.mask, views=views, mirror=mirror, blur=blur)
     plausibility = doubt_implausible(logits, prepared.working)

@@ -9,11 +9,13 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import centred_affine, reorient, run_cli, stripped_phantom, t1w_path, write_dataset
-from tiny_model import write_tiny_model
 
 import hetseg_bids
 from hetseg_bids.errors import InputError
+from support.commands import run_cli
+from support.datasets import t1w_path, write_dataset
+from support.phantoms import centred_affine, reorient, stripped_phantom
+from support.tiny_model import write_tiny_model
 
 
 def test_result_is_that_of_the_command_line(tmp_path):

@@ -20,13 +20,13 @@ import torch
 
 from hetseg_bids.files import atomic_path
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
-from hetseg_bids.training.label_noise import (
+from hetseg_bids.training.synthesis.label_noise import (
     CLEAN,
     LabelNoiseConfig,
     add_sporadic_errors,
     displace,
 )
-from hetseg_bids.training.synthesis import SynthesisConfig, SyntheticSource
+from hetseg_bids.training.synthesis.painting import SynthesisConfig, SyntheticSource
 from hetseg_bids.training.volumes import LabelledVolume
 
 LEVELS = {

@@ -17,13 +17,13 @@ import torch
 from noise import LEVELS
 from reliability import forecast_of, noisy_rates, reliability
 
-from hetseg_bids.derivatives import OutputPaths, save_image, save_scaled
-from hetseg_bids.devices import set_threads
 from hetseg_bids.files import atomic_path
-from hetseg_bids.inference import predict
-from hetseg_bids.models import Model, load_model
-from hetseg_bids.preprocessing.pipeline import prepare
-from hetseg_bids.segmentation import segment
+from hetseg_bids.network.devices import set_threads
+from hetseg_bids.network.models import Model, load_model
+from hetseg_bids.outputs.derivatives import OutputPaths, save_image, save_scaled
+from hetseg_bids.preprocessing.pipeline import prepare_image
+from hetseg_bids.segmentation.inference import predict
+from hetseg_bids.segmentation.labels import segment
 from hetseg_bids.training.paired import Pair, conform_labels, find_pairs
 
 
@@ -50,7 +50,7 @@ def one_scan(model: Model, pair: Pair, args: argparse.Namespace) -> pd.DataFrame
     paths = OutputPaths(args.out / name / "anat", name, "", args.out / f"{name}.html")
     if paths.dseg.exists() and not args.noise:
         return None
-    prepared = prepare(pair.t1w, "skip")
+    prepared = prepare_image(pair.t1w, "skip")
     logits = predict(model, prepared.image, prepared.mask, mirror=False)
     result = segment(logits, prepared.working, prepared.native)
     if result.flip is not None:

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from hetseg_bids.files import atomic_path, write_json
-from hetseg_bids.training.label_maps import CORPUS_CALLOSUM, derive_corpus_callosum
+from hetseg_bids.training.synthesis.label_maps import CORPUS_CALLOSUM, derive_corpus_callosum
 
 SPLIT = Path(__file__).with_name("split.tsv")
 ONE_SHOT = "sub-1009"  # a woman of 21, the median age of the training scans

@@ -20,12 +20,12 @@ import torch
 from noise import LEVELS
 from scipy import ndimage
 
-from hetseg_bids.devices import set_threads
 from hetseg_bids.files import atomic_path
 from hetseg_bids.images import Grid
-from hetseg_bids.models import load_model
+from hetseg_bids.network.devices import set_threads
+from hetseg_bids.network.models import load_model
 from hetseg_bids.preprocessing.conform import nearest
-from hetseg_bids.structures import ASEG, N_TASKS
+from hetseg_bids.structures.aseg import ASEG, N_TASKS
 from hetseg_bids.training.paired import PairedSource
 from hetseg_bids.training.rejection import contradictions
 from hetseg_bids.training.tasks import unpack_tasks

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from hetseg_bids.evaluation.metrics import boundary_band
 from hetseg_bids.files import atomic_path
-from hetseg_bids.inference import Logits
-from hetseg_bids.structures import STRUCTURES
-from hetseg_bids.training.label_noise import weaken
-from hetseg_bids.uncertainty import flip_map
+from hetseg_bids.segmentation.inference import Logits
+from hetseg_bids.segmentation.uncertainty import flip_map
+from hetseg_bids.structures.aseg import STRUCTURES
+from hetseg_bids.training.synthesis.label_noise import weaken
 
 BINS = np.linspace(0, 0.5, 16)
 _DRAWS = 8

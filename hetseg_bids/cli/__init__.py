@@ -1,1 +1,4 @@
-"""Parsers of the commands; the work is done elsewhere."""
+"""Parsers of the commands.
+
+The work is done elsewhere.
+"""

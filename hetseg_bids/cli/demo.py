@@ -25,8 +25,8 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
 
-    from hetseg_bids.app import run_participants
-    from hetseg_bids.demo import write_demo_dataset
+    from hetseg_bids.dataset.demo import write_demo_dataset
+    from hetseg_bids.runs.participants import run_participants
 
     try:
         bids_dir = write_demo_dataset(args.out / "bids")

@@ -69,8 +69,8 @@ def _evaluate(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from hetseg_bids.evaluation import compare, report
-    from hetseg_bids.label_tables import read_label_table
-    from hetseg_bids.structures import ASEG
+    from hetseg_bids.structures.aseg import ASEG
+    from hetseg_bids.structures.label_tables import read_label_table
 
     systems = [compare.System(n, runs) for n, runs in _named_folders(args.derivatives).items()]
     label_set = ASEG if args.labels is None else read_label_table(args.labels)

@@ -26,7 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     args = build_parser().parse_args(argv)
-    from hetseg_bids.freesurfer import export
+    from hetseg_bids.outputs.freesurfer import export
 
     try:
         for folder in export(args.out_dir, args.subjects_dir):

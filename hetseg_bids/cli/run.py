@@ -235,7 +235,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # unwinding removes temporary files and ends workers, as for an interrupt from the keyboard
         signal.signal(signal.SIGTERM, _raise_terminated)
     try:
-        return execute(_config(args, shlex.join(["hetseg", *arguments])), args.analysis_level)
+        return _carry_out(_config(args, shlex.join(["hetseg", *arguments])), args.analysis_level)
     except InputError as error:
         print(f"hetseg: {error}", file=sys.stderr)
         return _USAGE_ERROR
@@ -258,7 +258,7 @@ def _raise_terminated(*_: object) -> None:
 
 
 def _keep_traceback(out_dir: Path) -> str:
-    from hetseg_bids.derivatives import write_crash
+    from hetseg_bids.outputs.derivatives import write_crash
 
     trace = traceback.format_exc()
     try:
@@ -323,20 +323,14 @@ def _execution(args: argparse.Namespace) -> Execution:
     )
 
 
-def execute(config: RunConfig, level: str) -> int:
-    """Carry out a call of ``hetseg``; returns its exit code.
-
-    Raises
-    ------
-    InputError
-        If nothing can be done with the input or the options.
-    """
+def _carry_out(config: RunConfig, level: str) -> int:
+    """Carry out a call of ``hetseg``; returns its exit code."""
     if level == "group":
-        from hetseg_bids.group import run_group
+        from hetseg_bids.runs.group import run_group
 
         print(run_group(config.bids_dir, config.out_dir))
         return 0
-    from hetseg_bids.app import run_participants  # torch is slow to import
+    from hetseg_bids.runs.participants import run_participants  # torch is slow to import
 
     return run_participants(config)
 

@@ -1,1 +1,4 @@
-"""Comparison with reference segmentations."""
+"""Comparison with reference segmentations, for ``hetseg-evaluate``.
+
+No network runs here.
+"""

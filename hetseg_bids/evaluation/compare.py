@@ -15,7 +15,8 @@ from hetseg_bids.errors import InputError
 from hetseg_bids.evaluation.metrics import compare
 from hetseg_bids.files import atomic_path
 from hetseg_bids.images import read_labels
-from hetseg_bids.structures import ASEG, LabelSet
+from hetseg_bids.structures.aseg import ASEG
+from hetseg_bids.structures.label_sets import LabelSet
 
 _DIGITS = 5
 _MARK = "_seg-hetseg"

@@ -13,7 +13,8 @@ import pandas as pd
 
 from hetseg_bids.files import atomic_path
 from hetseg_bids.planes import PLANES, display_slice
-from hetseg_bids.structures import ASEG, LabelSet, both_sides
+from hetseg_bids.structures.aseg import ASEG
+from hetseg_bids.structures.label_sets import LabelSet, both_sides
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

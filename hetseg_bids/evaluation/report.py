@@ -24,7 +24,8 @@ from hetseg_bids.evaluation.statistics import wilcoxon_table
 from hetseg_bids.evaluation.tables import table1, table1_markdown
 from hetseg_bids.files import write_text
 from hetseg_bids.images import open_image, read_labels, read_largest
-from hetseg_bids.structures import ASEG, LabelSet
+from hetseg_bids.structures.aseg import ASEG
+from hetseg_bids.structures.label_sets import LabelSet
 
 _SEGMENTATION = "_dseg.nii.gz"
 _FLIP = "_desc-labelflip_probseg.nii.gz"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from hetseg_bids.structures import both_sides
+from hetseg_bids.structures.label_sets import both_sides
 
 OVERALL = "All structures"
 

@@ -1,1 +1,4 @@
-"""From a file to a standardised 1 mm brain: header checks, conform, strip, normalise."""
+"""From a file to a standardised brain at 1 mm: headers, conform, brain mask, intensities.
+
+Nothing here knows of networks.
+"""

@@ -47,7 +47,9 @@ class PreparedImage:
     warnings: tuple[str, ...]
 
 
-def prepare(path: Path, extraction: str = "auto", mask_path: Path | None = None) -> PreparedImage:
+def prepare_image(
+    path: Path, extraction: str = "auto", mask_path: Path | None = None
+) -> PreparedImage:
     """Read, check, conform, strip and standardise a T1w image.
 
     Parameters

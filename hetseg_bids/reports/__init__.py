@@ -1,1 +1,4 @@
-"""HTML pages for people."""
+"""HTML pages and their pictures.
+
+No value is computed here that a table doesn't hold.
+"""

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from hetseg_bids.cohort import CohortMap
 from hetseg_bids.files import write_text
-from hetseg_bids.outliers import LEAST_PEOPLE
+from hetseg_bids.quality.flip_map import CohortMap
+from hetseg_bids.quality.outliers import LEAST_PEOPLE
 from hetseg_bids.reports.mosaics import Picture, View, draw_flip, flip_scale
 from hetseg_bids.reports.templating import environment
 

@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from hetseg_bids.planes import PLANES, Plane, display_slice
 from hetseg_bids.reports.window import display_window
-from hetseg_bids.segmentation import Q_MAX
-from hetseg_bids.structures import ASEG, LabelSet
+from hetseg_bids.segmentation.labels import Q_MAX
+from hetseg_bids.structures.aseg import ASEG
+from hetseg_bids.structures.label_sets import LabelSet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

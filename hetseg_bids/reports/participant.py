@@ -11,15 +11,13 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from hetseg_bids.derivatives import OutputPaths
 from hetseg_bids.files import read_json, write_text
-from hetseg_bids.image_quality import ImageQuality
 from hetseg_bids.images import Grid, read_labels, read_largest
-from hetseg_bids.label_tables import read_label_table
-from hetseg_bids.plausibility import Plausibility
+from hetseg_bids.outputs.derivatives import OutputPaths
 from hetseg_bids.preprocessing.conform import nearest, resample, working_grid
 from hetseg_bids.preprocessing.headers import read_t1w
-from hetseg_bids.qc import asymmetry, judge
+from hetseg_bids.quality.image_quality import ImageQuality
+from hetseg_bids.quality.verdict import asymmetry, judge
 from hetseg_bids.reports.methods import methods_text
 from hetseg_bids.reports.mosaics import (
     View,
@@ -32,7 +30,9 @@ from hetseg_bids.reports.mosaics import (
 from hetseg_bids.reports.quality import quality_rows
 from hetseg_bids.reports.templating import environment
 from hetseg_bids.reports.viewer import viewer_data
-from hetseg_bids.structures import LabelSet
+from hetseg_bids.segmentation.plausibility import Plausibility
+from hetseg_bids.structures.label_sets import LabelSet
+from hetseg_bids.structures.label_tables import read_label_table
 
 _LEAST_CERTAIN = 4
 _MARGIN = 5  # voxels around the brain

@@ -12,8 +12,8 @@ from typing import Literal
 
 import numpy as np
 
-from hetseg_bids.image_quality import ImageQuality
-from hetseg_bids.qc import image_doubts
+from hetseg_bids.quality.image_quality import ImageQuality
+from hetseg_bids.quality.verdict import image_doubts
 
 RANGES = Path(str(resources.files("hetseg_bids"))) / "data" / "usual_quality.tsv"
 Assessment = Literal["good", "unusual", "look", "not measured"]

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from zlib_ng import gzip_ng
 
 from hetseg_bids.reports.mosaics import View
-from hetseg_bids.segmentation import Q_MAX
-from hetseg_bids.structures import MAX_ASEG_ID, Structure
+from hetseg_bids.segmentation.labels import Q_MAX
+from hetseg_bids.structures.label_sets import MAX_ASEG_ID, Structure
 
 _LEVELS = 255
 _FLIP_STEPS = 32

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from hetseg_bids.image_quality import GREY, WHITE, tissue
-from hetseg_bids.structures import LabelSet
+from hetseg_bids.quality.image_quality import GREY, WHITE, tissue
+from hetseg_bids.structures.label_sets import LabelSet
 
 _PERCENTILES = (0.5, 99.5)  # of the brain: fluid and vessels at its ends may vary
 _HEADROOM = 0.05  # of the range between them, at both ends

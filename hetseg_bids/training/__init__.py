@@ -1,1 +1,4 @@
-"""Training: sample sources, losses, the loop.  Nothing outside imports from here but the CLI."""
+"""The training loop, its samples and its losses, for ``hetseg-train``.
+
+No other room imports from here, but for the command line.
+"""

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 
 from hetseg_bids import __version__
-from hetseg_bids.devices import CPU
 from hetseg_bids.errors import InputError
-from hetseg_bids.models import Model, Plan, load_model, save_model
+from hetseg_bids.network.devices import CPU
+from hetseg_bids.network.models import Model, Plan, load_model, save_model
 
 
 def average_models(names: Sequence[str], folder: Path, name: str | None = None) -> Plan:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from hetseg_bids.errors import InputError
-from hetseg_bids.models import Model
-from hetseg_bids.network import HetsegNet, NetworkConfig
-from hetseg_bids.structures import LabelSet
+from hetseg_bids.network.architecture import HetsegNet, NetworkConfig
+from hetseg_bids.network.models import Model
+from hetseg_bids.structures.label_sets import LabelSet
 
 _HEADS = ("head.", "coarse_heads.0.", "coarse_heads.1.")
 

@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from hetseg_bids.config import SYSTEMS
-from hetseg_bids.structures import ASEG, LabelSet
-from hetseg_bids.uncertainty import spread, trained_flip
+from hetseg_bids.segmentation.uncertainty import spread, trained_flip
+from hetseg_bids.structures.aseg import ASEG
+from hetseg_bids.structures.label_sets import LabelSet
 
 GAMMA = 2.0
 

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from hetseg_bids.errors import InputError
 from hetseg_bids.images import Grid, read_labels
-from hetseg_bids.models import file_sha256
+from hetseg_bids.network.models import file_sha256
 from hetseg_bids.preprocessing.conform import nearest
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
-from hetseg_bids.preprocessing.pipeline import prepare
-from hetseg_bids.structures import MAX_ASEG_ID
+from hetseg_bids.preprocessing.pipeline import prepare_image
+from hetseg_bids.structures.label_sets import MAX_ASEG_ID
 from hetseg_bids.training.volumes import FRAME, LabelledVolume, centre_in_frame, frame_corner
 
 _EXTENSIONS = (".nii.gz", ".nii")
@@ -106,7 +106,7 @@ def read_pair(pair: Pair, brain_extraction: str) -> LabelledVolume:
     InputError
         If the labels aren't on the grid of the T1w, or either can't be used.
     """
-    prepared = prepare(pair.t1w, brain_extraction)
+    prepared = prepare_image(pair.t1w, brain_extraction)
     labels = conform_labels(pair.dseg, prepared.native, prepared.working)
     places = np.argwhere(prepared.mask.numpy())
     centre = (places.min(axis=0) + places.max(axis=0)) / 2

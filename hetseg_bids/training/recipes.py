@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from hetseg_bids.network import NetworkConfig
+from hetseg_bids.network.architecture import NetworkConfig
 from hetseg_bids.training.augmentation import AugmentationConfig
 from hetseg_bids.training.losses import n_outputs_of
 from hetseg_bids.training.rejection import RejectionConfig

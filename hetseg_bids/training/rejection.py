@@ -19,14 +19,15 @@ from torch import Tensor
 
 from hetseg_bids.files import atomic_path
 from hetseg_bids.images import open_image
-from hetseg_bids.inference import add_view, brain_box, empty_logits
-from hetseg_bids.network import HetsegNet
+from hetseg_bids.network.architecture import HetsegNet
 from hetseg_bids.planes import PLANES
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
-from hetseg_bids.structures import ASEG, LabelSet
+from hetseg_bids.segmentation.inference import add_view, brain_box, empty_logits
+from hetseg_bids.segmentation.uncertainty import flip_probability, trained_flip
+from hetseg_bids.structures.aseg import ASEG
+from hetseg_bids.structures.label_sets import LabelSet
 from hetseg_bids.training.tasks import pack_tasks
 from hetseg_bids.training.volumes import LabelledVolume
-from hetseg_bids.uncertainty import flip_probability, trained_flip
 
 _FILE = re.compile(r"step-(\d+)_scan-(\d+)_rejected\.nii\.gz")
 

@@ -17,10 +17,11 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset
 
-from hetseg_bids.network import StackDepth
+from hetseg_bids.network.architecture import StackDepth
 from hetseg_bids.planes import PLANES, Plane
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
-from hetseg_bids.structures import ASEG, LabelSet
+from hetseg_bids.structures.aseg import ASEG
+from hetseg_bids.structures.label_sets import LabelSet
 from hetseg_bids.training.augmentation import (
     AugmentationConfig,
     StackTransform,

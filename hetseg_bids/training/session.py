@@ -13,12 +13,13 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from hetseg_bids import __version__
-from hetseg_bids.devices import CPU, keep_freed_memory, resolve_device, set_threads
 from hetseg_bids.errors import InputError
-from hetseg_bids.label_tables import read_label_table
-from hetseg_bids.models import Model, Plan, load_model, save_model
+from hetseg_bids.network.devices import CPU, keep_freed_memory, resolve_device, set_threads
+from hetseg_bids.network.models import Model, Plan, load_model, save_model
 from hetseg_bids.preprocessing.normalisation import BACKGROUND, CLIP
-from hetseg_bids.structures import ASEG, LabelSet
+from hetseg_bids.structures.aseg import ASEG
+from hetseg_bids.structures.label_sets import LabelSet
+from hetseg_bids.structures.label_tables import read_label_table
 from hetseg_bids.training.losses import n_outputs_of
 from hetseg_bids.training.pace import paced
 from hetseg_bids.training.paired import PairedSource
@@ -29,7 +30,7 @@ from hetseg_bids.training.recipes import (
     TrainingConfig,
     with_rejection,
 )
-from hetseg_bids.training.synthesis import SyntheticScans, SyntheticSource
+from hetseg_bids.training.synthesis.painting import SyntheticScans, SyntheticSource
 from hetseg_bids.training.tasks import MOST_TASKS
 from hetseg_bids.training.trainer import RunOptions, StepReport, Trainer
 from hetseg_bids.training.validation import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hetseg_bids.structures import LabelSet
+from hetseg_bids.structures.label_sets import LabelSet
 
 MOST_TASKS = 31
 

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from hetseg_bids.devices import autocast, computes_bf16
-from hetseg_bids.models import Model
-from hetseg_bids.network import HetsegNet, to_channels_last
-from hetseg_bids.structures import ASEG, LabelSet
+from hetseg_bids.network.architecture import HetsegNet, to_channels_last
+from hetseg_bids.network.devices import autocast, computes_bf16
+from hetseg_bids.network.models import Model
+from hetseg_bids.structures.aseg import ASEG
+from hetseg_bids.structures.label_sets import LabelSet
 from hetseg_bids.training.checkpoints import Checkpoint, optimizer_tensors, restore_optimizer
 from hetseg_bids.training.initialisation import start_from
 from hetseg_bids.training.losses import Loss, PlainLoss, loss_of, soft_dice_loss

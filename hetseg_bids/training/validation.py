@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from hetseg_bids.devices import autocast
 from hetseg_bids.files import atomic_path
-from hetseg_bids.network import HetsegNet, StackDepth
+from hetseg_bids.network.architecture import HetsegNet, StackDepth
+from hetseg_bids.network.devices import autocast
 from hetseg_bids.planes import PLANES
-from hetseg_bids.structures import LabelSet
+from hetseg_bids.structures.label_sets import LabelSet
 from hetseg_bids.training.augmentation import StackTransform
 from hetseg_bids.training.paired import PairedSource
 from hetseg_bids.training.samples import Cut, resample_stacks

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hetseg_bids.structures import MAX_ASEG_ID
+from hetseg_bids.structures.label_sets import MAX_ASEG_ID
 
 FRAME = (160, 192, 160)  # mm: holds an adult brain, RAS
 

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from bad_inputs import ABSENT, KINDS, REFUSED, SEGMENTED, Kind
-from conftest import QUICK, run_cli, t1w_path, write_dataset
-from corruptions import good
-from tiny_model import write_tiny_model
+
+from support.bad_inputs import ABSENT, KINDS, REFUSED, SEGMENTED, Kind
+from support.commands import QUICK, run_cli
+from support.corruptions import good
+from support.datasets import t1w_path, write_dataset
+from support.tiny_model import write_tiny_model
 
 PAGE = Path(__file__).parents[2] / "docs" / "bad-inputs.md"
 _MOST_MEMORY_KB = 4_500_000
@@ -25,7 +27,7 @@ _LINE = re.compile(r"^\[\d+/\d+\] sub-(\w+): FAILED: (.*?)(?: \(details: (.*)\))
 _HEAD = """\
 # Bad inputs
 
-What hetseg says to each kind of input that labs meet: `tests/faults/bad_inputs.py` makes them all
+What hetseg says to each kind of input that labs meet: `tests/support/bad_inputs.py` makes them all
 in one dataset, `tests/faults/test_bad_inputs.py` segments it in one run and writes this page. A
 refused scan has one line, a crash file in `OUT/logs` and exit code 1; the others' results are
 those of a run without it, byte for byte.

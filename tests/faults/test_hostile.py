@@ -7,9 +7,11 @@ import pickle
 from pathlib import Path
 
 import pytest
-from conftest import QUICK, run_cli, run_here, t1w_path, write_dataset
-from corruptions import good, nested
-from tiny_model import write_tiny_model
+
+from support.commands import QUICK, run_cli, run_here
+from support.corruptions import good, nested
+from support.datasets import t1w_path, write_dataset
+from support.tiny_model import write_tiny_model
 
 pytestmark = pytest.mark.slow
 

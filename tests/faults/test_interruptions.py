@@ -18,9 +18,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import QUICK, Finished, lasting, run_cli, t1w_path, write_dataset
-from corruptions import brain, good, save
-from tiny_model import write_tiny_model
+
+from support.commands import QUICK, Finished, lasting, run_cli
+from support.corruptions import brain, good, save
+from support.datasets import t1w_path, write_dataset
+from support.tiny_model import write_tiny_model
 
 COMMAND = [sys.executable, "-m", "hetseg_bids.cli.run"]
 SUBJECTS = ("01", "02")

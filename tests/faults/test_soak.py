@@ -12,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import QUICK, t1w_path, write_dataset
-from corruptions import good
-from tiny_model import write_tiny_model
+
+from support.commands import QUICK
+from support.corruptions import good
+from support.datasets import t1w_path, write_dataset
+from support.tiny_model import write_tiny_model
 
 _SCANS = int(os.environ.get("HETSEG_SOAK", "12"))
 _GROWTH_MB = 60

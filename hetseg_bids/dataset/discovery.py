@@ -1,0 +1,321 @@
+"""Which T1w images of a BIDS dataset to segment."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hetseg_bids.config import Selection
+from hetseg_bids.dataset.bids_index import EXTENSIONS, in_place, is_in_place, t1w_paths
+from hetseg_bids.errors import InputError
+from hetseg_bids.files import read_json
+
+log = logging.getLogger(__name__)
+_NAME = re.compile(r"sub-[a-zA-Z0-9+]+(_[a-zA-Z]+-[a-zA-Z0-9+]+)*_T1w\.nii(\.gz)?")
+# what a filter file may name, as pybids calls it: the entities of a T1w file
+_ENTITIES = {
+    "subject": "sub",
+    "session": "ses",
+    "task": "task",
+    "acquisition": "acq",
+    "ceagent": "ce",
+    "reconstruction": "rec",
+    "run": "run",
+    "echo": "echo",
+    "part": "part",
+    "chunk": "chunk",
+}
+_NUMBERS = ("run", "echo", "chunk")  # run-01 is run 1, but sub-01 isn't sub-1
+# values of a filter that stand for "without this entity", "with it" and "either"
+_WITHOUT = (None, "Query.NONE")
+_WITH = ("*", "Query.ANY", "Query.REQUIRED")
+_EITHER = ("Query.OPTIONAL",)
+_MOST_LINES = 20  # about files that are left out
+_SHOWN = 3  # names in a message
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One T1w image.
+
+    Attributes
+    ----------
+    path : Path
+    subject : str
+        Label without ``sub-``.
+    session : str or None
+    stem : str
+        File name without ``_T1w.nii.gz``: the entities its derivatives keep.
+    """
+
+    path: Path
+    subject: str
+    session: str | None
+    stem: str
+
+    @property
+    def anat_folder(self) -> Path:
+        """Folder of its derivatives, relative to the output folder."""
+        parts = [f"sub-{self.subject}"]
+        if self.session:
+            parts.append(f"ses-{self.session}")
+        return Path(*parts, "anat")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a selection names.
+
+    Attributes
+    ----------
+    scans : list of Scan
+        Sorted by path; no two have an output name in common.
+    refused : list of (Scan, str)
+        Images whose name and place contradict each other or another image's, and why.
+    """
+
+    scans: list[Scan]
+    refused: list[tuple[Scan, str]]
+
+
+def find_scans(bids_dir: Path, selection: Selection) -> Found:
+    """The T1w images that a selection names.
+
+    Raises
+    ------
+    InputError
+        If the folder isn't a BIDS dataset, or holds no such image.
+    """
+    _check_dataset(bids_dir, described=selection.validate)
+    filters = _filters(selection)
+    root = bids_dir.resolve()
+    log.info("%s: looking for T1w images", bids_dir)
+    paths = t1w_paths(root, selection.participants, selection.database)
+    there, left_out = _in_their_places(root, paths)
+    wanted = [scan for scan in there if _matches(entities_of(scan.stem), filters)]
+    left_out |= {s.path: "not a magnitude image" for s in wanted if not _is_magnitude(s)}
+    _say_left_out(left_out)
+    problems = _contradictions(root, there)
+    scans = [scan for scan in wanted if _is_magnitude(scan)]
+    found = Found(
+        _without_duplicates(scan for scan in scans if scan.path not in problems),
+        [(scan, problems[scan.path]) for scan in scans if scan.path in problems],
+    )
+    missing = _missing(bids_dir, selection, there, scans)
+    if not scans:
+        raise InputError(f"{bids_dir}: {'; '.join(missing) or _nothing_found(bids_dir, filters)}")
+    for line in missing:
+        log.warning("%s: %s; the others are processed", bids_dir, line)
+    log.info("%s: T1w images to segment: %d", bids_dir, len(found.scans))
+    return found
+
+
+def expected_scans(bids_dir: Path) -> list[Scan]:
+    """The magnitude T1w images that lie where BIDS has them, by a walk through the folders."""
+    there, _ = _in_their_places(bids_dir, sorted(in_place(bids_dir)))
+    return [scan for scan in there if _is_magnitude(scan)]
+
+
+def _check_dataset(bids_dir: Path, *, described: bool) -> None:
+    if not bids_dir.is_dir():
+        raise InputError(f"{bids_dir}: no such folder; the first argument is the BIDS dataset")
+    if not described:
+        return
+    description = bids_dir / "dataset_description.json"
+    if not description.is_file():
+        raise InputError(
+            f"{bids_dir}: no dataset_description.json; is this the top folder of a BIDS dataset? "
+            "(--skip-bids-validation goes on without it)"
+        )
+    try:
+        read_json(description)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{description}: not readable as a JSON object ({error})") from None
+
+
+def _filters(selection: Selection) -> dict[str, list[Any]]:
+    """Wanted values by entity."""
+    filters = _read_filter(selection.filter_file) if selection.filter_file is not None else {}
+    if selection.participants:
+        filters["sub"] = list(selection.participants)
+    if selection.sessions:
+        filters["ses"] = list(selection.sessions)
+    if selection.runs:
+        filters["run"] = list(selection.runs)
+    return filters
+
+
+def _read_filter(path: Path) -> dict[str, list[Any]]:
+    try:
+        content = dict(read_json(path)["t1w"])
+    except (OSError, ValueError) as error:
+        raise InputError(f"--bids-filter-file {path}: not readable as JSON ({error})") from None
+    except (KeyError, TypeError):
+        raise InputError(f'--bids-filter-file {path}: needs an entry "t1w"') from None
+    for key in ("suffix", "datatype", "extension"):
+        content.pop(key, None)
+    unknown = set(content) - set(_ENTITIES)
+    if unknown:
+        raise InputError(f"--bids-filter-file {path}: unknown entities {sorted(unknown)}")
+    return {
+        _ENTITIES[name]: wanted if isinstance(wanted, list) else [wanted]
+        for name, wanted in content.items()
+    }
+
+
+def _matches(entities: Mapping[str, str], filters: Mapping[str, list[Any]]) -> bool:
+    """Whether a name has one of the wanted values of every entity.
+
+    Names decide, not pybids: it reads entities from the whole path, so that a dataset below a
+    folder ``ses-9`` is of session 9 to it.
+    """
+    return all(_has(entities, key, wanted) for key, wanted in filters.items())
+
+
+def _has(entities: Mapping[str, str], key: str, wanted: list[Any]) -> bool:
+    return any(_fits(key, entities.get(key), one) for one in wanted)
+
+
+def _fits(key: str, value: str | None, wanted: Any) -> bool:
+    if wanted in _EITHER:
+        return True
+    if value is None:
+        return wanted in _WITHOUT
+    if wanted in _WITH:
+        return True
+    if key in _NUMBERS:
+        return value.lstrip("0") == str(wanted).lstrip("0")
+    return value == str(wanted)
+
+
+def _in_their_places(root: Path, paths: Iterable[Path]) -> tuple[list[Scan], dict[Path, str]]:
+    """Scans named and placed as BIDS has it, sessions apart; and the rest, with the reason."""
+    scans, left_out = [], {}
+    for path in paths:
+        extension = next(e for e in EXTENSIONS if path.name.endswith(e))
+        stem = path.name.removesuffix(extension).removesuffix("_T1w")
+        entities = entities_of(stem)
+        if not _NAME.fullmatch(path.name) or len(entities) != len(stem.split("_")):
+            left_out[path] = "not the BIDS name of a T1w image"
+            continue
+        subject = f"sub-{entities['sub']}"
+        relative = path.relative_to(root)
+        if is_in_place(relative) and relative.parts[0] == subject:
+            scans.append(Scan(path, entities["sub"], entities.get("ses"), stem))
+        else:
+            left_out[path] = f"not in {subject}/anat or {subject}/ses-*/anat of the dataset"
+    return scans, left_out
+
+
+def entities_of(stem: str) -> dict[str, str]:
+    """BIDS entities in a file name: ``sub-01_ses-2`` gives ``{"sub": "01", "ses": "2"}``."""
+    return dict(part.split("-", 1) for part in stem.split("_") if "-" in part)
+
+
+def _is_magnitude(scan: Scan) -> bool:
+    """Whether it isn't the phase, real or imaginary part of a complex image."""
+    return entities_of(scan.stem).get("part", "mag") == "mag"
+
+
+def _say_left_out(left_out: Mapping[Path, str]) -> None:
+    for path, why in list(left_out.items())[:_MOST_LINES]:
+        log.warning("%r: %s; left out", str(path), why)
+    if len(left_out) > _MOST_LINES:
+        log.warning("and %d other images are left out", len(left_out) - _MOST_LINES)
+
+
+def _contradictions(root: Path, scans: Iterable[Scan]) -> dict[Path, str]:
+    """Why some images can't be segmented: their results could be taken for another image's."""
+    problems: dict[Path, str] = {}
+    same: dict[str, list[Scan]] = defaultdict(list)
+    for scan in scans:
+        folder = scan.path.relative_to(root).parent
+        if folder == scan.anat_folder:
+            # macOS, Windows and some network drives take sub-a and sub-A for the same
+            same[f"{folder}/{scan.stem}".casefold()].append(scan)
+        else:
+            session = f"ses-{scan.session}" if scan.session else "no session"
+            problems[scan.path] = (
+                f"it lies in {folder} but its name says {session}; rename or move it"
+            )
+    for group in same.values():
+        for scan in group:
+            others = [
+                s.path for s in group if (s.path.parent, s.stem) != (scan.path.parent, scan.stem)
+            ]
+            if others:
+                problems[scan.path] = (
+                    f"its name and that of {others[0]} differ in upper and lower case only, which "
+                    "BIDS forbids and some drives can't tell apart; rename one"
+                )
+    return problems
+
+
+def _missing(
+    bids_dir: Path, selection: Selection, there: list[Scan], scans: list[Scan]
+) -> list[str]:
+    """What to say about labels of the selection that have no image."""
+    found = {scan.subject for scan in scans}
+    lacking = [label for label in selection.participants if label not in found]
+    strangers = [p for p in lacking if not (bids_dir / f"sub-{p}").is_dir()]
+    bare = [p for p in lacking if p not in strangers and p not in {s.subject for s in there}]
+    lines = []
+    if strangers:
+        lines.append(f"no participant {_listed('sub', strangers)}; check --participant-label")
+    if bare:
+        lines.append(f"no T1w image of {_listed('sub', bare)}")
+    for label in lacking:
+        own = [scan.path.name for scan in there if scan.subject == label]
+        if own:
+            lines.append(f"sub-{label} has no {_described(selection)} (there: {_few(own)})")
+    if not lines:
+        named = [entities_of(scan.stem) for scan in scans]
+        for key, labels in (("ses", selection.sessions), ("run", selection.runs)):
+            nowhere = [x for x in labels if not any(_has(n, key, [x]) for n in named)]
+            if nowhere:
+                lines.append(f"no T1w image of {_listed(key, nowhere)}")
+    return lines
+
+
+def _described(selection: Selection) -> str:
+    """What was asked for beside the participant."""
+    words = [_listed("ses", selection.sessions), _listed("run", selection.runs)]
+    words += [f"what {selection.filter_file} names"] if selection.filter_file else []
+    asked = " and ".join(word for word in words if word)
+    return f"T1w image of {asked}" if asked else "T1w image that is a magnitude"
+
+
+def _listed(prefix: str, labels: Sequence[str]) -> str:
+    return ", ".join(f"{prefix}-{label}" for label in labels)
+
+
+def _few(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def _nothing_found(bids_dir: Path, filters: Mapping[str, list[Any]]) -> str:
+    if filters:
+        return "no T1w image matches the participant, session, run or filter options"
+    subjects = sum(path.is_dir() for path in bids_dir.glob("sub-*"))
+    if subjects:
+        return f"{subjects} participants but no sub-*/[ses-*/]anat/*_T1w.nii[.gz]"
+    return "no participants (sub-*) found; check the path"
+
+
+def _without_duplicates(scans: Iterable[Scan]) -> list[Scan]:
+    """Keep the .nii.gz where a name is there in both forms."""
+    kept: dict[tuple[Path, str], Scan] = {}
+    for scan in scans:
+        key = (scan.path.parent, scan.stem)
+        if key in kept:
+            log.warning("%s: the same scan is there as .nii.gz; ignored", scan.path)
+            if kept[key].path.name.endswith(".nii.gz"):
+                continue
+        kept[key] = scan
+    return list(kept.values())

@@ -1,0 +1,247 @@
+"""Trained models: weights, the plan they were trained by, and their checksums.
+
+A model is a folder with ``weights.safetensors``, ``plan.json`` and ``MODEL_CARD.md``.
+Weights are safetensors: reading them runs no code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from hetseg_bids.errors import InputError
+from hetseg_bids.files import atomic_path, read_json, write_json
+from hetseg_bids.network.architecture import HetsegNet, NetworkConfig, to_channels_last
+from hetseg_bids.preprocessing.normalisation import BACKGROUND, CLIP
+from hetseg_bids.structures.aseg import ASEG
+from hetseg_bids.structures.label_sets import LabelSet, Structure
+from hetseg_bids.structures.label_tables import make_label_set
+
+WEIGHTS_NAME = "weights.safetensors"
+PLAN_NAME = "plan.json"
+_PLAN_FORMAT = 1
+_SMOOTHEST = 9  # times; a standard deviation of 1.5 mm
+_PACKAGE = Path(__file__).parents[1]
+_SHIPPED = (_PACKAGE / "_models", _PACKAGE.parent / "models")
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """How the views' forecasts and the ensemble's logit make the ensemble's q.
+
+    The log-odds of a structure are ``views`` times the mean of the views' `evidence` plus
+    ``ensemble`` times the mean label logit.  Views that contradict each other make q large,
+    and views that agree make it smaller than each of them would.  `benchmarks/pooling.py` fits
+    both numbers on synthetic scans.
+
+    Attributes
+    ----------
+    views, ensemble : float
+    """
+
+    views: float
+    ensemble: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What inference must know about a model, and how it came to be.
+
+    Attributes
+    ----------
+    name : str
+    system : str
+        ``plain``, ``predictive-variance`` or ``label-flip``.
+    network : NetworkConfig
+    patch : tuple of 2 int
+        Rows and columns of the training stacks; inference never shows the network less.
+    background, clip : float
+        The intensity scale (`preprocessing.normalisation`).
+    weights_sha256 : str
+    provenance : dict
+        Recipe, data, samples seen, software: for people and audits.
+    label_set : LabelSet
+        What the outputs mean.
+    pooling : Pooling or None
+        How the views' flip maps make one; None: by the mean of their logits.
+    smoothing : int
+        How often inference smooths the image (`inference.soften`).
+    """
+
+    name: str
+    system: str
+    network: NetworkConfig
+    patch: tuple[int, int]
+    background: float
+    clip: float
+    weights_sha256: str
+    provenance: dict[str, Any]
+    label_set: LabelSet = ASEG
+    pooling: Pooling | None = None
+    smoothing: int = 0
+
+    @property
+    def heteroscedastic(self) -> bool:
+        """Whether the model has a second map a task."""
+        return self.network.n_outputs == 2 * len(self.label_set.tasks)
+
+    def save(self, folder: Path) -> None:
+        """Write plan.json."""
+        facts = asdict(self)
+        structures = facts.pop("label_set")["structures"]
+        if self.pooling is None:
+            del facts["pooling"]
+        content = {"format": _PLAN_FORMAT, "tasks": list(self.label_set.task_names)}
+        if self.label_set != ASEG:
+            content["structures"] = structures
+        write_json(folder / PLAN_NAME, content | facts)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network ready for inference with its plan."""
+
+    plan: Plan
+    network: HetsegNet
+    folder: Path
+
+
+def shipped_models() -> dict[str, Path]:
+    """Names and folders of the models that came with hetseg."""
+    found: dict[str, Path] = {}
+    for root in _SHIPPED:
+        for plan in sorted(root.glob(f"*/{PLAN_NAME}")):
+            found.setdefault(plan.parent.name, plan.parent)
+    return found
+
+
+def model_folder(name: str, option: str = "--model") -> Path:
+    """The folder of a shipped model's name, or of a path to a model folder.
+
+    Parameters
+    ----------
+    name : str
+    option : str
+        The option that gave the name, for the message.
+
+    Raises
+    ------
+    InputError
+        If there is neither.
+    """
+    shipped = shipped_models()
+    if name in shipped:
+        return shipped[name]
+    folder = Path(name)
+    if (folder / PLAN_NAME).is_file():
+        return folder
+    known = ", ".join(shipped) or "none shipped"
+    raise InputError(
+        f"{option} {name}: not a shipped model ({known}) nor a folder with {PLAN_NAME}"
+    )
+
+
+def load_model(name: str, device: torch.device, option: str = "--model") -> Model:
+    """Load a model by name or folder.
+
+    Parameters
+    ----------
+    name : str
+    device : torch.device
+    option : str
+        See `model_folder`.
+
+    Raises
+    ------
+    InputError
+        If the plan or the weights are missing, changed or don't fit each other.
+    """
+    folder = model_folder(name, option)
+    plan = read_plan(folder)
+    weights = folder / WEIGHTS_NAME
+    if not weights.is_file():
+        raise InputError(f"{folder}: {WEIGHTS_NAME} is missing; install the model again")
+    if file_sha256(weights) != plan.weights_sha256:
+        raise InputError(f"{weights}: checksum differs from {PLAN_NAME}; install the model again")
+    try:
+        network = HetsegNet(plan.network)
+        network.load_state_dict(load_file(weights))
+    except (SafetensorError, RuntimeError, TypeError, LookupError) as error:
+        raise InputError(f"{weights}: weights don't fit the plan ({error})") from None
+    network.eval().requires_grad_(False)
+    return Model(plan, to_channels_last(network).to(device), folder)
+
+
+def read_plan(folder: Path) -> Plan:
+    """Read plan.json.
+
+    Raises
+    ------
+    InputError
+        If it isn't a plan of this version of hetseg.
+    """
+    path = folder / PLAN_NAME
+    try:
+        content = read_json(path)
+        if content.pop("format") != _PLAN_FORMAT:
+            raise ValueError("unknown format")
+        label_set = _label_set(content.pop("structures", None))
+        if content.pop("tasks") != list(label_set.task_names):
+            raise ValueError("trained for other structures")
+        network: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in content["network"].items()
+        }
+        content["network"] = NetworkConfig(**network)
+        content["patch"] = tuple(content["patch"])
+        if "pooling" in content:
+            content["pooling"] = Pooling(**content["pooling"])
+        if (content["background"], content["clip"]) != (BACKGROUND, CLIP):
+            raise ValueError("trained on another intensity scale")
+        plan = Plan(**content, label_set=label_set)
+        if plan.pooling is not None and not plan.heteroscedastic:
+            raise ValueError("pooling of flip maps, but no flip maps")
+        if type(plan.smoothing) is not int or not 0 <= plan.smoothing <= _SMOOTHEST:
+            raise ValueError(f"smoothing is a whole number of 0 to {_SMOOTHEST}")
+        return plan
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: not a usable model plan ({error})") from None
+
+
+def _label_set(rows: list[dict[str, Any]] | None) -> LabelSet:
+    """The structures of a plan that has its own."""
+    if rows is None:
+        return ASEG
+    structures = []
+    for row in rows:
+        red, green, blue = row["color"]
+        members = tuple(row["members"])
+        structures.append(Structure(row["name"], row["label"], members, (red, green, blue)))
+    return make_label_set(tuple(structures))
+
+
+def save_model(folder: Path, plan: Plan, weights: dict[str, Tensor]) -> Plan:
+    """Write weights and plan; returns the plan with the checksum of the weights."""
+    path = folder / WEIGHTS_NAME
+    content = save({name: w.detach().cpu().contiguous() for name, w in weights.items()})
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)  # safetensors' own files can't be read by other users
+    signed = Plan(**{**_shallow(plan), "weights_sha256": file_sha256(path)})
+    signed.save(folder)
+    return signed
+
+
+def _shallow(plan: Plan) -> dict[str, Any]:
+    return {name: getattr(plan, name) for name in plan.__dataclass_fields__}
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,4 @@
+"""Files that hold results: how they are named, written, read again and exported.
+
+Pages are in `reports`.
+"""

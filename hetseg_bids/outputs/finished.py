@@ -1,0 +1,207 @@
+"""What the participant level left in OUT: complete results, one for each T1w image."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from hetseg_bids.dataset.discovery import entities_of
+from hetseg_bids.errors import InputError
+from hetseg_bids.files import read_json
+from hetseg_bids.quality.image_quality import ImageQuality
+from hetseg_bids.segmentation.morphometry import COLUMNS
+from hetseg_bids.segmentation.plausibility import Plausibility
+from hetseg_bids.structures.label_sets import LabelSet
+from hetseg_bids.structures.label_tables import read_label_table
+
+log = logging.getLogger(__name__)
+_MARK = "_seg-hetseg"
+_RECORD = "_dseg.json"
+_NEEDED = ("volume_mm3", "expected_dice")
+_SHOWN = 20  # names in a line
+
+
+@dataclass(frozen=True)
+class FinishedScan:
+    """What the group level reads of a scan.
+
+    Attributes
+    ----------
+    keys : dict
+        participant_id, session_id, scan.
+    table : DataFrame
+        As `morphometry.measure` makes it.
+    record : dict
+        Sidecar of the dseg.
+    label_set : LabelSet
+    image : ImageQuality
+    plausibility : Plausibility
+    dseg, flip, page : Path
+    began : datetime
+        When the run that finished it began, UTC.
+    """
+
+    keys: dict[str, str]
+    table: pd.DataFrame
+    record: dict[str, Any]
+    label_set: LabelSet
+    image: ImageQuality
+    plausibility: Plausibility
+    dseg: Path
+    flip: Path
+    page: Path
+    began: datetime.datetime
+
+    @property
+    def person(self) -> str:
+        """Whose scan it is."""
+        return self.keys["participant_id"]
+
+    @property
+    def resolution(self) -> str:
+        """Grid of the result, ``native`` or ``1mm``."""
+        return "1mm" if "_res-1mm" in self.dseg.name else "native"
+
+    @property
+    def model(self) -> str:
+        """Name of the model and the start of its weights' SHA-256."""
+        return f"{self.record.get('HetsegModel')} {str(self.record.get('HetsegModelSHA256'))[:12]}"
+
+    @property
+    def processing(self) -> str:
+        """All else that sets measurements of two scans apart, in words."""
+        settings = self.record.get("HetsegSettings")
+        settings = settings if isinstance(settings, dict) else {}
+        views = settings.get("views")
+        return ", ".join(
+            (
+                f"hetseg {self.record.get('HetsegVersion')}",
+                f"views {'+'.join(map(str, views)) if isinstance(views, list) else 'unknown'}",
+                "with mirror image" if settings.get("mirror") else "without mirror image",
+                f"brain extraction {self.record.get('HetsegBrainExtraction')}",
+                f"grid {self.resolution}",
+            )
+        )
+
+
+@dataclass(frozen=True)
+class Results:
+    """All of OUT.
+
+    Attributes
+    ----------
+    scans : list of FinishedScan
+        One for each T1w image, sorted by path, all with the same structures.
+    unusable : dict of str to str
+        Why the result of a scan can't be used, by its name (``sub-X[_ses-Y]...``).
+    """
+
+    scans: list[FinishedScan]
+    unusable: dict[str, str]
+
+
+def read_results(out_dir: Path) -> Results:
+    """Read what is finished; each thing that is left out is said once."""
+    scans, unusable = [], {}
+    for path in sorted(out_dir.glob(f"sub-*/**/*{_MARK}*{_RECORD}")):
+        try:
+            scans.append(_read(path, out_dir))
+        except (OSError, ValueError, KeyError, InputError) as error:
+            stem = path.name.removesuffix(_RECORD).split(_MARK)[0]
+            unusable[stem] = f"its result can't be read ({' '.join(str(error).split())})"
+            log.warning("%s: left out (%s)", path, error)
+    scans = _of_one_label_set(scans, unusable)
+    scans = _one_of_each(scans)
+    names = {scan.keys["scan"] for scan in scans}
+    return Results(scans, {stem: why for stem, why in unusable.items() if stem not in names})
+
+
+def _read(record_path: Path, out_dir: Path) -> FinishedScan:
+    start = record_path.name.removesuffix(_RECORD)
+    entities = entities_of(start.replace(_MARK, ""))
+    record = read_json(record_path)
+    morph = record_path.with_name(f"{start}_morph.tsv")
+    table = pd.read_csv(morph, sep="\t", na_values="n/a", keep_default_na=False)
+    label_set = read_label_table(record_path.with_name(f"{start}_dseg.tsv"))
+    if tuple(table["name"]) != label_set.names:
+        raise ValueError(f"{morph.name} isn't a table of its structures")
+    absent = [column for column in _NEEDED if column not in table]
+    if absent:
+        raise ValueError(f"{morph.name} has no column {', '.join(absent)}")
+    page = start.replace(_MARK, "")
+    return FinishedScan(
+        keys={
+            "participant_id": f"sub-{entities.get('sub', '')}",
+            "session_id": f"ses-{entities['ses']}" if "ses" in entities else "n/a",
+            "scan": start.split(_MARK)[0],
+        },
+        table=table.reindex(columns=list(COLUMNS)),  # an older version may have had fewer
+        record=record,
+        label_set=label_set,
+        image=ImageQuality.of_record(record),
+        plausibility=Plausibility.of_record(record),
+        dseg=record_path.with_name(f"{start}_dseg.nii.gz"),
+        flip=record_path.with_name(f"{start}_desc-labelflip_probseg.nii.gz"),
+        page=out_dir / f"{page}.html",
+        began=_began(out_dir / "logs" / f"{page}_run.json", record_path),
+    )
+
+
+def _began(run_log: Path, record_path: Path) -> datetime.datetime:
+    try:
+        time = datetime.datetime.fromisoformat(str(read_json(run_log)["Started"]))
+        return time.astimezone(datetime.UTC)
+    except (OSError, ValueError, KeyError):  # logs are for people, and may be tidied away
+        return datetime.datetime.fromtimestamp(record_path.stat().st_mtime, tz=datetime.UTC)
+
+
+def _of_one_label_set(scans: list[FinishedScan], unusable: dict[str, str]) -> list[FinishedScan]:
+    """Those with the structures that most have; of equally many the first."""
+    counts = Counter(scan.label_set.names for scan in scans)
+    if len(counts) < 2:
+        return scans
+    ((names, number),) = counts.most_common(1)
+    others = [scan for scan in scans if scan.label_set.names != names]
+    for scan in others:
+        unusable[scan.keys["scan"]] = f"its structures aren't those of the other {number} scans"
+    log.warning(
+        "%s: left out (other structures than the other %d scans)",
+        shortened([scan.dseg.name for scan in others]),
+        number,
+    )
+    return [scan for scan in scans if scan.label_set.names == names]
+
+
+def _one_of_each(scans: list[FinishedScan]) -> list[FinishedScan]:
+    """One result of each T1w image, on the native grid where there are two."""
+    kept: dict[tuple[Path, str], FinishedScan] = {}
+    for scan in sorted(scans, key=lambda scan: scan.resolution != "native"):
+        kept.setdefault((scan.dseg.parent, scan.keys["scan"]), scan)
+    if len(kept) < len(scans):
+        counts = Counter(scan.keys["scan"] for scan in scans)
+        log.warning(
+            "results on the native grid and at 1 mm, of which the native one is used: %s",
+            shortened([name for name, number in counts.items() if number > 1]),
+        )
+    return [scan for scan in scans if kept[scan.dseg.parent, scan.keys["scan"]] is scan]
+
+
+def shortened(names: Sequence[str]) -> str:
+    """A list of names for one line."""
+    shown = ", ".join(names[:_SHOWN])
+    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
+
+
+def processed_alike(scans: Iterable[FinishedScan]) -> dict[tuple[str, str], list[int]]:
+    """Numbers of the scans of each (model, processing), most first: only these compare."""
+    groups: dict[tuple[str, str], list[int]] = {}
+    for number, scan in enumerate(scans):
+        groups.setdefault((scan.model, scan.processing), []).append(number)
+    return dict(sorted(groups.items(), key=lambda item: -len(item[1])))

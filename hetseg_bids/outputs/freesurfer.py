@@ -1,0 +1,109 @@
+"""Results in the form that FreeSurfer's tools read: aseg.mgz, aseg.stats, a colour table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from hetseg_bids.errors import InputError
+from hetseg_bids.files import atomic_path, write_text
+from hetseg_bids.images import open_image, read_labels
+from hetseg_bids.outputs.finished import FinishedScan, read_results
+from hetseg_bids.structures.aseg import ASEG
+from hetseg_bids.structures.label_sets import Structure
+
+COLOR_TABLE = "hetsegColorLUT.txt"
+# where FreeSurfer's own name isn't ours with hyphens
+_NAMES = {
+    "accumbens": "Accumbens-area",
+    "ventral_dc": "VentralDC",
+    "third_ventricle": "3rd-Ventricle",
+    "fourth_ventricle": "4th-Ventricle",
+    "brainstem": "Brain-Stem",
+}
+_MERGED = (
+    "the lateral ventricles hold the inferior lateral ones, the cerebellum its white matter, "
+    "the corpus callosum all its parts"
+)
+
+
+def freesurfer_name(structure: Structure) -> str:
+    """Name of a structure as FreeSurfer spells it, e.g. ``Left-Accumbens-area``."""
+    bare = structure.bare_name
+    name = _NAMES.get(bare) or bare.replace("_", "-").title()
+    sides = {"L": "Left-", "R": "Right-", None: ""}
+    return sides[structure.hemisphere] + name
+
+
+def export(out_dir: Path, subjects_dir: Path) -> Iterator[Path]:
+    """Write every finished scan as a subject; yields the subjects' folders.
+
+    Parameters
+    ----------
+    out_dir : Path
+        Output folder of hetseg.
+    subjects_dir : Path
+        Gets ``<scan>/mri/aseg.mgz`` and ``<scan>/stats/aseg.stats``, and a colour table.
+
+    Raises
+    ------
+    InputError
+        If nothing is finished, a dseg can't be read, or a subject's folder is FreeSurfer's own.
+    """
+    scans = read_results(out_dir).scans
+    if not scans:
+        raise InputError(f"{out_dir}: no finished scans; run the participant level first")
+    if scans[0].label_set.names != ASEG.names:
+        raise InputError(f"{out_dir}: its model has structures of its own, not FreeSurfer's")
+    write_text(subjects_dir / COLOR_TABLE, color_table())
+    for scan in scans:
+        folder = subjects_dir / scan.keys["scan"]
+        if (folder / "surf").exists() or (folder / "scripts").exists():
+            raise InputError(f"{folder}: made by FreeSurfer; choose another folder")
+        labels, grid = read_labels(scan.dseg)
+        image = nib.MGHImage(labels, grid.affine, open_image(scan.dseg).header)
+        with atomic_path(folder / "mri" / "aseg.mgz") as temporary:
+            nib.save(image, temporary)
+        write_text(folder / "stats" / "aseg.stats", stats(scan, labels, grid.voxel_volume))
+        yield folder
+
+
+def stats(scan: FinishedScan, labels: np.ndarray, voxel_mm3: float) -> str:
+    """The text of an ``aseg.stats`` with the five columns that need no intensities."""
+    volumes = scan.table["volume_mm3"].astype(float)
+    lines = [
+        "# Title Segmentation Statistics",
+        "# ",
+        f"# generating_program hetseg {scan.record.get('HetsegVersion')}",
+        f"# subjectname {scan.keys['scan']}",
+        f"# {_MERGED}",
+        f"# Measure BrainSeg, BrainSegVol, Brain Segmentation Volume, {volumes.sum():.6f}, mm^3",
+    ]
+    mask = scan.record.get("HetsegBrainMaskVolume")
+    if mask is not None:
+        lines.append(f"# Measure Mask, MaskVol, Mask Volume, {mask:.6f}, mm^3")
+    lines += [
+        f"# VoxelVolume_mm3 {voxel_mm3:g}",
+        f"# NRows {len(ASEG.structures)}",
+        "# NTableCols 5",
+        "# ColHeaders  Index SegId NVoxels Volume_mm3 StructName",
+    ]
+    counts = np.bincount(labels.ravel(), minlength=256)
+    for number, (structure, volume) in enumerate(
+        zip(ASEG.structures, volumes, strict=True), start=1
+    ):
+        count, name = counts[structure.label], freesurfer_name(structure)
+        lines.append(f"{number:3d} {structure.label:3d} {count:9d} {volume:12.1f}  {name}")
+    return "\n".join(lines) + "\n"
+
+
+def color_table() -> str:
+    """A colour table of our structures for freeview and other readers of FreeSurfer's format."""
+    lines = ["#No. Label Name:                            R   G   B   A", "0   Unknown 0 0 0 0"]
+    for s in sorted(ASEG.structures, key=lambda s: s.label):
+        red, green, blue = s.color
+        lines.append(f"{s.label:<4d}{freesurfer_name(s):<40s}{red:4d}{green:4d}{blue:4d}   0")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,211 @@
+"""What the image is like, in numbers that the flip map doesn't hold.
+
+The network's forecast of its own errors was learned from images like those of training; noise,
+blur and a cut-off brain spoil labels without moving it much (docs/qc.md). All are measured on
+the working grid: as the network sees the scan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from hetseg_bids.images import Grid
+from hetseg_bids.preprocessing.conform import nearest
+from hetseg_bids.preprocessing.pipeline import PreparedImage
+from hetseg_bids.quality.robust import robust_sd
+from hetseg_bids.segmentation.labels import Segmentation
+from hetseg_bids.structures.alignment import centroids
+from hetseg_bids.structures.label_sets import LabelSet, hemisphere_of, partner_of
+
+WHITE, GREY, FLUID = "cerebral_white_matter", "cerebral_cortex", "lateral_ventricle"
+_DEEP = 2  # voxels that white matter is eroded by
+_LEAST_VOXELS = 1000
+_LEAST_FLUID = 200
+_NEIGHBOURS = 6
+_BAND = (1.0, 3.0)  # voxels: ripples are wider than noise and narrower than what is left of bias
+_LEAST_WEIGHT = 1e-3
+_MM2_PER_CM2 = 100.0
+
+
+@dataclass(frozen=True)
+class ImageQuality:
+    """Six numbers of a scan.
+
+    Attributes
+    ----------
+    noise : float
+        Standard deviation of the noise in deep white matter, contrast of white matter to
+        cortex = 1; NaN where a model doesn't label both.
+    edge : float
+        Step from white matter to cortex between neighbouring voxels, of the same contrast:
+        small where the image is blurred. NaN like `noise`.
+    ripple : float
+        Standard deviation of deep white matter between the scales of 1 and 3 mm, without the
+        share of noise, of the same contrast: motion leaves ripples. NaN like `noise`.
+    cut_cm2 : float
+        Largest area in which the brain mask meets a face of the image.
+    turn_deg : float
+        Angle between the line from the left to the right structures and the image's, degrees: a
+        head that looks to the side or leans. NaN without structures on both sides.
+    contrast : float
+        White matter minus cortex, as a share of white matter minus lateral ventricles: small in
+        children and with some sequences, and not above 0 in what is no T1w. NaN where a model
+        doesn't label all three.
+    """
+
+    noise: float = float("nan")
+    edge: float = float("nan")
+    ripple: float = float("nan")
+    cut_cm2: float = float("nan")
+    turn_deg: float = float("nan")
+    contrast: float = float("nan")
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> ImageQuality:
+        """From a sidecar that may not have it.
+
+        Raises
+        ------
+        ValueError
+            If what it has are no numbers.
+        """
+        found = record.get("HetsegImageQuality", {})
+        try:
+            numbers = {name: found.get(name) for name in cls.__dataclass_fields__}
+            return cls(**{k: float("nan") if v is None else float(v) for k, v in numbers.items()})
+        except (AttributeError, TypeError, ValueError):
+            raise ValueError(f"HetsegImageQuality {found!r:.80}: no numbers") from None
+
+    def for_record(self) -> dict[str, float | None]:
+        """For a sidecar."""
+        return {k: None if np.isnan(v) else round(v, 4) for k, v in asdict(self).items()}
+
+
+def quality_of(prepared: PreparedImage, result: Segmentation) -> ImageQuality:
+    """Measure a scan on the working grid, by labels on any grid."""
+    labels = nearest(np.asarray(result.full(result.dseg)), result.grid, prepared.working)
+    image, mask = prepared.image.numpy(), prepared.mask.numpy()
+    measured = measure_image(image, mask, labels, result.label_set)
+    return replace(measured, cut_cm2=prepared.cut_cm2)  # of the scan itself, without padding
+
+
+def measure_image(
+    image: npt.NDArray[np.float32],
+    mask: npt.NDArray[np.bool_],
+    dseg: npt.NDArray[np.uint8],
+    label_set: LabelSet,
+) -> ImageQuality:
+    """Measure a scan.
+
+    Parameters
+    ----------
+    image : (X, Y, Z) float array
+        1 mm, RAS, in any linear intensity.
+    mask : (X, Y, Z) bool array
+        Brain.
+    dseg : (X, Y, Z) uint8 array
+        `Structure.label` values.
+    label_set : LabelSet
+    """
+    faces = [mask.take(place, axis).sum() for axis in range(3) for place in (0, -1)]
+    placed = ImageQuality(cut_cm2=float(max(faces)) / _MM2_PER_CM2, turn_deg=_turn(dseg, label_set))
+    white, grey = (tissue(dseg, label_set, name) for name in (WHITE, GREY))
+    fluid = image[tissue(dseg, label_set, FLUID)]
+    inside = ndimage.find_objects((white | grey).astype(np.uint8))
+    if not inside:
+        return placed
+    image, white, grey = image[inside[0]], white[inside[0]], grey[inside[0]]
+    deep = ndimage.binary_erosion(white, iterations=_DEEP)
+    if min(np.count_nonzero(deep), np.count_nonzero(grey)) < _LEAST_VOXELS:
+        return placed
+    bright = np.median(image[deep])
+    contrast = float(bright - np.median(image[grey]))
+    if len(fluid) >= _LEAST_FLUID:
+        depth = abs(float(bright - np.median(fluid)))
+        placed = replace(placed, contrast=contrast / depth if depth else float("nan"))
+    if contrast <= 0:  # no T1w, or no labels worth the name
+        return placed
+    noise = _local_deviation(image, deep) / contrast
+    ripple = _band_deviation(image, white) / contrast
+    return replace(
+        placed,
+        noise=noise,
+        edge=_step(image, white, grey) / contrast,
+        ripple=float(np.sqrt(max(0.0, ripple**2 - (_NOISE_IN_BAND * noise) ** 2))),
+    )
+
+
+def _turn(dseg: npt.NDArray[np.uint8], label_set: LabelSet) -> float:
+    """Angle of the line from the left to the right structures to the first axis, degrees."""
+    voxels = Grid(dseg.shape, np.eye(4))
+    places = centroids(dseg, voxels, [s for s in label_set.structures if s.hemisphere])
+    lines = [
+        places[partner_of(name)] - place
+        for name, place in places.items()
+        if hemisphere_of(name) == "L" and partner_of(name) in places
+    ]
+    if not lines:
+        return float("nan")
+    line = np.mean(lines, axis=0)
+    return float(np.rad2deg(np.arctan2(np.linalg.norm(line[1:]), line[0])))
+
+
+def tissue(dseg: npt.NDArray[np.uint8], label_set: LabelSet, name: str) -> npt.NDArray[np.bool_]:
+    """Where a structure lies, on both sides if it has two; `name` is without the side."""
+    return np.isin(dseg, [s.label for s in label_set.structures if s.bare_name == name])
+
+
+def _local_deviation(image: npt.NDArray[np.float32], where: npt.NDArray[np.bool_]) -> float:
+    """Noise as what a voxel differs by from the mean of its six neighbours."""
+    around = np.zeros(int(where.sum()), np.float32)
+    places = np.nonzero(where)  # eroded, so no neighbour is beyond the border
+    for axis in range(3):
+        for step in (-1, 1):
+            moved = [p + step if i == axis else p for i, p in enumerate(places)]
+            around += image[tuple(moved)]
+    rest = image[where] - around / _NEIGHBOURS
+    return float(robust_sd(rest) / np.sqrt(1 + 1 / _NEIGHBOURS))
+
+
+def _band_deviation(image: npt.NDArray[np.float32], white: npt.NDArray[np.bool_]) -> float:
+    """Deviation of white matter between two scales, smoothed within white matter only."""
+    inside = white.astype(np.float32)
+    weighted = image * inside
+    fine, coarse = (
+        ndimage.gaussian_filter(weighted, sigma)
+        / np.maximum(ndimage.gaussian_filter(inside, sigma), _LEAST_WEIGHT)
+        for sigma in _BAND
+    )
+    return float(robust_sd((fine - coarse)[ndimage.binary_erosion(white, iterations=_DEEP)]))
+
+
+def _noise_in_band(sigmas: tuple[float, float]) -> float:
+    """What is left of white noise between two Gaussian scales in 3-D, input = 1."""
+    a, b = sigmas
+    overlap = [(2 * np.pi * (s**2 + t**2)) ** -1.5 for s, t in ((a, a), (b, b), (a, b))]
+    return float(np.sqrt(overlap[0] + overlap[1] - 2 * overlap[2]))
+
+
+_NOISE_IN_BAND = _noise_in_band(_BAND)
+
+
+def _step(
+    image: npt.NDArray[np.float32], white: npt.NDArray[np.bool_], grey: npt.NDArray[np.bool_]
+) -> float:
+    """Median difference between voxels of white and grey matter that share a face."""
+    steps = []
+    for axis, size in enumerate(image.shape):
+        low, high = (
+            tuple(slice(a, size - 1 + a) if i == axis else slice(None) for i in range(3))
+            for a in (0, 1)
+        )
+        rise = image[high] - image[low]
+        steps += [rise[grey[low] & white[high]], -rise[white[low] & grey[high]]]
+    found = np.concatenate(steps)
+    return float(np.median(found)) if len(found) else float("nan")

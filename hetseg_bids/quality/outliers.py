@@ -1,0 +1,169 @@
+"""Which scans of a cohort stand out: robust z-scores on many measures, with one limit.
+
+The largest of some 70 scores is large in every good scan, and the more so the smaller the
+cohort, the heavier the tails and the less the measures have in common. So the limit isn't a
+number but is taken from the cohort's own largest scores: about 5 % of good scans are beyond it,
+in cohorts of any size from 8 people on (`benchmarks/outliers.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from hetseg_bids.quality.robust import robust_sds
+
+LEAST_PEOPLE = 8
+_WORST = 3  # measures that are named
+# A log robust SD of n normal values has a variance of about this / n.
+_LOG_SD_VARIANCE = 1.5
+_LEAST_TO_SHARE = 6  # measures of a kind whose spreads say what is usual
+# Of log scores: from median to 95th percentile, in steps from median to 80th. It is 1.9 to 2.2
+# for the largest of 20 to 90 |z| with normal to heavy tails (t, 5 degrees of freedom); the rest is
+# for the errors of the two percentiles in small cohorts.
+_BULK = 0.8
+_STEPS, _MORE_STEPS = 2.1, 3.0
+_LEAST_LIMIT = 3.0  # of |z|, for models with very few structures
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number a scan.
+
+    Attributes
+    ----------
+    title : str
+        As shown, e.g. ``Left putamen volume``.
+    values : (scans,) float array
+        NaN where a scan has none.
+    kind : str
+        Measures of one kind have spreads of the same order, in the same unit.
+    suspicious : {"both", "low", "high"}
+        Values that stand out.
+    """
+
+    title: str
+    values: npt.NDArray[np.float64]
+    kind: str
+    suspicious: Literal["both", "low", "high"] = "both"
+
+
+@dataclass(frozen=True)
+class Outlier:
+    """How far a scan stands out.
+
+    Attributes
+    ----------
+    score : float
+        Its largest robust |z| as a share of the cohort's limit, so that scans above 1 stand
+        out; NaN if the cohort is too small to tell.
+    why : tuple of str
+        The measures beyond the limit, worst first, three at most.
+    """
+
+    score: float
+    why: tuple[str, ...]
+
+
+def robust_z(
+    values: npt.NDArray[np.float64], kinds: Sequence[str], people: Sequence[str]
+) -> npt.NDArray[np.float64]:
+    """(x - median) / spread of every measure, over people.
+
+    Each person counts once, with the mean of his or her scans. Spread is 1.4826 MAD, which in
+    eight people may be far too small by chance: its logarithm is drawn towards the mean of
+    its kind's, by as much as it varies by chance (empirical Bayes; the idea is that of Smyth
+    2004, doi:10.2202/1544-6115.1027).
+
+    Parameters
+    ----------
+    values : (scans, M) float array
+    kinds : sequence of M str
+    people : sequence of str
+        Who was scanned.
+
+    Returns
+    -------
+    z : (scans, M) float array
+        NaN for a measure with numbers of fewer than 8 people or a spread of zero.
+    """
+    known = np.where(np.isfinite(values), values, np.nan)
+    persons = pd.DataFrame(known).groupby(np.asarray(people)).mean().to_numpy()
+    count = np.isfinite(persons).sum(axis=0)
+    usable = count >= LEAST_PEOPLE
+    z = np.full(values.shape, np.nan)
+    spread = np.full(len(kinds), np.nan)
+    spread[usable] = robust_sds(persons[:, usable])
+    usable &= spread > 0
+    if usable.any():
+        kind = np.asarray(kinds)[usable]
+        shared = _shared_spread(spread[usable], kind, int(count.max()))
+        middle = np.nanmedian(persons[:, usable], axis=0)
+        z[:, usable] = (known[:, usable] - middle) / shared
+    return z
+
+
+def _shared_spread(
+    spread: npt.NDArray[np.float64], kinds: npt.NDArray[np.str_], people: int
+) -> npt.NDArray[np.float64]:
+    log = np.log(spread)
+    by_chance = _LOG_SD_VARIANCE / people
+    for kind in np.unique(kinds):
+        same = kinds == kind
+        if same.sum() >= _LEAST_TO_SHARE:
+            real = max(0.0, float(log[same].var(ddof=1)) - by_chance)
+            own = real / (real + by_chance)
+            log[same] = own * log[same] + (1 - own) * log[same].mean()
+    return np.exp(log)
+
+
+def limit_of(largest: npt.NDArray[np.float64]) -> float:
+    """The |z| that about 5 % of good scans exceed with their largest.
+
+    Parameters
+    ----------
+    largest : (n,) float array
+        The largest |z| of each person. Up to a fifth of them may be of bad scans; more
+        raise the limit.
+    """
+    middle, bulk = np.quantile(np.log(np.maximum(largest, 1.0)), (0.5, _BULK))
+    steps = _STEPS + _MORE_STEPS / len(largest)
+    return max(_LEAST_LIMIT, float(np.exp(middle + steps * (bulk - middle))))
+
+
+def find_outliers(measures: Sequence[Measure], people: Sequence[str]) -> list[Outlier]:
+    """Score every scan on all measures.
+
+    Parameters
+    ----------
+    measures : sequence of Measure
+    people : sequence of str
+        Who was scanned; repeated scans of a person are no independent ones.
+    """
+    z = robust_z(np.stack([m.values for m in measures], axis=1), [m.kind for m in measures], people)
+    for column, measure in zip(z.T, measures, strict=True):
+        if measure.suspicious == "low":
+            column[column > 0] = 0
+        elif measure.suspicious == "high":
+            column[column < 0] = 0
+    size = np.nan_to_num(np.abs(z), nan=0.0)
+    largest = np.where(np.isnan(z).all(axis=1), np.nan, size.max(axis=1))
+    person = pd.Series(largest).groupby(np.asarray(people)).median().dropna().to_numpy()
+    if len(person) < LEAST_PEOPLE:
+        return [Outlier(float("nan"), ())] * len(largest)
+    limit = limit_of(person)
+    return [
+        Outlier(float(worst / limit), _why(row, measures, limit) if worst > limit else ())
+        for worst, row in zip(largest, z, strict=True)
+    ]
+
+
+def _why(z: npt.NDArray[np.float64], measures: Sequence[Measure], limit: float) -> tuple[str, ...]:
+    size = np.nan_to_num(np.abs(z), nan=0.0)
+    order = np.argsort(-size, kind="stable")[:_WORST]
+    return tuple(f"{measures[i].title} (z = {z[i]:+.1f})" for i in order if size[i] > limit)

@@ -1,0 +1,207 @@
+"""Does a result need a look: a verdict from its own numbers, without ground truth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+
+from hetseg_bids.quality.image_quality import ImageQuality
+from hetseg_bids.segmentation.plausibility import Plausibility
+from hetseg_bids.structures.aseg import ASEG
+from hetseg_bids.structures.label_sets import bare_name, hemisphere_of, partner_of
+
+Level = Literal["pass", "look", "fail"]
+_MM3_PER_ML = 1000.0
+
+
+@dataclass(frozen=True)
+class QcLimits:
+    """Limits of the verdict; not calibrated on rated scans yet.
+
+    Attributes
+    ----------
+    fail_dice, look_dice : float
+        Mean expected Dice below which a scan fails or wants a look.
+    structure_dice : float
+        Expected Dice of a single structure that wants a look.
+    brain_ml : tuple of 2 float
+        Total volume of all structures outside which a scan fails: no living brain is
+        smaller or larger. Of the shipped models' structures, which are the whole brain.
+    asymmetry : float
+        Largest |L - R| / mean of the two sides that needs no look.
+    misplaced_ml, missing_ml : float
+        Of a structure where no brain of the atlas, or every one, has it (`plausibility`), from
+        which on that wants a look.
+    noise, ripple, cut_cm2, turn_deg : float
+        `ImageQuality` beyond which the image wants a look: Dice falls with more noise and
+        motion, with a brain that is cut off and with a head that looks to the side. None of 17
+        good scans had ripples beyond it, 33 of 34 copies with simulated motion of 3 mm had
+        (benchmarks/ripples.py).
+    contrast : float
+        `ImageQuality` up to which it does: that is no T1w. Weak contrast has no limit; ordinary
+        scans have as little (docs/decisions.md, 16).
+    """
+
+    fail_dice: float = 0.5
+    look_dice: float = 0.75
+    structure_dice: float = 0.5
+    brain_ml: tuple[float, float] = (500.0, 2200.0)
+    asymmetry: float = 0.5
+    misplaced_ml: float = 1.0
+    missing_ml: float = 1.0
+    noise: float = 0.35
+    ripple: float = 0.047
+    cut_cm2: float = 20.0
+    turn_deg: float = 20.0
+    contrast: float = 0.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the numbers say.
+
+    Attributes
+    ----------
+    level : {"pass", "look", "fail"}
+    reasons : tuple of str
+        Why it isn't a pass, gravest first.
+    """
+
+    level: Level
+    reasons: tuple[str, ...]
+
+
+def asymmetry(table: pd.DataFrame) -> pd.Series:
+    """(L - R) / mean of both sides, by structure name; NaN for midline structures.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As `morphometry.measure` makes it: ``name`` and ``volume_mm3``.
+    """
+    volumes = table.set_index("name")["volume_mm3"].astype(float)
+    values = {}
+    for name in volumes.index:
+        here, there = volumes[name], volumes[partner_of(name)]
+        side = hemisphere_of(name)
+        if side is None or here + there <= 0:
+            values[name] = float("nan")
+        else:
+            values[name] = (2 if side == "L" else -2) * (here - there) / (here + there)
+    return pd.Series(values, name="asymmetry")
+
+
+def judge(
+    table: pd.DataFrame,
+    warnings: Sequence[str] = (),
+    image: ImageQuality | None = None,
+    plausibility: Plausibility | None = None,
+    limits: QcLimits | None = None,
+) -> Verdict:
+    """The verdict on one scan.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As `morphometry.measure` makes it.
+    warnings : sequence of str
+        Of the run; any wants a look.
+    image : ImageQuality, optional
+    plausibility : Plausibility, optional
+    limits : QcLimits, optional
+    """
+    limits = limits or QcLimits()
+    failing = _failures(table, limits)
+    looking = [*_doubts(table, limits), *image_doubts(image or ImageQuality(), limits).values()]
+    looking += _implausible(plausibility or Plausibility(), limits)
+    looking += [f"warning: {text}" for text in warnings]
+    level: Level = "fail" if failing else "look" if looking else "pass"
+    return Verdict(level, (*failing, *looking))
+
+
+def _failures(table: pd.DataFrame, limits: QcLimits) -> list[str]:
+    reasons = []
+    volume = table["volume_mm3"].astype(float)
+    missing = table.loc[volume == 0, "name"]
+    if len(missing):
+        reasons.append(f"not found: {_names(missing)}")
+    brain = volume.sum() / _MM3_PER_ML
+    low, high = limits.brain_ml
+    if set(ASEG.names) <= set(table["name"]) and not low <= brain <= high:
+        reasons.append(f"all structures together have {brain:.0f} ml, outside {low:.0f}-{high:.0f}")
+    mean = table["expected_dice"].astype(float).mean()
+    if mean < limits.fail_dice:
+        reasons.append(f"mean expected Dice {mean:.2f} is below {limits.fail_dice}")
+    return reasons
+
+
+def _doubts(table: pd.DataFrame, limits: QcLimits) -> list[str]:
+    reasons = []
+    dice = table["expected_dice"].astype(float)
+    if dice.isna().all():
+        reasons.append("this model has no flip map, so nothing is known about its errors")
+    elif limits.fail_dice <= dice.mean() < limits.look_dice:
+        reasons.append(f"mean expected Dice {dice.mean():.2f} is below {limits.look_dice}")
+    unsure = table.loc[dice < limits.structure_dice, "name"]
+    if len(unsure):
+        reasons.append(f"expected Dice below {limits.structure_dice}: {_names(unsure)}")
+    uneven = asymmetry(table).abs()
+    uneven = uneven[(uneven > limits.asymmetry) & (uneven < 2)]  # 2: one side is missing
+    if len(uneven):
+        pairs = dict.fromkeys(bare_name(name) for name in uneven.index)
+        reasons.append(f"sides differ by more than {limits.asymmetry:.0%}: {_names(pairs)}")
+    return reasons
+
+
+def _implausible(found: Plausibility, limits: QcLimits) -> list[str]:
+    reasons = []
+    if not found.fits:
+        reasons.append(
+            f"the structures don't lie to each other as in a brain ({found.misfit_mm:.0f} mm off)"
+        )
+    for finding in found.findings:
+        name = finding.structure.replace("_", " ")
+        if finding.misplaced_ml >= limits.misplaced_ml:
+            reasons.append(f"{name}: {finding.misplaced_ml:.1f} ml lie where it was never seen")
+        if finding.times_largest:
+            reasons.append(f"{name}: {finding.times_largest:.1f} times the largest that was seen")
+        if finding.missing_ml >= limits.missing_ml:
+            reasons.append(
+                f"{name}: {finding.missing_ml:.1f} ml of it are missing where it always is"
+            )
+    return reasons
+
+
+def image_doubts(image: ImageQuality, limits: QcLimits | None = None) -> dict[str, str]:
+    """What about the image wants a look: fields of `ImageQuality` and the reason of each.
+
+    Parameters
+    ----------
+    image : ImageQuality
+    limits : QcLimits, optional
+    """
+    limits = limits or QcLimits()
+    reasons = {}
+    if image.noise > limits.noise:
+        reasons["noise"] = f"noise is {image.noise:.2f} of the contrast of white matter to cortex"
+    if image.ripple > limits.ripple:
+        reasons["ripple"] = (
+            f"white matter has ripples of {image.ripple:.3f} of its contrast to cortex, as motion "
+            "leaves them"
+        )
+    if image.contrast <= limits.contrast:
+        reasons["contrast"] = "white matter isn't brighter than cortex, as it is in a T1w image"
+    if image.cut_cm2 > limits.cut_cm2:
+        reasons["cut_cm2"] = (
+            f"the image ends in the brain ({image.cut_cm2:.0f} cm2 of it at one face)"
+        )
+    if image.turn_deg > limits.turn_deg:
+        reasons["turn_deg"] = f"the head is turned by {image.turn_deg:.0f} degrees"
+    return reasons
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(name.replace("_", " ") for name in names)

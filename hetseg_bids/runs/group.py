@@ -1,0 +1,233 @@
+"""Group level: every finished scan in one table of volumes, one of quality, one page."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from hetseg_bids.errors import InputError
+from hetseg_bids.files import atomic_path, write_json
+from hetseg_bids.outputs.finished import FinishedScan, processed_alike, read_results, shortened
+from hetseg_bids.quality.flip_map import CohortMap, cohort_map, load_template
+from hetseg_bids.quality.outliers import LEAST_PEOPLE, Measure, Outlier, find_outliers
+from hetseg_bids.quality.verdict import asymmetry, judge
+from hetseg_bids.reports.group import Cohort, write_group_page
+from hetseg_bids.runs import missing as absence
+from hetseg_bids.segmentation.morphometry import COLUMNS
+from hetseg_bids.structures.label_sets import Structure
+
+log = logging.getLogger(__name__)
+MAP_SCANS = 500  # more don't change the mean map to the eye, and each takes about a second
+_MM3_PER_ML = 1000.0
+_KEYS = {
+    "participant_id": "Participant",
+    "session_id": "Session",
+    "scan": "Entities of the T1w image",
+}
+_QC_COLUMNS = _KEYS | {
+    "verdict": "pass, look or fail: see `reasons`",
+    "reasons": "Why the verdict isn't a pass",
+    "outlier_score": "Largest robust |z| over volumes (relative to the brain mask's), asymmetries, "
+    "expected Dice, noise, edge, ripple and contrast, as a share of the cohort's limit: about 5 % "
+    f"of good scans are above 1; n/a with fewer than {LEAST_PEOPLE} people of the same processing",
+    "outlier_of": "The measures with |z| above the limit, worst first, three at most",
+    "mean_expected_dice": "Mean over the structures",
+    "brain_mask_ml": "Volume of the brain mask, ml",
+    "structures_ml": "Volume of all structures together, ml",
+    "noise": "Noise in white matter, contrast of white matter to cortex = 1",
+    "edge": "Step from white matter to cortex between neighbouring voxels, of the same contrast",
+    "ripple": "Ripples of 1 to 3 mm in white matter, of the same contrast",
+    "cut_cm2": "Largest area in which the brain mask meets a face of the image, cm2",
+    "contrast": "White matter minus cortex, white matter minus lateral ventricles = 1",
+    "turn_deg": "Angle of the line from the left to the right structures to the image's, degrees",
+    "model": "Model and the start of its weights' SHA-256",
+    "processing": "Version and settings; scans of another model or processing aren't compared",
+}
+
+
+def run_group(bids_dir: Path, out_dir: Path) -> Path:
+    """Write the tables of the cohort, with data dictionaries, and group.html.
+
+    Works on whatever is finished and may be run again at any time.  What only adds to the
+    tables (the dataset's lists, the map) costs a warning where it can't be had.  Returns the
+    page's path.
+
+    Raises
+    ------
+    InputError
+        If there are no finished scans.
+    """
+    results = read_results(out_dir)
+    scans = results.scans
+    if not scans:
+        raise InputError(f"{out_dir}: no finished scans; run the participant level first")
+    morph = pd.concat([scan.table.assign(**scan.keys) for scan in scans])
+    _write(morph[[*_KEYS, *COLUMNS]].round(5), out_dir / "group_morph.tsv", _KEYS | COLUMNS)
+    volumes, dice = _wide(scans, "volume_mm3"), _wide(scans, "expected_dice")
+    uneven = np.stack([asymmetry(scan.table).to_numpy() for scan in scans])
+    masks = np.array([float(s.record.get("HetsegBrainMaskVolume", np.nan)) for s in scans])
+    structures = scans[0].label_set.structures
+    measures = cohort_measures(structures, volumes, masks, dice, uneven)
+    quality = quality_table(scans, compare([*measures, *image_measures(scans)], scans))
+    _write(quality.round(4), out_dir / "group_qc.tsv", _QC_COLUMNS)
+    participants = absence.read_participants(bids_dir)
+    missing = absence.missing_scans(bids_dir, out_dir, results, participants.index)
+    _write_missing(missing, out_dir)
+    crashes = absence.crashes_since(out_dir, results)
+    cohort = Cohort(
+        structures=[s.title for s in structures],
+        quality=quality,
+        pages=[scan.page.relative_to(out_dir).as_posix() for scan in scans],
+        volume_ml=volumes / _MM3_PER_ML,
+        expected_dice=dice,
+        asymmetry=uneven,
+        participants=participants.reindex([scan.person for scan in scans]).fillna("n/a"),
+        missing=missing,
+        crashes=[name for names in crashes.values() for name in names],
+    )
+    return write_group_page(out_dir, cohort, _map(scans))
+
+
+def cohort_measures(
+    structures: Sequence[Structure],
+    volumes: np.ndarray,
+    masks: np.ndarray,
+    dice: np.ndarray,
+    uneven: np.ndarray,
+) -> list[Measure]:
+    """What scans are compared by: adjusted volumes, asymmetries and expected Dice.
+
+    Volumes are taken relative to the brain mask's, on a log scale: head size is the largest
+    and least interesting difference between people.
+
+    Parameters
+    ----------
+    structures : sequence of Structure
+    volumes, dice, uneven : (scans, S) float array
+        Volume (mm3), expected Dice and asymmetry of each structure.
+    masks : (scans,) float array
+        Volume of the brain mask, mm3.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = np.log(volumes / masks[:, None])
+    measures = [Measure("Mean expected Dice", dice.mean(axis=1), "mean Dice", "low")]
+    for i, structure in enumerate(structures):
+        title = structure.title
+        measures.append(Measure(f"{title} volume", relative[:, i], "volume"))
+        measures.append(Measure(f"{title} expected Dice", dice[:, i], "Dice", "low"))
+        if structure.hemisphere == "L":
+            sides = structure.both_sides
+            measures.append(Measure(f"{sides} asymmetry", uneven[:, i], "asymmetry"))
+    return measures
+
+
+def image_measures(scans: Sequence[FinishedScan]) -> list[Measure]:
+    """Noise, blur, ripples and contrast, which scans of one protocol share."""
+    images = [scan.image for scan in scans]
+    noise, edge, ripple, contrast = (
+        np.array([getattr(image, name) for image in images])
+        for name in ("noise", "edge", "ripple", "contrast")
+    )
+    return [
+        Measure("Image noise", noise, "noise", "high"),
+        Measure("Edges of white matter", edge, "edge", "low"),
+        Measure("Ripples in white matter", ripple, "ripple", "high"),
+        Measure("Contrast of white matter to cortex", contrast, "contrast", "low"),
+    ]
+
+
+def compare(measures: Sequence[Measure], scans: Sequence[FinishedScan]) -> list[Outlier]:
+    """Outliers among the scans of each model and processing.
+
+    Scans that were processed differently differ for that reason, and would hide or make
+    outliers.
+    """
+    found = [Outlier(float("nan"), ())] * len(scans)
+    groups = processed_alike(scans)
+    for numbers in groups.values():
+        ours = [replace(measure, values=measure.values[numbers]) for measure in measures]
+        people = [scans[number].person for number in numbers]
+        for number, outlier in zip(numbers, find_outliers(ours, people), strict=True):
+            found[number] = outlier
+    if len(groups) > 1:
+        log.warning(
+            "scans of %d models or ways of processing, which are compared only among themselves "
+            "(columns model and processing of group_qc.tsv): %s; the participant level with one "
+            "set of options makes them alike",
+            len(groups),
+            "; ".join(f"{len(ours)} with {', '.join(key)}" for key, ours in groups.items()),
+        )
+    return found
+
+
+def quality_table(scans: Sequence[FinishedScan], outliers: Sequence[Outlier]) -> pd.DataFrame:
+    """One row for each scan; columns as in the data dictionary of group_qc.tsv."""
+    rows = []
+    for scan, outlier in zip(scans, outliers, strict=True):
+        record = scan.record
+        verdict = judge(scan.table, record.get("HetsegWarnings", ()), scan.image, scan.plausibility)
+        mask = record.get("HetsegBrainMaskVolume")
+        facts = {
+            "verdict": verdict.level,
+            "reasons": "; ".join(verdict.reasons) or "n/a",
+            "outlier_score": outlier.score,
+            "outlier_of": "; ".join(outlier.why) or "n/a",
+            "mean_expected_dice": scan.table["expected_dice"].astype(float).mean(),
+            "brain_mask_ml": float("nan") if mask is None else mask / _MM3_PER_ML,
+            "structures_ml": scan.table["volume_mm3"].astype(float).sum() / _MM3_PER_ML,
+            **asdict(scan.image),
+            "model": scan.model,
+            "processing": scan.processing,
+        }
+        rows.append(scan.keys | facts)
+    return pd.DataFrame(rows)[list(_QC_COLUMNS)]
+
+
+def _wide(scans: Sequence[FinishedScan], column: str) -> np.ndarray:
+    return np.stack([scan.table[column].astype(float).to_numpy() for scan in scans])
+
+
+def _map(scans: Sequence[FinishedScan]) -> CohortMap | None:
+    """The mean flip map of one scan of each person, evenly spaced where there are very many."""
+    first = {scan.person: scan for scan in reversed(scans)}
+    usable = [
+        (s.dseg, s.flip) for _, s in sorted(first.items()) if s.dseg.exists() and s.flip.exists()
+    ]
+    if not usable:
+        return None
+    step = -(-len(usable) // MAP_SCANS)
+    try:
+        return cohort_map(usable[::step], load_template(), scans[0].label_set.structures)
+    except Exception as error:  # a picture must not cost the page
+        log.warning("no mean flip map on the page (%s: %s)", type(error).__name__, error)
+        return None
+
+
+def _write_missing(missing: pd.DataFrame | None, out_dir: Path) -> None:
+    """Say who is missing, and write the list; one of another time must not stay."""
+    path = out_dir / "group_missing.tsv"
+    if missing is None:
+        for old in (path, path.with_suffix(".json")):
+            old.unlink(missing_ok=True)
+        return
+    _write(missing, path, absence.COLUMNS)
+    if len(missing):
+        names = missing["scan"].where(missing["scan"] != "n/a", missing["participant_id"])
+        log.warning(
+            "%d scans or participants of the dataset without a finished result: %s (why: %s)",
+            len(missing),
+            shortened(list(names)),
+            path,
+        )
+
+
+def _write(table: pd.DataFrame, path: Path, columns: dict[str, str]) -> None:
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, sep="\t", index=False, na_rep="n/a")
+    dictionary = {name: {"Description": text} for name, text in columns.items()}
+    write_json(path.with_suffix(".json"), dictionary)

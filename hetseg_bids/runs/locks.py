@@ -1,0 +1,60 @@
+"""One run at a time works on a scan, also when many share an output folder."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from hetseg_bids.errors import InputError
+
+log = logging.getLogger(__name__)
+
+
+class HeldError(InputError):
+    """Another process is at work on the same thing."""
+
+
+def lock_beside(run_log: Path, report: Path) -> Path:
+    """The lock file of a scan, which is there only while a run is at work on it."""
+    return run_log.with_name(f".{report.stem}.lock")
+
+
+@contextlib.contextmanager
+def claimed(path: Path, what: str) -> Iterator[None]:
+    """Hold the lock file `path` as long as the block runs; it is gone afterwards.
+
+    A run that is killed leaves the file but not the lock.
+
+    Parameters
+    ----------
+    path : Path
+    what : str
+        For the message.
+
+    Raises
+    ------
+    HeldError
+        If another process, on this machine or another, holds it.
+    """
+    lock = FileLock(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise HeldError(
+            f"{what}: another run is at work on it; give the command again when that has ended"
+        ) from None
+    except OSError as error:
+        # some network file systems have no locks; results are renamed into place all the same
+        log.debug("%s: no lock (%s)", path, error)
+    try:
+        yield
+    finally:
+        if lock.is_locked:
+            # while it is held: whoever waits for this file sees that it is gone and makes its own
+            path.unlink(missing_ok=True)
+            lock.release()

@@ -1,0 +1,75 @@
+"""How much memory a scan will take, told from its header before it is read."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from hetseg_bids.config import Settings
+from hetseg_bids.errors import InputError
+from hetseg_bids.images import grid_of, open_image
+from hetseg_bids.preprocessing.conform import working_grid
+from hetseg_bids.preprocessing.headers import MAX_EXTENT_MM
+from hetseg_bids.structures.aseg import N_STRUCTURES
+
+# Calibrated by benchmarks/memory.py (docs/performance.md); bytes of a voxel unless they are GB
+_PROGRAM_GB = 0.35  # libraries and weights
+_BRAIN_VOXELS = 4_500_000  # of 1 mm: the box around a brain, its margins included
+_LOGITS = 8  # and a structure: two logits in float32
+_EXTRACTION_WORKING, _EXTRACTION_NATIVE = 105, 4  # deepbet's copies; the scan is still there
+_LABELLING_WORKING = 56  # image, standard scores and what extraction left
+_REPORT_GB, _REPORT_NATIVE = 0.75, 16  # labels, mask and image for the page
+
+
+def needed_gb(t1w: Path, settings: Settings) -> float:
+    """Largest memory that a scan is expected to take, GB of 10^9 bytes; 0 if that can't be told.
+
+    Parameters
+    ----------
+    t1w : Path
+        Only its header is read.
+    settings : Settings
+
+    Raises
+    ------
+    InputError
+        If the file can't be opened.
+    """
+    image = open_image(t1w)
+    affine = np.asarray(image.affine)
+    if len(image.shape) < 3 or not np.isfinite(affine).all():
+        return 0.0  # refused when it is read, and better explained there
+    grid = grid_of(image)
+    if not grid.voxel_volume > 0 or (grid.zooms * grid.shape > MAX_EXTENT_MM).any():
+        return 0.0  # refused, or cut to what it holds
+    native, working = math.prod(grid.shape), math.prod(working_grid(grid).shape)
+    box = min(_BRAIN_VOXELS, working)
+    written = box if settings.output_resolution == "1mm" else min(box / grid.voxel_volume, native)
+    maps = N_STRUCTURES * (1 + settings.write_probseg) * written
+    logits = _LOGITS * N_STRUCTURES * box
+    extraction = _EXTRACTION_WORKING * working + _EXTRACTION_NATIVE * native
+    if settings.brain_extraction in ("mask", "skip"):
+        extraction = 0
+    labelling = _LABELLING_WORKING * working + logits + maps
+    report = _REPORT_NATIVE * native + maps
+    return max(_PROGRAM_GB + max(extraction, labelling) / 1e9, _REPORT_GB + report / 1e9)
+
+
+def check_room(t1w: Path, settings: Settings, room_gb: float | None) -> None:
+    """Refuse a scan that needs more memory than there is for it; None means no limit.
+
+    Raises
+    ------
+    InputError
+        If it does, or can't be opened.
+    """
+    if room_gb is None:
+        return
+    needed = needed_gb(t1w, settings)
+    if needed > room_gb:
+        raise InputError(
+            f"{t1w}: needs about {needed:.1f} GB of memory, {room_gb:.1f} GB are there for it; "
+            "give fewer --nprocs or more --mem-gb"
+        )

@@ -1,0 +1,149 @@
+"""One call of ``hetseg ... participant``: prepare the output, run the scans, sum up."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from hetseg_bids.config import RunConfig
+from hetseg_bids.dataset.discovery import Found, find_scans
+from hetseg_bids.dataset.validator import bids_complaint
+from hetseg_bids.errors import InputError
+from hetseg_bids.network.devices import resolve_device
+from hetseg_bids.network.models import load_model
+from hetseg_bids.outputs.derivatives import check_inside, write_dataset_description
+from hetseg_bids.runs.locks import HeldError, claimed
+from hetseg_bids.runs.scan import Outcome, ScanStages, report_loss
+from hetseg_bids.runs.workers import run_scans
+
+log = logging.getLogger(__name__)
+
+
+def run_participants(config: RunConfig) -> int:
+    """Segment the selected scans; returns the exit code.
+
+    Raises
+    ------
+    InputError
+        If the dataset, the model, the device or the output folder can't be used.
+    """
+    found = find_scans(config.bids_dir, config.selection)
+    if config.dry_run:
+        return _list(found)
+    _validate(config)
+    _choose_temporary_folder(config.execution.work_dir)
+    resolve_device(config.device)  # say what can't be used before OUT is touched
+    load_model(config.settings.model, torch.device("cpu"))
+    _prepare_output(config)
+    total = len(found.refused) + len(found.scans)
+    display = _Display(found)
+    failed = 0
+    for outcome in _outcomes(found, config, display):
+        display.finished(outcome)
+        failed += outcome.status == "failed"
+    display.close()
+    if failed:
+        print(f"{failed} of {total} scans failed", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _list(found: Found) -> int:
+    for scan in found.scans:
+        print(scan.path)
+    for scan, why in found.refused:
+        print(f"{scan.path}: {why}", file=sys.stderr)
+    return 1 if found.refused else 0
+
+
+def _outcomes(found: Found, config: RunConfig, stages: ScanStages) -> Iterator[Outcome]:
+    """What became of the refused scans, then of the others as they end."""
+    for scan, why in found.refused:
+        yield report_loss(scan, config, why)
+    if found.scans and not (found.refused and config.stop_on_first_crash):
+        yield from run_scans(found.scans, config, stages)
+
+
+def _choose_temporary_folder(work_dir: Path | None) -> None:
+    if work_dir is not None:
+        tempfile.tempdir = str(work_dir.resolve())
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        raise InputError(
+            "no writable folder for temporary files: give one with -w, set TMPDIR, or in a "
+            "read-only container mount one (docker run --tmpfs /tmp)"
+        ) from None
+
+
+def _validate(config: RunConfig) -> None:
+    """Pass on what the BIDS validator says; not in jobs for a few participants of many."""
+    selection = config.selection
+    if not selection.validate or selection.participants or config.reports_only:
+        return
+    log.info("%s: asking the BIDS validator", config.bids_dir)
+    complaint = bids_complaint(config.bids_dir)
+    if complaint:
+        print(
+            f"{config.bids_dir}: {complaint}; hetseg goes on (--skip-bids-validation spares this)",
+            file=sys.stderr,
+        )
+
+
+def _prepare_output(config: RunConfig) -> None:
+    out = config.out_dir
+    if out.resolve() == config.bids_dir.resolve():
+        raise InputError(f"{out}: the output folder is the dataset itself; choose another")
+    check_inside(out / "logs", out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if not os.access(out, os.W_OK):
+            raise PermissionError(13, "not writable")
+        # who comes second lets the first do it; both would write the same
+        with contextlib.suppress(HeldError), claimed(out / "logs" / ".dataset.lock", str(out)):
+            write_dataset_description(out, config.bids_dir)
+    except OSError as error:
+        raise InputError(f"{out}: can't write there ({error.strerror or error})") from None
+
+
+class _Display(ScanStages):
+    """A progress bar for the scan at hand and a line for each finished one."""
+
+    def __init__(self, found: Found) -> None:
+        self._scans = [scan for scan, _ in found.refused] + found.scans
+        self._n = len(self._scans)
+        self._count = 0
+        self._bar = tqdm(unit="slice", leave=False, disable=None, dynamic_ncols=True)
+
+    def stage(self, name: str) -> None:
+        where = f"[{self._count + 1}/{self._n}]"
+        self._bar.reset()
+        self._bar.set_description(f"{where} {name}")
+        if log.isEnabledFor(logging.INFO):  # with -v, also where there is no bar
+            tqdm.write(f"{where} {self._scans[self._count].stem}: {name}", file=sys.stderr)
+
+    def slices(self, done: int, total: int) -> None:
+        self._bar.total = total
+        self._bar.update(done)
+
+    def finished(self, outcome: Outcome) -> None:
+        """Print what became of a scan."""
+        self._count += 1
+        where = f"[{self._count}/{self._n}] {outcome.scan.stem}"
+        if outcome.status == "failed":
+            crash = f" (details: {outcome.crash_file})" if outcome.crash_file else ""
+            tqdm.write(f"{where}: FAILED: {outcome.message}{crash}", file=sys.stderr)
+        else:
+            word = "report" if outcome.status == "done" else "complete already, report"
+            tqdm.write(f"{where}: {word} {outcome.message}", file=sys.stdout)
+
+    def close(self) -> None:
+        """Remove the bar."""
+        self._bar.close()

@@ -1,0 +1,285 @@
+"""One scan from file to report; a failure stays with its scan."""
+
+from __future__ import annotations
+
+import datetime
+import errno
+import json
+import logging
+import platform
+import time
+import traceback
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from hetseg_bids import __version__
+from hetseg_bids.config import RunConfig, Settings
+from hetseg_bids.dataset.discovery import Scan
+from hetseg_bids.errors import HetsegError, InputError
+from hetseg_bids.files import read_json, remove_leftovers, write_json
+from hetseg_bids.network.devices import device_name
+from hetseg_bids.network.models import Model, file_sha256
+from hetseg_bids.outputs import derivatives
+from hetseg_bids.outputs.derivatives import OutputPaths, Provenance, output_paths, sources_of
+from hetseg_bids.preprocessing.conform import interpolation_blur, resample
+from hetseg_bids.preprocessing.pipeline import PreparedImage, prepare_image
+from hetseg_bids.quality.image_quality import quality_of
+from hetseg_bids.reports.participant import write_report
+from hetseg_bids.runs.locks import claimed, lock_beside
+from hetseg_bids.runs.memory import check_room
+from hetseg_bids.segmentation.inference import predict
+from hetseg_bids.segmentation.labels import Segmentation, segment
+from hetseg_bids.segmentation.morphometry import has_columns, measure
+from hetseg_bids.segmentation.plausibility import Plausibility, doubt_implausible
+from hetseg_bids.structures.atlas import load_atlas
+
+log = logging.getLogger(__name__)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+Status = Literal["done", "skipped", "failed"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a scan.
+
+    Attributes
+    ----------
+    scan : Scan
+    status : {"done", "skipped", "failed"}
+    message : str
+        One line: the report's path, or what went wrong.
+    crash_file : Path or None
+    """
+
+    scan: Scan
+    status: Status
+    message: str
+    crash_file: Path | None = None
+
+
+class ScanStages:
+    """Callbacks by which a progress display follows a scan; this one is silent."""
+
+    def stage(self, name: str) -> None:
+        """A new step begins."""
+
+    def slices(self, done: int, total: int) -> None:
+        """Some more slices of the total were predicted."""
+
+
+def run_scan(
+    scan: Scan,
+    config: RunConfig,
+    model: Model,
+    stages: ScanStages | None = None,
+    room_gb: float | None = None,
+) -> Outcome:
+    """One scan from file to report; whatever goes wrong becomes an outcome and a crash file.
+
+    Parameters
+    ----------
+    scan : Scan
+    config : RunConfig
+    model : Model
+    stages : ScanStages, optional
+    room_gb : float, optional
+        Memory of this process, GB of 10^9 bytes: a scan that needs more is not begun.
+    """
+    try:
+        return _run_scan(scan, config, model, stages or ScanStages(), room_gb)
+    except Exception as error:  # one scan's trouble must never cost another its result
+        line = " ".join(_in_words(error, scan).split())
+        crash = _try_write_crash(config, scan, traceback.format_exc())
+        log.debug("%s", line, exc_info=True)
+        return Outcome(scan, "failed", line, crash)
+
+
+def _in_words(error: Exception, scan: Scan) -> str:
+    """What went wrong and, where hetseg knows it, the remedy."""
+    if isinstance(error, HetsegError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return f"{scan.path}: no room for its results ({error.strerror}); free some and run again"
+    memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    if memory or (isinstance(error, RuntimeError) and "allocate memory" in str(error)):
+        return f"{scan.path}: out of memory; allow more, or give fewer --nprocs or --device cpu"
+    return f"{scan.path}: {type(error).__name__}: {error}"
+
+
+def report_loss(scan: Scan, config: RunConfig, why: str) -> Outcome:
+    """The outcome of a scan whose worker never answered."""
+    line = " ".join(f"{scan.path}: {why}".split())
+    return Outcome(scan, "failed", line, _try_write_crash(config, scan, line))
+
+
+def _try_write_crash(config: RunConfig, scan: Scan, trace: str) -> Path | None:
+    text = f"hetseg {__version__}\ncommand: {config.command}\ninput: {scan.path}\n\n{trace}"
+    try:
+        return derivatives.write_crash(config.out_dir, scan.stem, text)
+    except OSError as error:
+        log.error("no crash file could be written: %s", error)
+        return None
+
+
+def _run_scan(
+    scan: Scan, config: RunConfig, model: Model, stages: ScanStages, room_gb: float | None
+) -> Outcome:
+    paths = output_paths(config.out_dir, scan, config.settings)
+    derivatives.check_inside(paths.folder, config.out_dir)
+    mask_path = _mask_of(scan, config)
+    complete = not config.overwrite and is_complete(paths, scan, mask_path, config, model)
+    if config.reports_only:
+        if not complete:
+            raise InputError(f"{scan.path}: no complete results to report; run without that option")
+        return Outcome(scan, "done", str(_report(paths, scan)))
+    lock = lock_beside(paths.run_log, paths.report)
+    if not complete or lock.exists():  # the lock of a killed run goes with ours
+        with claimed(lock, str(scan.path)):
+            # whoever held it a moment ago may have finished it
+            if config.overwrite or not is_complete(paths, scan, mask_path, config, model):
+                check_room(scan.path, config.settings, room_gb)
+                return _make(paths, scan, mask_path, config, model, stages)
+    if not paths.report.exists():
+        _report(paths, scan)
+    return Outcome(scan, "skipped", str(paths.report))
+
+
+def _make(
+    paths: OutputPaths,
+    scan: Scan,
+    mask_path: Path | None,
+    config: RunConfig,
+    model: Model,
+    stages: ScanStages,
+) -> Outcome:
+    remove_leftovers(paths.files)
+    started, clock = datetime.datetime.now(tz=datetime.UTC), time.monotonic()
+    stages.stage("brain extraction")
+    prepared = prepare_image(scan.path, config.settings.brain_extraction, mask_path)
+    stages.stage("segmentation")
+    result, plausibility = _segment(prepared, model, config.settings, stages)
+    stages.stage("writing")
+    _write(paths, scan, mask_path, config, model, prepared, result, plausibility)
+    facts = {
+        "Command line": config.command,
+        "Started": started.isoformat(timespec="seconds"),
+        "Run time without the report": f"{time.monotonic() - clock:.1f} s",
+        "Device": device_name(next(model.network.parameters()).device),
+        "Host": platform.node(),
+    }
+    write_json(paths.run_log, facts)
+    stages.stage("report")
+    return Outcome(scan, "done", str(_report(paths, scan)))
+
+
+def _report(paths: OutputPaths, scan: Scan) -> Path:
+    """Write the page, with the run's facts where they are known."""
+    try:
+        facts = read_json(paths.run_log)
+    except (OSError, ValueError):
+        facts = {}
+    return write_report(paths, scan.path, {str(k): str(v) for k, v in facts.items()})
+
+
+def _segment(
+    prepared: PreparedImage, model: Model, settings: Settings, stages: ScanStages
+) -> tuple[Segmentation, Plausibility]:
+    output = prepared.native if settings.output_resolution == "native" else prepared.working
+    logits = predict(
+        model,
+        prepared.image,
+        prepared.mask,
+        views=settings.views,
+        mirror=settings.mirror,
+        blur=interpolation_blur(prepared.working, output),
+        progress=stages.slices,
+    )
+    plausibility = doubt_implausible(logits, prepared.working)
+    result = segment(logits, prepared.working, output, probability=settings.write_probseg)
+    return result, plausibility
+
+
+def _write(
+    paths: OutputPaths,
+    scan: Scan,
+    mask_path: Path | None,
+    config: RunConfig,
+    model: Model,
+    prepared: PreparedImage,
+    result: Segmentation,
+    plausibility: Plausibility,
+) -> None:
+    # the old result stops being complete here, and what this run won't write must not stay
+    for stale in (paths.dseg, paths.probseg, paths.flip):
+        derivatives.remove(stale)
+    mask = resample(prepared.mask.float()[None], prepared.working, result.grid)[0] > 0.5
+    provenance = Provenance(
+        sources=sources_of(scan.path, mask_path, config.bids_dir),
+        source_sha256=file_sha256(scan.path),
+        mask_sha256=file_sha256(mask_path) if mask_path else None,
+        model=model.plan.name,
+        model_sha256=model.plan.weights_sha256,
+        pooling=model.plan.pooling,
+        smoothing=model.plan.smoothing,
+        settings=config.settings,
+        extraction=prepared.extraction,
+        mask_mm3=float(mask.sum()) * result.grid.voxel_volume,
+        image=quality_of(prepared, result),
+        plausibility=plausibility,
+        warnings=prepared.warnings,
+    )
+    derivatives.write_images(paths, result, mask.numpy().astype(np.uint8))
+    table = measure(result, noise=provenance.image.noise, surplus_mm3=plausibility.surplus_mm3)
+    derivatives.write_tables(paths, table, result.label_set)
+    derivatives.write_sidecars(paths, provenance, result.label_set, flip=result.flip is not None)
+
+
+def is_complete(
+    paths: OutputPaths, scan: Scan, mask_path: Path | None, config: RunConfig, model: Model
+) -> bool:
+    """Whether the results on disk are those this input, model and settings would give."""
+    settings = config.settings
+    try:
+        record = read_json(paths.record)
+        atlas = Plausibility.of_record(record).atlas
+    except (OSError, ValueError):
+        return False
+    wanted = [paths.dseg, paths.mask, paths.morph, paths.labels]
+    if model.plan.heteroscedastic:
+        wanted.append(paths.flip)
+    if settings.write_probseg:
+        wanted.append(paths.probseg)
+    pooling = model.plan.pooling
+    return (
+        all(path.is_file() for path in wanted)
+        and record.get("Sources") == sources_of(scan.path, mask_path, config.bids_dir)
+        and has_columns(paths.morph)
+        and record.get("HetsegVersion") == __version__
+        and record.get("HetsegModelSHA256") == model.plan.weights_sha256
+        and record.get("HetsegPooling") == (pooling and asdict(pooling))
+        and record.get("HetsegImageSmoothing") == model.plan.smoothing
+        and atlas in (None, load_atlas().version)  # None: not compared with any
+        and record.get("HetsegSettings") == json.loads(json.dumps(asdict(settings)))
+        and record.get("HetsegSourceSHA256") == file_sha256(scan.path)
+        and record.get("HetsegMaskSHA256") == (file_sha256(mask_path) if mask_path else None)
+    )
+
+
+def _mask_of(scan: Scan, config: RunConfig) -> Path | None:
+    """The brain mask of a scan: beside it, or in a dataset under derivatives/."""
+    if config.settings.brain_extraction != "mask":
+        return None
+    root = config.bids_dir.resolve()
+    folders = [scan.path.parent, *sorted(root.glob(f"derivatives/*/{scan.anat_folder}"))]
+    for folder in folders:
+        for ending in ("_desc-brain_mask.nii.gz", "_desc-brain_mask.nii"):
+            if (folder / f"{scan.stem}{ending}").is_file():
+                return folder / f"{scan.stem}{ending}"
+    raise InputError(
+        f"{scan.path}: --brain-extraction mask needs {scan.stem}_desc-brain_mask.nii.gz "
+        "beside it or under derivatives/*/"
+    )

@@ -1,0 +1,290 @@
+"""Where scans are processed: in this process one by one, or by dask workers."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+
+from hetseg_bids.config import Execution, RunConfig
+from hetseg_bids.dataset.discovery import Scan
+from hetseg_bids.errors import InputError
+from hetseg_bids.images import one_line
+from hetseg_bids.network.devices import (
+    keep_freed_memory,
+    resolve_device,
+    set_threads,
+    worker_environment,
+)
+from hetseg_bids.network.models import Model, load_model
+from hetseg_bids.runs.scan import Outcome, ScanStages, report_loss, run_scan
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+log = logging.getLogger(__name__)
+GB_PER_SCAN = (
+    4.0  # room for one process and a whole head of 42 million voxels (docs/performance.md)
+)
+_USABLE = 0.95  # of a worker's memory: beyond it dask ends the worker
+_BACKLOG = 4  # tasks a worker thread may have waiting: more only cost memory
+_LEAST_BACKLOG = 32
+_DEATHS = 2  # workers that one scan may take down before it is given up
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def run_scans(
+    scans: Sequence[Scan], config: RunConfig, stages: ScanStages | None = None
+) -> Iterator[Outcome]:
+    """Process scans, yielding what became of each as it ends.
+
+    Scans that fail don't stop the others, unless ``config.stop_on_first_crash``.
+
+    Raises
+    ------
+    InputError
+        If the model, the device or the cluster can't be used.
+    """
+    local = config.execution.executor == "local"
+    outcomes = _in_this_process(scans, config, stages) if local else _with_dask(scans, config)
+    for outcome in outcomes:
+        yield outcome
+        if outcome.status == "failed" and config.stop_on_first_crash:
+            break
+
+
+def _in_this_process(
+    scans: Sequence[Scan], config: RunConfig, stages: ScanStages | None
+) -> Iterator[Outcome]:
+    set_threads(config.threads)
+    keep_freed_memory()
+    model = load_model(config.settings.model, resolve_device(config.device))
+    for scan in scans:
+        yield run_scan(scan, config, model, stages, config.execution.mem_gb)
+
+
+def _with_dask(scans: Sequence[Scan], config: RunConfig) -> Iterator[Outcome]:
+    with _client(config, len(scans)) as client:
+        room = room_of_worker(config, len(scans))
+        room = None if room is None else room * _USABLE
+        for scan, result in map_bounded(client, _run_in_worker, scans, config, room):
+            if isinstance(result, BaseException):
+                yield report_loss(scan, config, _why_lost(result))
+            else:
+                yield result
+
+
+def map_bounded(
+    client: Client, function: Callable[..., R], items: Sequence[T], *arguments: Any
+) -> Iterator[tuple[T, R | BaseException]]:
+    """Run ``function(item, *arguments)`` on workers, yielding each item with its result.
+
+    Only a few tasks a worker are in flight, so that memory doesn't grow with the number of
+    items.  A task whose workers die is tried again elsewhere.  Dask also blames the tasks that
+    waited at a worker for its death: what it gives up is run once more, alone, when all else
+    is done.  What a task raised in the end is yielded in place of a result.
+    """
+    from distributed.scheduler import KilledWorker
+
+    suspects: list[T] = []
+    for item, result in _side_by_side(client, function, items, arguments):
+        if isinstance(result, KilledWorker):
+            suspects.append(item)
+        else:
+            yield item, result
+    for item in suspects:
+        yield from _side_by_side(client, function, [item], arguments)
+
+
+def _side_by_side(
+    client: Client, function: Callable[..., R], items: Iterable[T], arguments: tuple[Any, ...]
+) -> Iterator[tuple[T, R | BaseException]]:
+    from distributed import as_completed
+
+    waiting = iter(items)
+    running: dict[Any, T] = {}
+    done = as_completed()
+
+    def submit() -> None:
+        room = max(_LEAST_BACKLOG, _BACKLOG * sum(client.nthreads().values()))
+        for item in waiting:
+            future = client.submit(function, item, *arguments, pure=False)
+            running[future] = item
+            done.add(future)
+            if len(running) >= room:
+                break
+
+    submit()
+    while running:
+        future = next(done)
+        item = running.pop(future)
+        error = future.exception()
+        result = future.result() if error is None else error
+        future.release()
+        submit()
+        yield item, result
+
+
+def _run_in_worker(scan: Scan, config: RunConfig, room_gb: float | None) -> Outcome:
+    set_threads(config.threads)
+    model = _model_of_worker(config.settings.model, config.device)
+    return run_scan(scan, config, model, room_gb=room_gb)
+
+
+@lru_cache(maxsize=1)
+def _model_of_worker(name: str, device: str) -> Model:
+    return load_model(name, resolve_device(device))
+
+
+def _why_lost(error: BaseException) -> str:
+    from distributed.scheduler import KilledWorker
+
+    if isinstance(error, KilledWorker):
+        return (
+            f"{_DEATHS + 1} workers died with it, probably out of memory; give fewer --nprocs "
+            "or more --mem-gb"
+        )
+    return f"{type(error).__name__}: {error}"
+
+
+@contextlib.contextmanager
+def _client(config: RunConfig, scans: int) -> Iterator[Client]:
+    try:
+        import dask
+        from distributed import Client
+    except ImportError:
+        raise InputError("--executor dask needs dask: pip install 'hetseg[dask]'") from None
+    execution = config.execution
+    settings = {
+        "distributed.scheduler.allowed-failures": _DEATHS,
+        "distributed.worker.daemon": False,  # data loaders and libraries may start processes
+        "distributed.comm.timeouts.connect": "20s",
+    }
+    logging.getLogger("distributed").setLevel(logging.ERROR)
+    with (
+        tempfile.TemporaryDirectory(prefix="hetseg-", dir=execution.work_dir) as scratch,
+        dask.config.set({**settings, "temporary-directory": scratch}),
+        _cluster(config, scans, scratch) as address,
+    ):
+        try:
+            client = Client(address)
+        except (OSError, TimeoutError) as error:
+            raise InputError(f"--dask-scheduler {address}: no answer ({error})") from None
+        with client:
+            workers = len(client.nthreads())
+            log.info("dask workers: %d; each scan is reported when it ends", workers)
+            yield client
+
+
+@contextlib.contextmanager
+def _cluster(config: RunConfig, scans: int, scratch: str) -> Iterator[Any]:
+    execution = config.execution
+    if execution.scheduler is not None:
+        yield execution.scheduler
+    elif execution.cluster == "slurm":
+        with _slurm_cluster(config, scans, scratch) as cluster:
+            yield cluster
+    else:
+        with _local_cluster(config, scans, scratch) as cluster:
+            yield cluster
+
+
+def _local_cluster(config: RunConfig, scans: int, scratch: str) -> Any:
+    """One worker process a GPU, or as many as processors and memory allow."""
+    import dask
+    from distributed import Nanny, Scheduler, SpecCluster
+
+    gpus = _gpus(config)
+    count = worker_count(config.execution, gpus, scans)
+    room = room_of_worker(config, scans)
+    limit = 0 if room is None else int(room * 1e9)
+    workers = {}
+    for number in range(count):
+        options = {
+            "nthreads": 1,
+            "memory_limit": limit,
+            "env": {"CUDA_VISIBLE_DEVICES": str(number)} if gpus else {},
+            "local_directory": scratch,
+            "dashboard_address": None,
+            "silence_logs": logging.CRITICAL,  # hetseg itself says what became of a scan
+        }
+        workers[number] = {"cls": Nanny, "options": options}
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False}}
+    threads = config.threads or max(1, (os.cpu_count() or 1) // count)
+    # dask's own values mean one thread, and that no freed memory is kept
+    environment = {"distributed.nanny.pre-spawn-environ": worker_environment(threads)}
+    try:
+        with dask.config.set(environment):
+            return SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL)
+    except RuntimeError as error:
+        cause = one_line(error.__cause__ or error)
+        raise InputError(f"no worker could be started ({cause}); try without --nprocs") from None
+
+
+def _gpus(config: RunConfig) -> int:
+    """GPUs that workers of this machine share out, 0 if they share none."""
+    device = resolve_device(config.device)
+    return torch.cuda.device_count() if device.type == "cuda" and device.index is None else 0
+
+
+def room_of_worker(config: RunConfig, scans: int) -> float | None:
+    """Memory of each worker, GB; None where nothing limits it, or others started it."""
+    execution = config.execution
+    if execution.scheduler is not None:
+        return None
+    if execution.cluster == "slurm":
+        jobs = _jobs(execution, scans)
+        return (execution.mem_gb or GB_PER_SCAN * jobs) / jobs
+    if execution.mem_gb is None:
+        return None
+    return execution.mem_gb / worker_count(execution, _gpus(config), scans)
+
+
+def _jobs(execution: Execution, scans: int) -> int:
+    return max(1, min(execution.nprocs or 1, scans))
+
+
+def worker_count(execution: Execution, gpus: int, scans: int) -> int:
+    """Workers of a local cluster: asked for, one a GPU, or what memory holds; no idle ones.
+
+    The cores are shared by the workers, so one that has no scan slows the others.
+    """
+    wanted = min(execution.nprocs or gpus or os.cpu_count() or 1, scans)
+    if gpus:
+        wanted = min(wanted, gpus)
+    if execution.mem_gb is not None:
+        wanted = min(wanted, int(execution.mem_gb // GB_PER_SCAN))
+    return max(1, wanted)
+
+
+def _slurm_cluster(config: RunConfig, scans: int, scratch: str) -> Any:
+    """Workers as SLURM jobs; partition, account and time come from dask's jobqueue.yaml."""
+    try:
+        from dask_jobqueue import SLURMCluster
+    except ImportError:
+        raise InputError(
+            "--dask-cluster slurm needs dask-jobqueue: pip install 'hetseg[dask]'"
+        ) from None
+    execution = config.execution
+    jobs, memory = _jobs(execution, scans), room_of_worker(config, scans)
+    threads = config.threads or 1
+    cluster = SLURMCluster(
+        cores=1,
+        processes=1,
+        job_cpu=threads,
+        job_script_prologue=[f"export {k}={v}" for k, v in worker_environment(threads).items()],
+        memory=f"{memory:.1f}GB",
+        local_directory=scratch if execution.work_dir else None,
+        log_directory=str(Path(config.out_dir) / "logs" / "slurm"),
+        scheduler_options={"dashboard": False},
+    )
+    cluster.scale(jobs=jobs)
+    return cluster

@@ -1,0 +1,316 @@
+"""Tri-planar logits of a volume.
+
+Source: paper section 2.3 (design section 1, point 5): one network sees axial, coronal
+and sagittal stacks; the ensemble's logits are the mean of the views' logits. The mirror image
+is ours: no side of the brain is treated otherwise than the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hetseg_bids.network.architecture import DOWNSAMPLING, HetsegNet
+from hetseg_bids.network.devices import autocast
+from hetseg_bids.network.models import Model, Plan
+from hetseg_bids.planes import PLANES, Plane
+from hetseg_bids.preprocessing.normalisation import BACKGROUND
+from hetseg_bids.segmentation.islands import dismiss_islands
+from hetseg_bids.segmentation.uncertainty import POOLED, evidence
+from hetseg_bids.structures.label_sets import LabelSet
+
+_MARGIN = 2  # voxels kept around the brain box
+_CHUNK = {"cpu": 8, "cuda": 32, "mps": 16}  # slices a pass
+_NEIGHBOUR = 0.125  # weight in smoothing: a standard deviation of half a voxel ...
+_VARIANCE = 2 * _NEIGHBOUR  # ... and its square
+# of the blur of resampling: MNI152 at 0.8 mm then has the volumes it has at 1 mm within 3 % (with 1
+# the third ventricle is 3.5 % larger, with 0 the fourth and the corpus callosum 4.4 % smaller)
+_BLUR_COUNTS = 0.75
+
+
+@dataclass(frozen=True)
+class Logits:
+    """Ensemble logits inside a box of the working grid.
+
+    Attributes
+    ----------
+    label : (S, x, y, z) float32 tensor
+        Logit a of each of the S structures, smoothed, small detached pieces dismissed (`islands`).
+    second : (S, x, y, z) float32 tensor or None
+        Second output v, where the model has one; `system` says what it means.
+    system : str
+        `Plan.system`, or `POOLED` for a model with a `Pooling`.
+    box : tuple of 3 slice
+        Where the box lies on the working grid.
+    label_set : LabelSet
+        The structures.
+    """
+
+    label: Tensor
+    second: Tensor | None
+    system: str
+    box: tuple[slice, slice, slice]
+    label_set: LabelSet
+
+
+def predict(
+    model: Model,
+    image: Tensor,
+    mask: Tensor,
+    *,
+    views: Sequence[str] = tuple(PLANES),
+    mirror: bool = True,
+    blur: Sequence[float] = (0.0, 0.0, 0.0),
+    progress: Callable[[int, int], None] | None = None,
+) -> Logits:
+    """Logits of all structures, averaged over the views.
+
+    Parameters
+    ----------
+    model : Model
+    image : (X, Y, Z) float32 tensor
+        Standard scores, RAS, 1 mm.
+    mask : (X, Y, Z) bool tensor
+        Brain; the network only runs on its bounding box.
+    views : sequence of str
+        Names of `PLANES`.
+    mirror : bool
+        Average over the views of the mirror image, too, turned back.
+    blur : sequence of 3 float
+        By how much resampling will smooth the logits along each axis: `conform.interpolation_blur`.
+        They are smoothed by so much less here.
+    progress : callable, optional
+        Called with the slices just done and the slices there are in all.
+
+    Returns
+    -------
+    logits : Logits
+    """
+    box = brain_box(mask)
+    cropped = image[box]
+    total = empty_logits(len(kept_outputs(model.plan)), cropped.shape)
+    slices = (1 + mirror) * sum(cropped.shape[PLANES[name].axes[0]] for name in views)
+    passes = view_passes(model, cropped, total, views, mirror=mirror)
+    for view in passes.values():
+        for done in view:
+            if progress is not None:
+                progress(done, slices)
+    total /= len(passes)
+    return to_logits(total, model.plan, box, blur)
+
+
+def view_passes(
+    model: Model,
+    image: Tensor,
+    total: Tensor,
+    views: Sequence[str] = tuple(PLANES),
+    *,
+    mirror: bool = True,
+) -> dict[str, Iterator[int]]:
+    """What `predict` averages, by name: each, when it is run through, adds a view to `total`."""
+    passes = {}
+    image = soften(image, model.plan.smoothing)
+    for mirrored in (False, True) if mirror else (False,):
+        seen = image.flip(0) if mirrored else image
+        keep = kept_outputs(model.plan, mirrored=mirrored)
+        for name in views:
+            passes[f"{name} mirrored" if mirrored else name] = add_view(
+                model.network,
+                seen,
+                PLANES[name],
+                model.plan.patch,
+                keep,
+                total,
+                mirrored=mirrored,
+                said_by=model.plan.system if model.plan.pooling else None,
+            )
+    return passes
+
+
+def to_logits(
+    total: Tensor,
+    plan: Plan,
+    box: tuple[slice, slice, slice],
+    blur: Sequence[float] = (0.0, 0.0, 0.0),
+) -> Logits:
+    """The kept outputs (`kept_outputs`) of a box, told apart, smooth and without islands."""
+    count = len(plan.label_set.structures)
+    # smoothed twice, thin structures would shrink on grids that aren't the working one
+    smooth(total[:count], [max(0.0, 1 - _BLUR_COUNTS * b / _VARIANCE) for b in blur])
+    dismiss_islands(total[:count], plan.label_set)
+    second = total[count:] if plan.heteroscedastic else None
+    system = plan.system
+    if second is not None and plan.pooling is not None:
+        second.mul_(plan.pooling.views).add_(total[:count], alpha=plan.pooling.ensemble)
+        system = POOLED
+    return Logits(total[:count], second, system, box, plan.label_set)
+
+
+def soften(image: Tensor, times: int) -> Tensor:
+    """The image smoothed some times, its background untouched.
+
+    Networks that learned from synthetic scans label real ones a little better so (measured, not
+    explained: docs/decisions.md, 30).
+
+    Parameters
+    ----------
+    image : (x, y, z) float32 tensor
+        Standard scores.
+    times : int
+
+    Returns
+    -------
+    softened : (x, y, z) float32 tensor
+    """
+    softened = image[None].clone()
+    for _ in range(times):
+        smooth(softened)
+    return torch.where(image == BACKGROUND, image, softened[0])
+
+
+def smooth(volumes: Tensor, shares: Sequence[float] = (1.0, 1.0, 1.0)) -> None:
+    """Mix each voxel with its neighbours, 1:6:1 along each axis, in place.
+
+    The views decide each slice by itself, which leaves borders of logits rougher than anatomy.
+
+    Parameters
+    ----------
+    volumes : (S, x, y, z) float32 tensor
+        Logits, or an image.
+    shares : sequence of 3 float
+        Of the neighbours' weight that counts along each axis, 0-1.
+    """
+    for (axis, across), share in zip(((1, 2), (2, 1), (3, 1)), shares, strict=True):
+        if not share:
+            continue
+        for piece in volumes.split(1, across):  # a slice at a time stays in the cache
+            step = piece.diff(dim=axis).mul_(share * _NEIGHBOUR)
+            size = piece.shape[axis]
+            piece.narrow(axis, 0, size - 1).add_(step)
+            piece.narrow(axis, 1, size - 1).sub_(step)
+
+
+def brain_box(mask: Tensor) -> tuple[slice, slice, slice]:
+    """Bounding box of a mask with a small margin."""
+    box = []
+    for axis, size in enumerate(mask.shape):
+        others = [i for i in range(3) if i != axis]
+        places = torch.nonzero(mask.any(dim=others[1]).any(dim=others[0]))
+        low, high = int(places[0]), int(places[-1])
+        box.append(slice(max(0, low - _MARGIN), min(size, high + 1 + _MARGIN)))
+    return box[0], box[1], box[2]
+
+
+def add_view(
+    network: HetsegNet,
+    image: Tensor,
+    plane: Plane,
+    patch: tuple[int, int],
+    keep: Tensor,
+    total: Tensor,
+    wanted: Tensor | None = None,
+    *,
+    mirrored: bool = False,
+    said_by: str | None = None,
+) -> Iterator[int]:
+    """Add one view's logits to `total`, in place; yields the slices of each pass.
+
+    Parameters
+    ----------
+    network : HetsegNet
+    image : (x, y, z) float32 tensor
+        Standard scores.
+    plane : Plane
+    patch : tuple of 2 int
+        Rows and columns of the training stacks.
+    keep : (C,) int64 tensor
+        Outputs of the network that are wanted.
+    total : (C, x, y, z) float32 tensor
+        As `empty_logits` makes it.
+    wanted : (slices of the plane,) bool tensor, optional
+        Passes without a wanted slice are left out.
+    mirrored : bool
+        The image is turned about its first axis: the logits are turned back.
+    said_by : str, optional
+        The network's system: instead of its second outputs their `evidence` is added.
+    """
+    device = next(network.parameters()).device
+    keep = keep.to(device)
+    reach = network.config.reach
+    stack, window = _padded_stack(image, plane, patch, reach)
+    # where the stack's (slice, row, column) axes lie in the volume
+    into = total.permute(0, *(1 + axis for axis in plane.axes))
+    turned = plane.axes.index(0)  # the stack axis that runs from left to right
+    depth = image.shape[plane.axes[0]]
+    chunk = _CHUNK.get(device.type, 8)
+    for start in range(0, depth, chunk):
+        stop = min(start + chunk, depth)
+        if wanted is not None and not wanted[start:stop].any():
+            yield stop - start
+            continue
+        block = stack[start : stop + 2 * reach].to(device)
+        with torch.inference_mode(), autocast(device):
+            output = network.forward_block(block, keep)
+        # slice by slice, all channels of a voxel at once: the order they lie in on both sides
+        for place, logits in enumerate(output[:, :, window[0], window[1]], start):
+            one = _said(logits, said_by).cpu()
+            if not mirrored:
+                into[:, place] += one
+            elif turned == 0:
+                into[:, depth - 1 - place] += one
+            else:
+                into[:, place] += one.flip(turned)
+        yield stop - start
+
+
+def _said(logits: Tensor, system: str | None) -> Tensor:
+    """Logits of one view, with the evidence for second outputs where a system is named."""
+    if system is None:
+        return logits
+    said = torch.empty_like(logits, dtype=torch.float32)  # as it lies in memory
+    label, second = logits.chunk(2)
+    said[: len(label)] = label
+    said[len(label) :] = evidence(system, label, second)
+    return said
+
+
+def _padded_stack(
+    image: Tensor, plane: Plane, patch: tuple[int, int], reach: int
+) -> tuple[Tensor, tuple[slice, slice]]:
+    """The volume in stack order, padded to the size the network was trained on.
+
+    Instance norm sees the whole slice, so a slice must hold about as much background
+    as the training stacks did.
+    """
+    stack = image.permute(*plane.axes)
+    depth, *size = stack.shape
+    padded = [max(n, p) for n, p in zip(size, patch, strict=True)]
+    padded = [-(-n // DOWNSAMPLING) * DOWNSAMPLING for n in padded]
+    start = [(p - n) // 2 for n, p in zip(size, padded, strict=True)]
+    out = torch.full((depth + 2 * reach, *padded), BACKGROUND)
+    rows, columns = (slice(s, s + n) for s, n in zip(start, size, strict=True))
+    out[reach : reach + depth, rows, columns] = stack
+    return out, (rows, columns)
+
+
+def kept_outputs(plan: Plan, *, mirrored: bool = False) -> Tensor:
+    """Outputs of the structures: auxiliary tasks only help training.
+
+    For a mirrored image those of the other side, in the same order.
+    """
+    label = torch.arange(len(plan.label_set.structures))
+    if mirrored:
+        label = torch.from_numpy(plan.label_set.mirror_permutation())[label]
+    second = len(plan.label_set.tasks) + label
+    return torch.cat((label, second)) if plan.heteroscedastic else label
+
+
+def empty_logits(channels: int, shape: Sequence[int]) -> Tensor:
+    """Zeros of shape (channels, x, y, z), a voxel's channels side by side in memory.
+
+    So all three planes, whose logits come in that order, write whole cache lines.
+    """
+    return torch.zeros(*shape, channels).permute(3, 0, 1, 2)

@@ -1,0 +1,94 @@
+"""Pieces of a structure that lie apart from its body.
+
+Every structure but the lateral ventricles is one piece in anatomy; what a 2.5-D network, which sees
+7 slices at a time, puts elsewhere is an error: in two real scans 97 % of such voxels were wrong.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from hetseg_bids.segmentation.uncertainty import logistic
+from hetseg_bids.structures.label_sets import LabelSet
+
+_SMALL = 0.1  # of the largest piece
+_DISMISSED = -3.0  # logit: one such voxel in twenty is right
+_TOUCHING = np.ones((3, 3, 3), bool)
+_ALMOST_ONE = 0.999  # logits stay finite, which resampling needs
+_ROUNDS = 2  # a voxel may go to a structure that is apart from its body there, too
+
+
+def dismiss_islands(label: Tensor, label_set: LabelSet) -> None:
+    """Lower the logits of small detached pieces of `Structure.single`, in place.
+
+    What else the voxel may be goes by the probability given that it isn't this structure.
+
+    Parameters
+    ----------
+    label : (S, x, y, z) float32 tensor
+        Logits of the structures.
+    label_set : LabelSet
+        The S structures.
+    """
+    winner = most_probable(label).to(torch.uint8).numpy()
+    single = {i for i, s in enumerate(label_set.structures) if s.single}
+    left = single
+    for _ in range(_ROUNDS):
+        boxes = ndimage.find_objects(winner, max_label=len(label_set.structures))
+        gained: set[int] = set()
+        for i in sorted(left):
+            box = boxes[i]
+            if box is None:
+                continue
+            islands = _islands(winner[box] == i + 1)
+            if islands is not None:
+                instead = _exclude(label[(slice(None), *box)], i, torch.from_numpy(islands))
+                winner[box][islands] = instead
+                gained.update((np.unique(instead[instead > 0]) - 1).tolist())
+        left = gained & single
+
+
+def most_probable(label: Tensor) -> Tensor:
+    """1 + the number of the structure whose p is largest and exceeds 0.5, else 0.
+
+    Parameters
+    ----------
+    label : (S, ...) float tensor
+        Logits.
+
+    Returns
+    -------
+    winner : (...) int64 tensor
+    """
+    best, index = label.max(dim=0)
+    return torch.where(best > 0, index + 1, 0)
+
+
+def _islands(segment: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_] | None:
+    pieces, count = ndimage.label(segment, _TOUCHING)
+    if count < 2:
+        return None
+    sizes = np.bincount(pieces.reshape(-1))
+    sizes[0] = 0
+    small = sizes < _SMALL * sizes.max()
+    small[0] = False
+    if not small.any():
+        return None
+    islands: npt.NDArray[np.bool_] = small[pieces]
+    return islands
+
+
+def _exclude(label: Tensor, number: int, where: Tensor) -> npt.NDArray[np.uint8]:
+    """Take a structure out of the running somewhere, in place; what wins there instead."""
+    p = logistic(label[:, where])
+    rest = (1 - p[number]).clamp_min(1 - _ALMOST_ONE)
+    given = (p / rest).clamp(1 - _ALMOST_ONE, _ALMOST_ONE)
+    logits = torch.logit(given)
+    logits[number] = _DISMISSED
+    label[:, where] = logits
+    winner: npt.NDArray[np.uint8] = most_probable(logits).to(torch.uint8).numpy()
+    return winner

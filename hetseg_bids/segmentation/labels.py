@@ -1,0 +1,165 @@
+"""From logits on the working grid to labels and flip probabilities on the output grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from hetseg_bids.images import Grid
+from hetseg_bids.preprocessing.conform import resample
+from hetseg_bids.segmentation.inference import Logits
+from hetseg_bids.segmentation.islands import most_probable
+from hetseg_bids.segmentation.uncertainty import (
+    FlipSums,
+    StructureUncertainty,
+    flip_map,
+    probability_map,
+)
+from hetseg_bids.structures.label_sets import LabelSet
+
+_OUTSIDE_LOGIT = -20.0
+_SLAB_VALUES = 1 << 20  # 4 MiB a temporary: fits the cache, and the allocator keeps it
+
+LEVELS = 255
+"""Steps of a probability in uint8."""
+
+Q_MAX, P_MAX = 0.5, 1.0
+"""What the last step of q and of p means."""
+
+
+@dataclass(frozen=True)
+class LevelMaps:
+    """Probabilities as they are written, to 1/255 of the largest: a quarter of float32's memory.
+
+    Attributes
+    ----------
+    levels : (S, x, y, z) uint8 array
+    highest : float
+        What level 255 means; 0 means 0.
+    """
+
+    levels: npt.NDArray[np.uint8]
+    highest: float
+
+    @property
+    def step(self) -> float:
+        """Probability of one level."""
+        return self.highest / LEVELS
+
+
+def to_levels(values: Tensor, highest: float) -> Tensor:
+    """Probabilities as uint8 levels of 0..`highest`, rounded; what is beyond is cut off."""
+    return (values * (LEVELS / highest)).round_().clamp_(0, LEVELS).to(torch.uint8)
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """Result on one grid, cropped to `box`; everything outside is background.
+
+    Attributes
+    ----------
+    grid : Grid
+    box : tuple of 3 slice
+    dseg : (x, y, z) uint8 array
+        `Structure.label` values.
+    flip : LevelMaps or None
+        q of each of the S structures, 0 outside the brain.
+    probability : LevelMaps or None
+        p of each structure, if it was asked for.
+    label_set : LabelSet
+        The structures.
+    uncertainty : tuple of S StructureUncertainty, or None
+        Summed from q before it was rounded to levels.
+    """
+
+    grid: Grid
+    box: tuple[slice, slice, slice]
+    dseg: npt.NDArray[np.uint8]
+    flip: LevelMaps | None
+    probability: LevelMaps | None
+    label_set: LabelSet
+    uncertainty: tuple[StructureUncertainty, ...] | None = None
+
+    def full(self, cropped: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        """Put a (..., x, y, z) array of the box back on the whole grid, zero elsewhere.
+
+        x runs fastest in memory, as in a NIfTI file.
+        """
+        lead = cropped.shape[:-3]
+        out = np.zeros((*lead, *self.grid.shape[::-1]), dtype=cropped.dtype).swapaxes(-1, -3)
+        out[(..., *self.box)] = cropped
+        return out
+
+
+def segment(
+    logits: Logits, working: Grid, output: Grid, *, probability: bool = False
+) -> Segmentation:
+    """Resample logits to a grid and label it.
+
+    Labels are decided after resampling, so that boundaries are as smooth as the output
+    grid allows.
+
+    Parameters
+    ----------
+    logits : Logits
+        On a box of `working`.
+    working, output : Grid
+    probability : bool
+        Whether to keep p.
+    """
+    box_grid = working.part(logits.box)
+    target_box = covering_box(box_grid, output)
+    target = output.part(target_box)
+    count = len(logits.label_set.structures)
+    maps = (count, *target.shape)
+    dseg = np.empty(target.shape, np.uint8)
+    flip = None if logits.second is None else LevelMaps(np.empty(maps, np.uint8), Q_MAX)
+    p = LevelMaps(np.empty(maps, np.uint8), P_MAX) if probability else None
+    sums = []
+    planes = max(1, _SLAB_VALUES // (count * target.shape[1] * target.shape[2]))
+    for start in range(0, target.shape[0], planes):
+        slab = slice(start, min(start + planes, target.shape[0]))
+        part = target.part((slab, slice(0, target.shape[1]), slice(0, target.shape[2])))
+        label = resample(logits.label, box_grid, part, outside=_OUTSIDE_LOGIT)
+        winner = most_probable(label)
+        dseg[slab] = label_values(logits.label_set)[winner].numpy()
+        q = None
+        if flip is not None and logits.second is not None:
+            second = resample(logits.second, box_grid, part, outside=_OUTSIDE_LOGIT)
+            q = flip_map(logits.system, label, second)
+            flip.levels[:, slab] = to_levels(q, Q_MAX).numpy()
+            sums.append(FlipSums.of(winner.numpy(), q.numpy()))
+        if p is not None:
+            p.levels[:, slab] = to_levels(probability_map(label, q), P_MAX).numpy()
+    uncertainty = reduce(add, sums).summaries() if sums else None
+    return Segmentation(output, target_box, dseg, flip, p, logits.label_set, uncertainty)
+
+
+def decide(logits: Tensor, label_set: LabelSet) -> Tensor:
+    """Labels of (S, ...) logits: the structure of the largest logit, where that exceeds 0."""
+    if len(logits) != len(label_set.structures):
+        raise ValueError(f"expected {len(label_set.structures)} structures, got {len(logits)}")
+    return label_values(label_set)[most_probable(logits)]
+
+
+def label_values(label_set: LabelSet) -> Tensor:
+    """`Structure.label` of each structure, counted from 1; 0 for none: (S + 1,) uint8 tensor."""
+    return torch.tensor([0, *(s.label for s in label_set.structures)], dtype=torch.uint8)
+
+
+def covering_box(inner: Grid, outer: Grid) -> tuple[slice, slice, slice]:
+    """The smallest box of `outer` that holds all of `inner`."""
+    ends = np.array([(0, n - 1) for n in inner.shape])
+    corners = np.stack(np.meshgrid(*ends, indexing="ij"), axis=-1).reshape(-1, 3)
+    mapping = np.linalg.inv(outer.affine) @ inner.affine
+    moved = corners @ mapping[:3, :3].T + mapping[:3, 3]
+    low = np.maximum(np.floor(moved.min(axis=0) + 1e-3), 0).astype(int)
+    high = np.minimum(np.ceil(moved.max(axis=0) - 1e-3) + 1, outer.shape).astype(int)
+    a, b, c = (slice(int(p), max(int(p) + 1, int(q))) for p, q in zip(low, high, strict=True))
+    return a, b, c

@@ -1,0 +1,87 @@
+"""Volumes of the structures, with the error bars the flip map gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from hetseg_bids.segmentation.labels import Segmentation
+from hetseg_bids.segmentation.uncertainty import REPEAT_NOISE, StructureUncertainty, volume_sd
+
+_NORMAL_975 = 1.959964
+_GONE = 0.1  # of the expected volume: a structure of which less is labelled wasn't found
+
+COLUMNS: dict[str, str] = {
+    "index": "Label value in the dseg image",
+    "name": "Structure",
+    "hemisphere": "L or R; n/a for midline structures",
+    "volume_mm3": "Volume of the voxels labelled as the structure, mm3",
+    "volume_sd_mm3": "Standard deviation of a reference's volume that the flip map implies, mm3; "
+    "calibrated on synthetic scans. No measurement error: most of it is shared by the scans of "
+    "one protocol",
+    "volume_ci95_low_mm3": "Lower end of the 95 % interval in which the volume of a reference "
+    "such as FreeSurfer's is expected, mm3; says nothing of another scan's volume",
+    "volume_ci95_high_mm3": "Upper end of that interval, mm3",
+    "volume_repeat_sd_mm3": "Standard deviation of the volume over scans of one person, mm3: "
+    "measurement error, for weights and corrections; calibrated on people scanned twice",
+    "mean_flip_probability": "Mean probability, inside the structure, that the label disagrees "
+    "with the reference",
+    "expected_dice": "Dice that the flip map expects against the reference",
+}
+
+
+def measure(
+    result: Segmentation,
+    *,
+    noise: float = float("nan"),
+    surplus_mm3: Mapping[str, float] | None = None,
+) -> pd.DataFrame:
+    """A row for each structure; columns as in `COLUMNS`, NaN where a model gives no flip map.
+
+    Parameters
+    ----------
+    result : Segmentation
+    noise : float
+        `ImageQuality.noise` of the scan, which makes volumes less repeatable.
+    surplus_mm3 : dict of str to float, optional
+        See `Plausibility.surplus_mm3`.
+    """
+    surplus_mm3 = surplus_mm3 or {}
+    voxel = result.grid.voxel_volume
+    sizes = np.bincount(result.dseg.reshape(-1), minlength=256)
+    rows = []
+    for i, structure in enumerate(result.label_set.structures):
+        row: dict[str, object] = {
+            "index": structure.label,
+            "name": structure.name,
+            "hemisphere": structure.hemisphere,
+            "volume_mm3": float(sizes[structure.label]) * voxel,
+        }
+        if result.uncertainty is not None:
+            surplus = surplus_mm3.get(structure.name, 0.0) / voxel
+            row |= _error_bars(result.uncertainty[i].without(surplus), voxel, noise)
+        rows.append(row)
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def has_columns(path: Path) -> bool:
+    """Whether a table of volumes has today's columns; older versions of hetseg wrote fewer."""
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        return lines.readline().rstrip("\n").split("\t") == list(COLUMNS)
+
+
+def _error_bars(u: StructureUncertainty, voxel: float, noise: float) -> dict[str, float]:
+    sd = volume_sd(u.flip_variance * voxel)
+    low = max(0.0, u.expected_size * voxel - _NORMAL_975 * sd)
+    return {
+        "volume_sd_mm3": sd,
+        # q is the network's, which found next to nothing: the reference may hold nothing
+        "volume_ci95_low_mm3": 0.0 if u.size <= _GONE * u.expected_size else low,
+        "volume_ci95_high_mm3": u.expected_size * voxel + _NORMAL_975 * sd,
+        "volume_repeat_sd_mm3": REPEAT_NOISE.sd(u.size * voxel, u.flip_variance * voxel, noise),
+        "mean_flip_probability": u.mean_q,
+        "expected_dice": u.expected_dice,
+    }

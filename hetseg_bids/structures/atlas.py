@@ -1,0 +1,123 @@
+"""Where each structure of the shipped models lies in brains, in a space that scans are moved to.
+
+Made by `benchmarks/atlas.py` from 20 label maps and their mirror images. Every map is moved by the
+affine of its own centroids (`alignment.template_affine`), as scans are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from hetseg_bids.structures.aseg import ASEG
+from hetseg_bids.structures.label_sets import LabelSet, partner_of
+
+ATLAS = Path(str(resources.files("hetseg_bids"))) / "data" / "atlas.npz"
+ZOOM = 3.0
+"""Edge of a cell, mm."""
+FIRST = (-82.5, -117.0, -90.0)
+"""Centre of the first cell, mm; the last one's x is its mirror image."""
+SHAPE = (56, 68, 60)
+WHOLE = 100  # percent
+STEPS_PER_MM = 10
+FARTHEST_MM = 15.0
+VENTRICLE = "lateral_ventricle"
+SIZES = 250  # steps of the ventricle's size up to the largest one; SIZES + 1: never there
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """Structures of the maps on a grid of `SHAPE`.
+
+    Attributes
+    ----------
+    version : str
+        Changes with the content; part of every result's record.
+    label_set : LabelSet
+    share : (S, X, Y, Z) float32 array
+        Mean share of a cell that belongs to a structure, 0-1.
+    beyond_mm : (S, X, Y, Z) float32 array
+        Distance to the nearest cell that holds the structure in any map, at most 15 mm.
+    size_range : (S, 2) float64 array
+        Smallest and largest volume in the maps, relative to that of all structures.
+    needs : (X, Y, Z) float32 array
+        Size of the smallest left ventricle that reaches a cell, infinite beyond all.
+    """
+
+    version: str
+    label_set: LabelSet
+    share: npt.NDArray[np.float32]
+    beyond_mm: npt.NDArray[np.float32]
+    size_range: npt.NDArray[np.float64]
+    needs: npt.NDArray[np.float32]
+
+    def ventricle_beyond_mm(
+        self, name: str, size: float, other: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[np.float32]:
+        """Distance to where a ventricle of a scan may lie.
+
+        That is where ventricles up to a size lie in the maps, and the mirror image of the scan's
+        other one.
+
+        Parameters
+        ----------
+        name : str
+            A lateral ventricle.
+        size : float
+            Relative to all structures.
+        other : (X, Y, Z) bool array
+            Cells of the other one.
+
+        Returns
+        -------
+        beyond_mm : (X, Y, Z) float32 array
+        """
+        needs = self.needs if name.startswith("left_") else self.needs[::-1]
+        beyond = ndimage.distance_transform_edt((needs > size) & ~other[::-1]) * ZOOM
+        return np.minimum(beyond, FARTHEST_MM).astype(np.float32)
+
+
+def to_cells() -> npt.NDArray[np.float64]:
+    """The (4, 4) affine from template mm to cells."""
+    affine = np.diag([1 / ZOOM, 1 / ZOOM, 1 / ZOOM, 1.0])
+    affine[:3, 3] = -np.array(FIRST) / ZOOM
+    return affine
+
+
+@cache
+def load_atlas() -> Atlas:
+    """The shipped atlas."""
+    with np.load(ATLAS) as content:
+        share, beyond = (_both_sides(content[name]) for name in ("share", "beyond"))
+        size_range = content["size_range"]
+        needs = content["needs"].astype(np.float32) * (size_range[_left_ventricle(), 1] / SIZES)
+        needs[content["needs"] > SIZES] = np.inf
+        version = str(content["version"])
+    return Atlas(
+        version,
+        ASEG,
+        (share / np.float32(WHOLE)).astype(np.float32),
+        (beyond / np.float32(STEPS_PER_MM)).astype(np.float32),
+        size_range,
+        needs,
+    )
+
+
+def stored() -> list[int]:
+    """Numbers of the structures in the file: those of the right are mirror images."""
+    return [i for i, s in enumerate(ASEG.structures) if s.hemisphere != "R"]
+
+
+def _both_sides(half: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    rows = {ASEG.names[i]: row for i, row in zip(stored(), half, strict=True)}
+    return np.stack([rows[n] if n in rows else rows[partner_of(n)][::-1] for n in ASEG.names])
+
+
+def _left_ventricle() -> int:
+    return ASEG.names.index(f"left_{VENTRICLE}")

@@ -1,0 +1,101 @@
+"""Label sets as TSV files in the form of BIDS's ``dseg.tsv``."""
+
+from __future__ import annotations
+
+import colorsys
+import csv
+import re
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+
+from hetseg_bids.errors import InputError
+from hetseg_bids.files import atomic_path
+from hetseg_bids.structures.label_sets import MAX_ASEG_ID, LabelSet, Structure, partner_of
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_COLOR = re.compile(r"#[0-9a-fA-F]{6}")
+_GOLDEN = 0.618034  # of a turn: hues that follow each other differ
+
+
+def read_label_table(path: Path) -> LabelSet:
+    """Read a table of structures.
+
+    Parameters
+    ----------
+    path : Path
+        TSV with the columns ``index`` (the value in label images, 1-255) and ``name`` (small
+        letters, digits and underscores; ``left_X`` and ``right_X`` for the two sides of X);
+        ``color`` (``#rrggbb``) and ``members`` (ids that count as the structure in training
+        labels, comma-separated) may be left out.
+
+    Raises
+    ------
+    InputError
+        If it can't be read, or the structures in it can't be told apart or mirrored.
+    """
+    try:
+        table = pd.read_csv(
+            path, sep="\t", dtype=str, keep_default_na=False, quoting=csv.QUOTE_NONE
+        )
+        if not len(table):
+            raise ValueError("no structure in it")
+        rows = enumerate(table.to_dict("records"))
+        return make_label_set(tuple(_structure(i, row) for i, row in rows))
+    except KeyError as error:
+        raise InputError(f"{path}: not a table of structures (column {error} is missing)") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a table of structures ({error})") from None
+
+
+def _structure(number: int, row: dict[str, str]) -> Structure:
+    name, label = row["name"], int(row["index"])
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"name {name!r}: small letters, digits and underscores are allowed")
+    members = tuple(int(word) for word in row.get("members", "").split(",") if word.strip())
+    red, green, blue = _color(number, row.get("color", ""))
+    return Structure(name, label, members or (label,), (red, green, blue))
+
+
+def _color(number: int, word: str) -> tuple[int, ...]:
+    if _COLOR.fullmatch(word):
+        return tuple(bytes.fromhex(word[1:]))
+    if word not in ("", "n/a"):
+        raise ValueError(f"color {word!r}: #rrggbb is expected")
+    return tuple(round(255 * v) for v in colorsys.hsv_to_rgb(number * _GOLDEN % 1, 0.75, 0.9))
+
+
+def make_label_set(structures: tuple[Structure, ...]) -> LabelSet:
+    """A label set of structures that can be told apart and mirrored.
+
+    Raises
+    ------
+    ValueError
+        If they can't.
+    """
+    label_set = LabelSet(structures)
+    for value in (i for s in structures for i in (s.label, *s.members)):
+        if not 0 < value <= MAX_ASEG_ID:
+            raise ValueError(f"id {value} is outside 1-{MAX_ASEG_ID}")
+    for what, values in (
+        ("index", [s.label for s in structures]),
+        ("member", [i for s in structures for i in s.members]),
+        ("name", list(label_set.task_names)),
+    ):
+        twice = [value for value, count in Counter(values).items() if count > 1]
+        if twice:
+            raise ValueError(f"{what} {twice[0]} occurs twice")
+    sides = {s.name: len(s.members) for s in structures if s.hemisphere}
+    for name, count in sides.items():
+        if sides.get(partner_of(name)) != count:
+            raise ValueError(f"{name} has no {partner_of(name)} with as many members")
+    return label_set
+
+
+def write_label_table(path: Path, label_set: LabelSet) -> None:
+    """Write a ``dseg.tsv``: index, name, color."""
+    rows = [(s.label, s.name, "#{:02x}{:02x}{:02x}".format(*s.color)) for s in label_set.structures]
+    with atomic_path(path) as temporary:
+        table = pd.DataFrame(rows, columns=["index", "name", "color"])
+        table.to_csv(temporary, sep="\t", index=False)

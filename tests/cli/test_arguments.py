@@ -1,0 +1,71 @@
+"""Paths on the command lines: a tilde is the home folder, in every command and only once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hetseg_bids.cli import evaluate, export, run, train
+from support.commands import run_cli
+from support.datasets import t1w_path, write_dataset
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Path:
+    """The home folder; the current one holds a folder that is called ``~``."""
+    there, here = tmp_path / "home", tmp_path / "here"
+    (here / "~").mkdir(parents=True)
+    there.mkdir()
+    monkeypatch.setenv("HOME", str(there))
+    monkeypatch.chdir(here)
+    return there
+
+
+def test_every_path_of_every_command_knows_the_tilde(home):
+    x = "~/x"
+    calls = {
+        run: [
+            *(x, x, "participant", "--bids-filter-file", x, "--bids-database-dir", x),
+            *("--model=~/x", "-w", x),
+        ],
+        train: [
+            *(x, "--scans", x, "--labels", x, "--validate", x, "--init=~/x"),
+        ],
+        evaluate: [x, x, "--labels", x, "--out=~/x", "--report", x],
+        export: [x, x],
+    }
+    for module, words in calls.items():
+        values = vars(module.build_parser().parse_args(words)).values()
+        found = [str(value) for value in values if str(value).endswith("/x")]
+        later = module is evaluate  # its [NAME=]DIR words are taken apart afterwards
+        count = sum(word.endswith("~/x") for word in words) - later
+        assert found == [f"{home}/x"] * count
+    arguments = train.build_parser().parse_args(["out", "--average", x, "plain"])
+    assert arguments.average == [f"{home}/x", "plain"]
+    label_maps = train.build_parser().parse_args(["out", "--label-maps", x]).label_maps
+    assert label_maps == home / "x"
+
+
+def test_named_folders_of_evaluate_know_the_tilde(home):
+    (home / "x").mkdir()
+    folders = evaluate._named_folders(["NAME=~/a", "~/x", "NAME=~/b"])
+    assert folders == {"NAME": (home / "a", home / "b"), "x": (home / "x",)}
+
+
+@pytest.mark.usefixtures("home")
+def test_a_folder_that_is_called_tilde_can_still_be_named():
+    parse = run.build_parser().parse_args
+    here = Path.cwd()
+    assert parse(["./~", "./~/x", "group"]).bids_dir == here / "~"  # pandas would expand "~"
+    assert parse(["./~", "./~/x", "group"]).output_dir == here / "~" / "x"
+    assert parse(["a~", "b", "group"]).bids_dir == Path("a~")
+    assert parse(["x", "--model=label-flip", "b", "group"]).model == "label-flip"
+
+
+def test_a_dataset_in_the_home_folder_is_found(home):
+    t1w_path(write_dataset(home / "bids"), "01").touch()
+    done = run_cli("hetseg", "~/bids", "~/out", "participant", "--dry-run")
+    assert done.code == 0, done.err
+    assert done.out.strip() == str(home / "bids/sub-01/anat/sub-01_T1w.nii.gz")
+    assert not list(Path("~").iterdir())

@@ -1,0 +1,107 @@
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+
+from hetseg_bids.errors import InputError
+from hetseg_bids.network.models import WEIGHTS_NAME, Pooling, load_model, shipped_models
+from support.tiny_model import write_tiny_model
+
+CPU = torch.device("cpu")
+
+
+def test_the_default_model_is_shipped_with_plan_card_and_checksum():
+    folder = shipped_models()["label-flip"]
+    model = load_model("label-flip", CPU)
+    assert model.plan.heteroscedastic
+    assert (folder / "MODEL_CARD.md").is_file()
+    sources = [part["provenance"]["source"] for part in model.plan.provenance["models"]]
+    assert {source["kind"] for source in sources} == {"synthetic-T1w"}
+
+
+def test_every_shipped_model_has_a_card_and_loads():
+    for name, folder in shipped_models().items():
+        assert load_model(name, CPU).plan.name == name
+        assert (folder / "MODEL_CARD.md").read_text().startswith(f"# {name}\n")
+
+
+def test_a_model_is_written_for_everyone_to_read(tmp_path):
+    write_tiny_model(tmp_path / "model")
+    modes = {path.stat().st_mode for path in (tmp_path / "model").iterdir()}
+    (tmp_path / "other").touch()
+    assert modes == {(tmp_path / "other").stat().st_mode}
+
+
+@pytest.fixture
+def copy(tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(shipped_models()["label-flip"], folder)
+    return folder
+
+
+def test_a_folder_is_a_model_too(copy):
+    assert load_model(str(copy), CPU).folder == copy
+
+
+def test_changed_weights_are_refused(copy):
+    path = copy / WEIGHTS_NAME
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(InputError, match="checksum"):
+        load_model(str(copy), CPU)
+
+
+def test_missing_weights_are_named(copy):
+    (copy / WEIGHTS_NAME).unlink()
+    with pytest.raises(InputError, match="missing"):
+        load_model(str(copy), CPU)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"format": 99}, {"tasks": ["one"]}, {"patch": 3}, {"background": 0.0}),
+        *({"pooling": {"views": 1.0}}, {"pooling": 3}),
+        *({"smoothing": times} for times in (-1, 10, 2.0, "2")),
+        *({"network": {"n_outputs": 62, "labelled": slices}} for slices in (2, "3")),
+    ],
+)
+def test_a_plan_of_another_kind_is_refused(copy, change):
+    path = copy / "plan.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(InputError, match="not a usable model plan"):
+        load_model(str(copy), CPU)
+
+
+@pytest.mark.parametrize("change", [{"stem": []}, {"growth": 8}, {"levels": [32, 64, "96"]}])
+def test_weights_of_another_network_are_refused(copy, change):
+    path = copy / "plan.json"
+    plan = json.loads(path.read_text())
+    path.write_text(json.dumps(plan | {"network": plan["network"] | change}))
+    with pytest.raises(InputError, match="don't fit the plan"):
+        load_model(str(copy), CPU)
+
+
+def test_a_plan_keeps_how_its_model_is_used(copy):
+    plan = load_model(str(copy), CPU).plan
+    for pooling, smoothing in ((Pooling(0.9, 0.25), 0), (None, 3)):
+        changed = replace(plan, pooling=pooling, smoothing=smoothing)
+        changed.save(copy)
+        assert load_model(str(copy), CPU).plan == changed
+
+
+def test_flip_maps_that_are_not_there_cannot_be_pooled(tmp_path):
+    shutil.copytree(shipped_models()["plain"], tmp_path / "plain")
+    path = tmp_path / "plain" / "plan.json"
+    pooling = {"views": 1.0, "ensemble": 0.25}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"pooling": pooling}))
+    with pytest.raises(InputError, match="no flip maps"):
+        load_model(str(tmp_path / "plain"), CPU)
+
+
+def test_an_unknown_name_lists_what_there_is():
+    with pytest.raises(InputError, match="label-flip"):
+        load_model("no-such-model", CPU)

@@ -1,0 +1,130 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from hetseg_bids.network.architecture import (
+    HetsegNet,
+    NetworkConfig,
+    to_channels_last,
+    upsample_twice,
+)
+
+SMALL = NetworkConfig(n_outputs=5, stem=(4, 4, 8), levels=(8, 12, 16), growth=8)
+
+
+@pytest.fixture
+def network() -> HetsegNet:
+    torch.manual_seed(0)
+    return to_channels_last(HetsegNet(SMALL)).eval()
+
+
+def test_a_block_gives_the_logits_of_its_stacks(network):
+    block = torch.randn(11, 32, 24)
+    stacks = torch.stack([block[i : i + 7] for i in range(5)])[:, None]
+    with torch.no_grad():
+        torch.testing.assert_close(
+            network.forward_block(block), network(stacks), rtol=1e-4, atol=1e-4
+        )
+
+
+@pytest.mark.parametrize(
+    "change", [{"stem": (4, 8)}, {"stem": (4, 4, 4, 8)}, {"labelled": 3}, {"labelled": 5}]
+)
+def test_a_slice_has_the_mean_of_what_stacks_say_of_it(change):
+    torch.manual_seed(0)
+    config = replace(SMALL, **change)
+    network = to_channels_last(HetsegNet(config)).eval()
+    size, labelled = config.depth.slices, config.labelled
+    block = torch.randn(13, 16, 24)
+    said: dict[int, list[torch.Tensor]] = {}
+    with torch.no_grad():
+        found = network.forward_block(block, torch.tensor([0, 3]))
+        for start in range(13 - size + 1):
+            stack = block[None, None, start : start + size]
+            logits = network.forward_training(stack)[0]
+            torch.testing.assert_close(network(stack)[0], logits[labelled // 2])
+            first = start + (size - labelled) // 2
+            for i in range(labelled):
+                said.setdefault(first + i, []).append(logits[i, [0, 3]])
+    means = [torch.stack(v).mean(0) for k, v in sorted(said.items()) if len(v) == labelled]
+    assert len(means) == 13 - 2 * config.reach
+    torch.testing.assert_close(found, torch.stack(means), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("labelled", [0, 2, 9])
+def test_slices_are_labelled_about_the_middle_one(labelled):
+    with pytest.raises(ValueError, match="odd"):
+        replace(SMALL, labelled=labelled)
+
+
+def test_deep_supervision_adds_heads_that_only_training_uses():
+    torch.manual_seed(0)
+    network = HetsegNet(replace(SMALL, deep_supervision=True, labelled=3))
+    stacks = torch.randn(2, 1, 7, 16, 24)
+    shapes = [tuple(level.shape) for level in network.forward_training(stacks)]
+    assert shapes == [(6, 5, 16, 24), (6, 5, 8, 12), (6, 5, 4, 6)]
+    network.forward_training(stacks)[2].sum().backward()
+    assert network.coarse_heads[1].weight.grad.any()
+    assert network.head.weight.grad is None
+    before = network(stacks)
+    with torch.no_grad():
+        for head in network.coarse_heads:
+            head.weight.zero_()
+    assert torch.equal(network(stacks), before)
+
+
+def test_output_has_the_size_of_the_input(network):
+    with torch.no_grad():
+        assert network(torch.randn(2, 1, 7, 20, 36)).shape == (2, 5, 20, 36)
+
+
+def test_logits_depend_on_all_seven_slices(network):
+    stack = torch.randn(1, 1, 7, 16, 16)
+    with torch.no_grad():
+        before = network(stack)
+        for i in (0, 3, 6):
+            changed = stack.clone()
+            changed[:, :, i] += 1
+            assert not torch.allclose(network(changed), before)
+
+
+def test_upsampling_is_bilinear():
+    x = torch.randn(2, 3, 6, 10)
+    expected = torch.nn.functional.interpolate(x, scale_factor=2.0, mode="bilinear")
+    torch.testing.assert_close(upsample_twice(x), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(upsample_twice(x), expected)
+
+
+def test_logits_are_the_same_with_and_without_gradients(network):
+    # training and inference take different kernels
+    stacks = torch.randn(2, 1, 7, 32, 24)
+    with torch.no_grad():
+        quick = network(stacks)
+    torch.testing.assert_close(quick, network(stacks).detach(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_compiled_gradients_are_the_eager_ones():
+    # torch 2.13's inductor silently returned zeros for everything below an upsampling
+    def gradients(compiled: bool) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        network = to_channels_last(HetsegNet(SMALL))
+        forward = torch.compile(network) if compiled else network
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            output = forward(torch.linspace(-2, 2, 7 * 48 * 32).sin().view(1, 1, 7, 48, 32))
+        output.float().square().mean().backward()
+        return {name: p.grad for name, p in network.named_parameters()}
+
+    try:
+        compiled = gradients(compiled=True)
+    except Exception as error:
+        if "compiler" in str(error).lower():
+            pytest.skip("no C++ compiler on this machine")
+        raise
+    for name, expected in gradients(compiled=False).items():
+        cosine = torch.nn.functional.cosine_similarity(
+            compiled[name].flatten(), expected.flatten(), dim=0
+        )
+        assert cosine > 0.7, name  # bfloat16 rounds differently; a lost gradient gives 0

@@ -1,0 +1,86 @@
+"""Calls of the commands, as a user gives them or in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import logging
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A command that ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+# one view of a stripped brain: for runs whose labels don't matter
+QUICK = ("--views", "axial", "--no-mirror", "--brain-extraction", "skip", "--skip-bids-validation")
+
+
+_ENTRY_POINTS = {
+    "hetseg": "hetseg_bids.cli.run",
+    "hetseg-train": "hetseg_bids.cli.train",
+    "hetseg-evaluate": "hetseg_bids.cli.evaluate",
+    "hetseg-export": "hetseg_bids.cli.export",
+}
+
+
+def run_cli(command: str, *arguments: object) -> Finished:
+    """Run an entry point in a process of its own, as a user does."""
+    done = subprocess.run(
+        [sys.executable, "-m", _ENTRY_POINTS[command], *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return Finished(done.returncode, done.stdout, done.stderr)
+
+
+def run_here(command: str, *arguments: object) -> Finished:
+    """Run an entry point in this process: for calls that end before there is work to do.
+
+    To import torch and pybids costs a process of its own three seconds. An exception that isn't
+    caught, a traceback in a process of its own, is one here, too.
+    """
+    main = importlib.import_module(_ENTRY_POINTS[command]).main
+    out, err = io.StringIO(), io.StringIO()
+    with _unchanged_process(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = main([*map(str, arguments)])
+        except SystemExit as stop:  # argparse
+            code = stop.code if isinstance(stop.code, int) else 1
+    return Finished(code, out.getvalue(), err.getvalue())
+
+
+@contextlib.contextmanager
+def _unchanged_process() -> Iterator[None]:
+    """What an entry point sets for its process: loggers, threads, how SIGTERM is met."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    handler, threads = signal.getsignal(signal.SIGTERM), torch.get_num_threads()
+    root.handlers.clear()  # else basicConfig leaves pytest's
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        signal.signal(signal.SIGTERM, handler)
+        torch.set_num_threads(threads)
+
+
+def lasting(path: Path) -> bytes:
+    """What is in a file but for the facts of the run (time, device) at a page's end."""
+    return re.sub(rb'<dl id="run">.*?</dl>', b"", path.read_bytes(), flags=re.DOTALL)
