@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from hetseg_bids.network.devices import autocast, trains_conv3d_in_bf16
 
-DOWNSAMPLING = 4  # in-plane sizes must be a multiple of this
+_DOWNSAMPLING = 4  # of the features, in-plane
 _INPUT_OFFSET = 3.0
 _INPUT_SCALE = 0.5
 
@@ -53,11 +53,18 @@ class NetworkConfig:
         stacks give to one slice are averaged.
     deep_supervision : bool
         Whether training has heads at half and quarter resolution, too.
+    fold : int
+        Side of the blocks of pixels that become channels of one pixel before the first
+        convolution, in-plane; the head gives the logits of a whole block (Shi et al. 2016, "sub-pixel
+        convolution").  Then "full resolution" above means that of the blocks.
+    added_skips : bool
+        Whether what the encoder found is added in the decoder, which halves the work there,
+        instead of put beside.
 
     Raises
     ------
     ValueError
-        If `labelled` is even, or more than there are.
+        If `labelled` is even, or more than there are, or `fold` isn't positive.
     """
 
     n_outputs: int
@@ -67,8 +74,12 @@ class NetworkConfig:
     growth: int = 32
     labelled: int = 1
     deep_supervision: bool = False
+    fold: int = 1
+    added_skips: bool = False
 
     def __post_init__(self) -> None:
+        if self.fold < 1:
+            raise ValueError(f"fold={self.fold}: a positive number")
         slices = self.depth.slices
         if self.labelled not in range(1, slices + 1, 2):
             raise ValueError(f"labelled={self.labelled}: an odd number up to {slices} slices")
@@ -77,6 +88,11 @@ class NetworkConfig:
     def depth(self) -> StackDepth:
         """Slices of the stacks that the network takes."""
         return StackDepth(2 * len(self.stem) + 1, self.labelled)
+
+    @property
+    def multiple(self) -> int:
+        """Rows and columns of a stack must be multiples of this number."""
+        return _DOWNSAMPLING * self.fold
 
     @property
     def reach(self) -> int:
@@ -172,7 +188,7 @@ def upsample_twice(x: Tensor) -> Tensor:
 
 
 class Stem(nn.Sequential):
-    """3-D convolutions, unpadded across slices: (B, 1, D, H, W) -> (B, C, D - 2 N, H, W).
+    """3-D convolutions, unpadded across slices: (B, 1, D, H, W) -> (B, C, D - 2 N, H/f, W/f).
 
     There is no normalisation inside, so the features of a block of slices are those
     of its overlapping stacks, computed once.
@@ -181,15 +197,18 @@ class Stem(nn.Sequential):
     ----------
     channels : tuple of N int
         Of each convolution.
+    fold : int
+        f of `NetworkConfig`.
     """
 
-    def __init__(self, channels: tuple[int, ...]) -> None:
+    def __init__(self, channels: tuple[int, ...], fold: int = 1) -> None:
         convs = (
             # no bias in the last one: a norm follows
             nn.Conv3d(a, b, 3, padding=(0, 1, 1), bias=i < len(channels))
-            for i, (a, b) in enumerate(pairwise((1, *channels)), 1)
+            for i, (a, b) in enumerate(pairwise((fold * fold, *channels)), 1)
         )
         super().__init__(OrderedDict((f"conv{i}", conv) for i, conv in enumerate(convs, 1)))
+        self._fold = fold
         self._trains_in_bf16 = trains_conv3d_in_bf16()  # asked here: it can't be traced
 
     def forward(self, x: Tensor) -> Tensor:
@@ -202,6 +221,9 @@ class Stem(nn.Sequential):
     def _features(self, x: Tensor) -> Tensor:
         # background becomes 0, so that zero padding continues it instead of framing it
         x = (x + _INPUT_OFFSET) * _INPUT_SCALE
+        if self._fold > 1:
+            # pixel_unshuffle takes the two last axes: slices go with the batch meanwhile
+            x = functional.pixel_unshuffle(x.transpose(1, 2), self._fold).transpose(1, 2)
         *first, last = self
         for conv in first:
             x = torch.relu(conv(x))
@@ -221,7 +243,7 @@ class HetsegNet(nn.Module):
         super().__init__()
         self.config = config
         c0, c1, c2 = config.levels
-        self.stem = Stem(config.stem)
+        self.stem = Stem(config.stem, config.fold)
         self.stem_norm = nn.Sequential(_InstanceNorm(config.stem[-1]), nn.ReLU(inplace=True))
         self.encode0 = _conv_block(config.stem[-1], c0)
         self.encode1 = nn.Sequential(_conv_block(c0, c1, stride=2), _conv_block(c1, c1))
@@ -234,11 +256,13 @@ class HetsegNet(nn.Module):
         self.bottleneck = nn.Sequential(*blocks)
         # 1x1 convolutions come before the upsampling: the same map at a quarter of the cost
         self.reduce1 = nn.Conv2d(width, c1, 1, bias=False)
-        self.decode1 = _conv_block(2 * c1, c1)
+        beside = 1 if config.added_skips else 2
+        self.decode1 = _conv_block(beside * c1, c1)
         self.reduce0 = nn.Conv2d(c1, c0, 1, bias=False)
-        self.decode0 = _conv_block(2 * c0, c0)
+        self.decode0 = _conv_block(beside * c0, c0)
         rows = config.n_outputs * config.labelled
-        self.head = nn.Conv2d(c0, rows, 1)
+        # a pixel's rows lie together, as pixel_shuffle wants them
+        self.head = nn.Conv2d(c0, rows * config.fold**2, 1)
         coarse = (c1, width) if config.deep_supervision else ()
         self.coarse_heads = nn.ModuleList(nn.Conv2d(c, rows, 1) for c in coarse)
         self.apply(_initialise)
@@ -249,7 +273,7 @@ class HetsegNet(nn.Module):
         Parameters
         ----------
         stacks : (B, 1, D, H, W) float tensor
-            D as `NetworkConfig.depth` says, H and W multiples of 4.
+            D as `NetworkConfig.depth` says, H and W multiples of `NetworkConfig.multiple`.
 
         Returns
         -------
@@ -273,7 +297,7 @@ class HetsegNet(nn.Module):
         """
         x, *coarse = self._decoded(self.stem(stacks).squeeze(2))
         heads = zip(self.coarse_heads, coarse, strict=False)
-        levels = (self.head(x), *(head(y) for head, y in heads))
+        levels = (self._unfold(self.head(x)), *(head(y) for head, y in heads))
         return tuple(y.unflatten(1, (self.config.labelled, -1)).flatten(0, 1) for y in levels)
 
     def forward_block(self, block: Tensor, outputs: Tensor | None = None) -> Tensor:
@@ -300,19 +324,30 @@ class HetsegNet(nn.Module):
         said = []
         for i in range(labelled):  # what stacks say of the slice in place i of those they label
             rows = outputs + n * i
+            if self.config.fold > 1:
+                block_rows = torch.arange(self.config.fold**2, device=rows.device)
+                rows = (rows[:, None] * len(block_rows) + block_rows).flatten()
             bias = None if self.head.bias is None else self.head.bias[rows]
             stacks = x[labelled - 1 - i :][:depth]
             said.append(functional.conv2d(stacks, self.head.weight[rows], bias))
-        return said[0] if labelled == 1 else sum(said[1:], said[0]) / labelled
+        return self._unfold(said[0] if labelled == 1 else sum(said[1:], said[0]) / labelled)
+
+    def _unfold(self, logits: Tensor) -> Tensor:
+        """Blocks of pixels back in their places."""
+        fold = self.config.fold
+        return logits if fold == 1 else functional.pixel_shuffle(logits, fold)
 
     def _decoded(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What the heads see at full, half and quarter resolution, of (B, C, H, W) features."""
         skip0 = self.encode0(self.stem_norm(features))
         skip1 = self.encode1(skip0)
         quarter = self.bottleneck(self.encode2(skip1))
-        half = self.decode1(torch.cat((upsample_twice(self.reduce1(quarter)), skip1), dim=1))
-        full = self.decode0(torch.cat((upsample_twice(self.reduce0(half)), skip0), dim=1))
+        half = self.decode1(self._joined(upsample_twice(self.reduce1(quarter)), skip1))
+        full = self.decode0(self._joined(upsample_twice(self.reduce0(half)), skip0))
         return full, half, quarter
+
+    def _joined(self, coarse: Tensor, skip: Tensor) -> Tensor:
+        return coarse + skip if self.config.added_skips else torch.cat((coarse, skip), dim=1)
 
 
 def _initialise(module: nn.Module) -> None:

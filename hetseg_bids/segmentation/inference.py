@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hetseg_bids.network.architecture import DOWNSAMPLING, HetsegNet
+from hetseg_bids.network.architecture import HetsegNet, NetworkConfig
 from hetseg_bids.network.devices import autocast
 from hetseg_bids.network.models import Model, Plan
 from hetseg_bids.planes import PLANES, Plane
@@ -240,7 +240,7 @@ def add_view(
     device = next(network.parameters()).device
     keep = keep.to(device)
     reach = network.config.reach
-    stack, window = _padded_stack(image, plane, patch, reach)
+    stack, window = _padded_stack(image, plane, patch, network.config)
     # where the stack's (slice, row, column) axes lie in the volume
     into = total.permute(0, *(1 + axis for axis in plane.axes))
     turned = plane.axes.index(0)  # the stack axis that runs from left to right
@@ -278,7 +278,7 @@ def _said(logits: Tensor, system: str | None) -> Tensor:
 
 
 def _padded_stack(
-    image: Tensor, plane: Plane, patch: tuple[int, int], reach: int
+    image: Tensor, plane: Plane, patch: tuple[int, int], config: NetworkConfig
 ) -> tuple[Tensor, tuple[slice, slice]]:
     """The volume in stack order, padded to the size the network was trained on.
 
@@ -288,7 +288,8 @@ def _padded_stack(
     stack = image.permute(*plane.axes)
     depth, *size = stack.shape
     padded = [max(n, p) for n, p in zip(size, patch, strict=True)]
-    padded = [-(-n // DOWNSAMPLING) * DOWNSAMPLING for n in padded]
+    padded = [-(-n // config.multiple) * config.multiple for n in padded]
+    reach = config.reach
     start = [(p - n) // 2 for n, p in zip(size, padded, strict=True)]
     out = torch.full((depth + 2 * reach, *padded), BACKGROUND)
     rows, columns = (slice(s, s + n) for s, n in zip(start, size, strict=True))

@@ -72,6 +72,7 @@ def _fits(model: NetworkConfig, network: NetworkConfig) -> bool:
     widths = [(*c.stem, *c.levels, c.growth) for c in (model, network)]
     return (
         len(model.stem) == len(network.stem)
+        and (model.fold, model.added_skips) == (network.fold, network.added_skips)
         and all(a <= b for a, b in zip(*widths, strict=True))
         and network.dilations[: len(model.dilations)] == model.dilations
     )
