@@ -261,7 +261,7 @@ KINDS = (
     Kind("padded", "150 empty voxels on each side", SEGMENTED, "", padded),
     Kind(
         "upside",
-        "upside down, with a header that doesn't say so",
+        "upside down under a header that says otherwise",
         SEGMENTED,
         "",
         voxels(lambda data: data[:, :, ::-1]),
