@@ -329,3 +329,23 @@ def test_the_rating_example_joins_ratings_to_the_group(out, monkeypatch, capsys)
     rated = pd.read_csv("rated.tsv", sep="\t").set_index("scan")
     assert list(rated["rating"]) == ["not rated", "usable"]
     assert rated.loc["sub-02", "structures"] == "Left putamen,Brainstem"
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted(DOCS.glob("*.md"))], ids=lambda p: p.name
+)
+def test_files_that_a_page_names_exist(page):
+    folders = "benchmarks|container|docs|findings|hetseg_bids|models|tests"
+    named = set(re.findall(rf"(?<![\w/])(?:{folders})/[\w./-]*\w", page.read_text()))
+    assert not {name for name in named if not (ROOT / name).exists()}
+
+
+def test_every_decision_says_what_was_chosen_why_and_what_measures_it():
+    _, *decisions = (DOCS / "decisions.md").read_text().split("\n## ")
+    assert len(decisions) >= 40
+    numbers = [int(one.partition(".")[0]) for one in decisions]
+    assert numbers == list(range(1, len(decisions) + 1))
+    for one in decisions:
+        found = re.findall(r"^- \*\*(.+?):\*\* ", one, re.M)
+        repeats = one.strip().endswith("The same decision as 33.")
+        assert repeats or found == ["Chosen", "Because", "Measured by"], one

@@ -2,7 +2,7 @@
 
 The SynthSeg maps were labelled by hand; users compare with FreeSurfer. Beside caudate and putamen,
 its pallida are larger since version 6, and so are the accumbens of young and middle-aged people
-(docs/training.md has the figures). What a scan looks like follows the map; what is to be learned
+(docs/synthesis.md has the figures). What a scan looks like follows the map; what is to be learned
 is this.
 """
 

@@ -1,7 +1,7 @@
 """T1w intensities of each label, relative to cerebral white matter.
 
 Means and spreads were read off FreeSurfer- and hand-labelled 1 mm T1w scans (median
-over scans of the within-structure median; see docs/training.md); extra-cerebral values
+over scans of the within-structure median; see docs/synthesis.md); extra-cerebral values
 are wide guesses, since strip masks let only slivers of them through.
 """
 
