@@ -44,6 +44,14 @@ class Grid:
         Voxel to RAS, mm.
     codes : tuple of 2 int
         NIfTI's codes of qform and sform: which space the millimetres are of.
+
+    Examples
+    --------
+    >>> grid = Grid((256, 256, 180), np.diag([0.5, 0.5, 2, 1]))
+    >>> grid.zooms
+    array([0.5, 0.5, 2. ])
+    >>> grid.voxel_volume
+    0.5
     """
 
     shape: tuple[int, int, int]
@@ -61,14 +69,30 @@ class Grid:
         return float(abs(np.linalg.det(self.affine[:3, :3])))
 
     def part(self, box: tuple[slice, slice, slice]) -> Grid:
-        """The grid of a box of this one."""
+        """The grid of a box of this one.
+
+        Examples
+        --------
+        >>> grid = Grid((10, 10, 10), np.diag([2.0, 2, 2, 1]))
+        >>> part = grid.part((slice(3, 5), slice(0, 10), slice(0, 10)))
+        >>> part.shape, part.affine[:3, 3]
+        ((2, 10, 10), array([6., 0., 0.]))
+        """
         affine = self.affine.copy()
         affine[:3, 3] += self.affine[:3, :3] @ np.array([s.start for s in box], dtype=float)
         i, j, k = (s.stop - s.start for s in box)
         return Grid((i, j, k), affine, self.codes)
 
     def matches(self, other: Grid) -> bool:
-        """Whether two grids are one to a hundredth of a millimetre."""
+        """Whether two grids are one to a hundredth of a millimetre.
+
+        Examples
+        --------
+        >>> moved = np.eye(4)
+        >>> moved[0, 3] = 0.5  # mm
+        >>> Grid((9, 9, 9), np.eye(4)).matches(Grid((9, 9, 9), moved))
+        False
+        """
         return self.shape == other.shape and np.allclose(self.affine, other.affine, atol=1e-2)
 
 
@@ -207,6 +231,15 @@ def read_largest(path: Path) -> npt.NDArray[np.float32]:
     ------
     InputError
         If it can't be read or isn't 4-D.
+
+    Examples
+    --------
+    >>> path = getfixture("tmp_path") / "sub-01_probseg.nii.gz"
+    >>> volumes = np.array([0.25, 0.5], np.float32) * np.ones((4, 5, 6, 1), np.float32)
+    >>> nib.save(nib.Nifti1Image(volumes, np.eye(4)), path)
+    >>> largest = read_largest(path)
+    >>> largest.shape, float(largest[0, 0, 0])
+    ((4, 5, 6), 0.5)
     """
     image = open_image(path)
     if len(image.shape) != 4:
@@ -231,6 +264,15 @@ def read_labels(path: Path) -> tuple[npt.NDArray[np.int32], Grid]:
     ------
     InputError
         If it can't be read or isn't 3-D.
+
+    Examples
+    --------
+    >>> path = getfixture("tmp_path") / "sub-01_dseg.nii.gz"
+    >>> voxels = np.full((4, 5, 6), 17, np.uint8)
+    >>> nib.save(nib.Nifti1Image(voxels, np.diag([2.0, 2, 2, 1])), path)
+    >>> labels, grid = read_labels(path)
+    >>> labels.dtype, labels.shape, grid.zooms
+    (dtype('int32'), (4, 5, 6), array([2., 2., 2.]))
     """
     image = open_image(path)
     if len(image.shape) != 3:
@@ -239,11 +281,24 @@ def read_labels(path: Path) -> tuple[npt.NDArray[np.int32], Grid]:
 
 
 def grid_of(image: nib.nifti1.Nifti1Pair) -> Grid:
-    """The spatial grid of an image."""
+    """The spatial grid of an image.
+
+    Examples
+    --------
+    >>> image = nib.Nifti1Image(np.zeros((4, 5, 6), np.uint8), np.diag([1, 1, 3, 1]))
+    >>> grid_of(image).shape, grid_of(image).zooms
+    ((4, 5, 6), array([1., 1., 3.]))
+    """
     i, j, k = image.shape[:3]
     return Grid((int(i), int(j), int(k)), np.asarray(image.affine, dtype=np.float64))
 
 
 def one_line(error: BaseException) -> str:
-    """An error's text on one short line."""
+    """An error's text on one short line.
+
+    Examples
+    --------
+    >>> one_line(ValueError("bad   header")), one_line(ValueError())
+    ('bad header', 'ValueError')
+    """
     return " ".join(str(error).split())[:160] or type(error).__name__

@@ -24,7 +24,13 @@ def name_or_path(text: str) -> str:
 
 
 def positive(text: str) -> int:
-    """A whole number of at least 1."""
+    """A whole number of at least 1.
+
+    Examples
+    --------
+    >>> positive("4")
+    4
+    """
     if not text.isdigit() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r}: give a whole number of at least 1")
     return int(text)

@@ -130,7 +130,16 @@ def _difference(root: Path, kept: list[Path]) -> tuple[int, int]:
 
 
 def in_place(root: Path) -> Iterator[Path]:
-    """T1w images where BIDS has them: some directory reads a participant, no more."""
+    """T1w images where BIDS has them: some directory reads a participant, no more.
+
+    Examples
+    --------
+    >>> anat = getfixture("tmp_path") / "sub-01" / "ses-1" / "anat"
+    >>> anat.mkdir(parents=True)
+    >>> (anat / "sub-01_ses-1_T1w.nii.gz").touch()
+    >>> [path.name for path in in_place(getfixture("tmp_path"))]
+    ['sub-01_ses-1_T1w.nii.gz']
+    """
     for subject in _folders(root, "sub-"):
         for folder in (subject, *_folders(subject, "ses-")):
             for entry in _entries(folder / "anat"):
@@ -140,7 +149,15 @@ def in_place(root: Path) -> Iterator[Path]:
 
 
 def is_in_place(relative: Path) -> bool:
-    """Whether a path in the dataset is ``sub-*/[ses-*/]anat/<file>``."""
+    """Whether a path in the dataset is ``sub-*/[ses-*/]anat/<file>``.
+
+    Examples
+    --------
+    >>> is_in_place(Path("sub-01/ses-2/anat/sub-01_ses-2_T1w.nii.gz"))
+    True
+    >>> is_in_place(Path("sub-01/sub-01_T1w.nii.gz"))
+    False
+    """
     subject, *session, anat = relative.parts[:-1] if len(relative.parts) > 2 else ("", "")
     return (
         subject.startswith("sub-")

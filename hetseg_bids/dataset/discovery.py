@@ -51,6 +51,12 @@ class Scan:
     session : str or None
     stem : str
         File name without ``_T1w.nii.gz``: the entities its derivatives keep.
+
+    Examples
+    --------
+    >>> scan = Scan(Path("sub-01_ses-2_T1w.nii.gz"), "01", "2", "sub-01_ses-2")
+    >>> scan.anat_folder.as_posix()
+    'sub-01/ses-2/anat'
     """
 
     path: Path
@@ -116,7 +122,17 @@ def find_scans(bids_dir: Path, selection: Selection) -> Found:
 
 
 def expected_scans(bids_dir: Path) -> list[Scan]:
-    """The magnitude T1w images that lie where BIDS has them, by a walk through the folders."""
+    """The magnitude T1w images that lie where BIDS has them, by a walk through the folders.
+
+    Examples
+    --------
+    >>> anat = getfixture("tmp_path") / "sub-01" / "anat"
+    >>> anat.mkdir(parents=True)
+    >>> for part in ("mag", "phase"):
+    ...     (anat / f"sub-01_part-{part}_T1w.nii.gz").touch()
+    >>> [scan.stem for scan in expected_scans(getfixture("tmp_path"))]
+    ['sub-01_part-mag']
+    """
     there, _ = _in_their_places(bids_dir, sorted(in_place(bids_dir)))
     return [scan for scan in there if _is_magnitude(scan)]
 
@@ -213,7 +229,13 @@ def _in_their_places(root: Path, paths: Iterable[Path]) -> tuple[list[Scan], dic
 
 
 def entities_of(stem: str) -> dict[str, str]:
-    """BIDS entities in a file name: ``sub-01_ses-2`` gives ``{"sub": "01", "ses": "2"}``."""
+    """BIDS entities in a file name: ``sub-01_ses-2`` gives ``{"sub": "01", "ses": "2"}``.
+
+    Examples
+    --------
+    >>> entities_of("sub-01_ses-2_run-1")
+    {'sub': '01', 'ses': '2', 'run': '1'}
+    """
     return dict(part.split("-", 1) for part in stem.split("_") if "-" in part)
 
 

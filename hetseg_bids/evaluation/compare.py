@@ -186,7 +186,18 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 
 
 def summary(scores: pd.DataFrame) -> str:
-    """Mean Dice and HD95 a participant, as text for the terminal."""
+    """Mean Dice and HD95 a participant, as text for the terminal.
+
+    Examples
+    --------
+    >>> scores = pd.DataFrame({
+    ...     "system": "label-flip", "run": 0, "participant": "sub-01",
+    ...     "name": ["thalamus", "pallidum"], "dice": [0.9, 0.8], "hd95_mm": [1.0, 2.0],
+    ... })
+    >>> print(summary(scores))
+    system      participant  structures  mean Dice  mean HD95 mm  lowest
+    label-flip  sub-01                2     0.8500          1.50  pallidum 0.800
+    """
     lines = [f"{'system':22} {'participant':28} structures  mean Dice  mean HD95 mm  lowest"]
     for (system, _, name), rows in scores.groupby(["system", "run", "participant"], sort=False):
         worst = rows.loc[rows["dice"].idxmin()]

@@ -58,6 +58,12 @@ class NetworkConfig:
     ------
     ValueError
         If `labelled` is even, or more than there are.
+
+    Examples
+    --------
+    >>> config = NetworkConfig(n_outputs=62)  # label and flip logits of 31 tasks
+    >>> config.depth, config.reach
+    (StackDepth(slices=7, labelled=1), 3)
     """
 
     n_outputs: int
@@ -159,6 +165,12 @@ def upsample_twice(x: Tensor) -> Tensor:
     Written out because torch 2.13's inductor returns zero gradients for the bfloat16
     `interpolate` on CPU (tests/test_network.py compares compiled and eager gradients).
     Where no gradients are wanted the kernel is right, and several times faster.
+
+    Examples
+    --------
+    >>> upsample_twice(torch.tensor([[[[0.0, 4.0]]]]))
+    tensor([[[[0., 1., 3., 4.],
+              [0., 1., 3., 4.]]]])
     """
     if not torch.is_grad_enabled():
         return functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
@@ -181,6 +193,11 @@ class Stem(nn.Sequential):
     ----------
     channels : tuple of N int
         Of each convolution.
+
+    Examples
+    --------
+    >>> Stem((8, 8, 16))(torch.zeros(2, 1, 7, 12, 16)).shape
+    torch.Size([2, 16, 1, 12, 16])
     """
 
     def __init__(self, channels: tuple[int, ...]) -> None:
@@ -254,6 +271,12 @@ class HetsegNet(nn.Module):
         Returns
         -------
         logits : (B, n_outputs, H, W) tensor
+
+        Examples
+        --------
+        >>> config = NetworkConfig(n_outputs=62, stem=(4, 4, 4), levels=(4, 4, 4), growth=4)
+        >>> HetsegNet(config)(torch.zeros(2, 1, 7, 12, 16)).shape
+        torch.Size([2, 62, 12, 16])
         """
         labelled = self.forward_training(stacks)[0].unflatten(0, (len(stacks), -1))
         return labelled[:, self.config.labelled // 2]
@@ -290,6 +313,12 @@ class HetsegNet(nn.Module):
         -------
         logits : (D - 2 reach, C, H, W) tensor
             The mean over the overlapping stacks that label a slice; the stem runs once.
+
+        Examples
+        --------
+        >>> config = NetworkConfig(n_outputs=62, stem=(4, 4, 4), levels=(4, 4, 4), growth=4)
+        >>> HetsegNet(config).forward_block(torch.zeros(10, 12, 16)).shape  # 3 lost at either end
+        torch.Size([4, 62, 12, 16])
         """
         features = self.stem(block[None, None])[0].transpose(0, 1)
         x, *_ = self._decoded(features.contiguous(memory_format=torch.channels_last))

@@ -21,6 +21,11 @@ def resolve_device(name: str) -> torch.device:
     ------
     InputError
         If the name is unknown or the device is absent.
+
+    Examples
+    --------
+    >>> resolve_device("cpu")
+    device(type='cpu')
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -69,7 +74,13 @@ def keep_freed_memory() -> None:
 
 
 def worker_environment(threads: int) -> dict[str, str]:
-    """Variables of a process that is yet to start: its threads, all of them keeping memory."""
+    """Variables of a process that is yet to start: its threads, all of them keeping memory.
+
+    Examples
+    --------
+    >>> worker_environment(2)["OMP_NUM_THREADS"]
+    '2'
+    """
     return {
         "MALLOC_ARENA_MAX": "1",  # other arenas can't hold large arrays
         "MALLOC_TRIM_THRESHOLD_": str(_KEPT),

@@ -110,7 +110,15 @@ class OutputPaths:
 
 
 def output_paths(out_dir: Path, scan: Scan, settings: Settings) -> OutputPaths:
-    """Where a scan's results go."""
+    """Where a scan's results go.
+
+    Examples
+    --------
+    >>> scan = Scan(Path("sub-01_T1w.nii.gz"), "01", None, "sub-01")
+    >>> paths = output_paths(Path("OUT"), scan, Settings())
+    >>> paths.dseg.as_posix(), paths.report.as_posix()
+    ('OUT/sub-01/anat/sub-01_seg-hetseg_dseg.nii.gz', 'OUT/sub-01.html')
+    """
     resolution = "_res-1mm" if settings.output_resolution == "1mm" else ""
     report = out_dir / f"{scan.stem}{resolution}.html"
     return OutputPaths(out_dir / scan.anat_folder, scan.stem, resolution, report)
@@ -133,6 +141,11 @@ def sources_of(t1w: Path, mask: Path | None, bids_dir: Path) -> list[str]:
 
     They look like ``bids:raw:sub-01/anat/sub-01_T1w.nii.gz``; OUT/dataset_description.json says
     where ``raw`` lies.
+
+    Examples
+    --------
+    >>> sources_of(Path.cwd() / "sub-01/anat/sub-01_T1w.nii.gz", None, Path.cwd())
+    ['bids:raw:sub-01/anat/sub-01_T1w.nii.gz']
     """
     root = bids_dir.resolve()
     files = [t1w] if mask is None else [t1w, mask]
@@ -213,7 +226,15 @@ def write_scaled(stream: BufferedIOBase, result: Segmentation, maps: LevelMaps) 
 
 
 def placed_image(data: npt.NDArray[np.generic], grid: Grid) -> nib.Nifti1Image:
-    """An image whose forms have the grid's codes, and code 0 where a form can't say the affine."""
+    """An image whose forms have the grid's codes, and code 0 where a form can't say the affine.
+
+    Examples
+    --------
+    >>> grid = Grid((4, 5, 6), np.diag([1.0, 1, 2, 1]), codes=(1, 4))
+    >>> image = placed_image(np.zeros(grid.shape, np.uint8), grid)
+    >>> int(image.header["qform_code"]), int(image.header["sform_code"])
+    (1, 4)
+    """
     q_code, s_code = grid.codes
     image = nib.Nifti1Image(data, grid.affine, dtype=data.dtype)
     image.set_sform(grid.affine, s_code)
@@ -347,7 +368,13 @@ def remove(path: Path) -> None:
 
 
 def write_crash(out_dir: Path, stem: str, text: str) -> Path:
-    """Write a crash file; returns its path."""
+    """Write a crash file; returns its path.
+
+    Examples
+    --------
+    >>> write_crash(getfixture("tmp_path"), "sub-01", "no room").name
+    'crash-sub-01-...T....txt'
+    """
     now = datetime.datetime.now(tz=datetime.UTC).strftime("%Y%m%dT%H%M%S%f")
     path = out_dir / "logs" / f"crash-{stem}-{now}.txt"
     write_text(path, text)

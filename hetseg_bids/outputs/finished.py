@@ -194,7 +194,13 @@ def _one_of_each(scans: list[FinishedScan]) -> list[FinishedScan]:
 
 
 def shortened(names: Sequence[str]) -> str:
-    """A list of names for one line."""
+    """A list of names for one line.
+
+    Examples
+    --------
+    >>> shortened([f"sub-{i}" for i in range(22)])
+    'sub-0, sub-1, ..., sub-19 and 2 more'
+    """
     shown = ", ".join(names[:_SHOWN])
     return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
 

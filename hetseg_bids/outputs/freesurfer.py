@@ -31,7 +31,13 @@ _MERGED = (
 
 
 def freesurfer_name(structure: Structure) -> str:
-    """Name of a structure as FreeSurfer spells it, e.g. ``Left-Accumbens-area``."""
+    """Name of a structure as FreeSurfer spells it, e.g. ``Left-Accumbens-area``.
+
+    Examples
+    --------
+    >>> freesurfer_name(ASEG.structures[0]), freesurfer_name(ASEG.structures[-1])
+    ('Left-Cerebral-White-Matter', 'Corpus-Callosum')
+    """
     bare = structure.bare_name
     name = _NAMES.get(bare) or bare.replace("_", "-").title()
     sides = {"L": "Left-", "R": "Right-", None: ""}

@@ -52,6 +52,13 @@ def stripped_brain(
     Returns
     -------
     mask : (X, Y, Z) bool array
+
+    Examples
+    --------
+    >>> image = np.zeros((9, 9, 9), np.float32)
+    >>> image[3:6, 3:6, 3:6] = 100
+    >>> int(stripped_brain(image, 0.0, np.ones(3)).sum())
+    27
     """
     mask = foreground(image, background)
     if mask.sum() * zooms.prod() / 1000 > _RIM * _STRIPPED_RANGE_ML[1] or not mask.any():
@@ -75,6 +82,11 @@ def is_stripped(brain_ml: float) -> bool:
 
     A stripped image has one constant background, and the rest is brain-sized; a head
     with a zeroed (defaced) background is two to four times as large.
+
+    Examples
+    --------
+    >>> is_stripped(1400), is_stripped(4500)
+    (True, False)
     """
     low, high = _STRIPPED_RANGE_ML
     return low <= brain_ml <= high
@@ -144,6 +156,11 @@ def check_brain(mask: npt.NDArray[np.bool_]) -> tuple[str, ...]:
     ------
     InputError
         The message has no file name; the caller adds it.
+
+    Examples
+    --------
+    >>> check_brain(np.ones((120, 120, 100), bool))  # 1440 ml
+    ()
     """
     volume = mask.sum() / 1000
     if not _MIN_BRAIN_ML <= volume <= _MAX_BRAIN_ML:

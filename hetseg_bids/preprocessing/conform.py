@@ -28,6 +28,14 @@ def working_grid(native: Grid) -> Grid:
 
     A grid that is 1 mm and unrotated already is only re-ordered, so that no voxel is
     interpolated.  It lies in the same space; where that is unknown it becomes "aligned".
+
+    Examples
+    --------
+    >>> working = working_grid(Grid((10, 20, 30), np.diag([2.0, 2, 2, 1])))
+    >>> working.shape, working.zooms
+    ((19, 39, 59), array([1., 1., 1.]))
+    >>> working_grid(Grid((10, 20, 30), np.diag([-1.0, 1, 1, 1]))).affine[0]  # LAS to RAS
+    array([ 1.,  0.,  0., -9.])
     """
     codes = native.codes if any(native.codes) else (ALIGNED, ALIGNED)
     canonical = nib.as_closest_canonical(
@@ -54,6 +62,13 @@ def resample(volumes: Tensor, source: Grid, target: Grid, *, outside: float = 0.
     Returns
     -------
     resampled : (C, *target.shape) float32 tensor
+
+    Examples
+    --------
+    >>> two_mm, one_mm = Grid((2, 1, 1), np.diag([2.0, 1, 1, 1])), Grid((3, 1, 1), np.eye(4))
+    >>> volume = torch.tensor([10.0, 20.0]).view(1, 2, 1, 1)
+    >>> resample(volume, two_mm, one_mm).flatten()
+    tensor([10., 15., 20.])
     """
     mapping = np.linalg.inv(source.affine) @ target.affine
     reordered = _reordered(volumes, mapping, target.shape)
@@ -100,6 +115,15 @@ def resample_inside(
         Means over voxels of the mask, weighted as for trilinear interpolation.
     inside : (X, Y, Z) bool tensor
         Where voxels of the mask have more than half of the weight.
+
+    Examples
+    --------
+    >>> image = np.array([10, 99], np.float32).reshape(2, 1, 1)
+    >>> mask = image < 99
+    >>> source, target = Grid((2, 1, 1), np.eye(4)), Grid((3, 1, 1), np.diag([0.4, 1, 1, 1]))
+    >>> values, inside = resample_inside(image, mask, source, target, outside=0)
+    >>> values.flatten().round(), inside.flatten()  # at 0, 0.4 and 0.8 voxels: no share of the 99
+    (tensor([10., 10.,  0.]), tensor([ True,  True, False]))
     """
     target = replace(target, affine=target.affine + _ASIDE)
     weight = resample(torch.from_numpy(mask)[None], source, target)[0]
@@ -138,7 +162,15 @@ def interpolation_blur(source: Grid, target: Grid) -> tuple[float, float, float]
 
 
 def nearest(labels: npt.NDArray[np.uint8], source: Grid, target: Grid) -> npt.NDArray[np.uint8]:
-    """Nearest-neighbour resampling of a label image between grids."""
+    """Nearest-neighbour resampling of a label image between grids.
+
+    Examples
+    --------
+    >>> labels = np.array([10, 49], np.uint8).reshape(2, 1, 1)
+    >>> source, target = Grid((2, 1, 1), np.eye(4)), Grid((3, 1, 1), np.diag([0.4, 1, 1, 1]))
+    >>> nearest(labels, source, target).ravel()  # at 0, 0.4 and 0.8 voxels
+    array([10, 10, 49], dtype=uint8)
+    """
     mapping = np.linalg.inv(source.affine) @ target.affine
     reordered = _reordered(torch.from_numpy(labels)[None], mapping, target.shape)
     if reordered is not None:

@@ -36,6 +36,14 @@ def find_field(image: npt.NDArray[np.float32]) -> tuple[float, Box]:
         and none is common, the median of the darkest face.
     content : tuple of 3 slice
         All voxels that differ from the background; the whole image where nothing does.
+
+    Examples
+    --------
+    >>> image = np.zeros((9, 9, 9), np.float32)  # padding
+    >>> image[1:8, 1:8, 1:8] = 7  # background
+    >>> image[2:7, 4, 4] = image[4, 3:6, 4] = 100
+    >>> find_field(image)
+    (7.0, (slice(2, 7, None), slice(3, 6, None), slice(4, 5, None)))
     """
     content = _whole(image)
     while True:
@@ -47,7 +55,13 @@ def find_field(image: npt.NDArray[np.float32]) -> tuple[float, Box]:
 
 
 def foreground(image: npt.NDArray[np.float32], background: float) -> npt.NDArray[np.bool_]:
-    """Voxels that differ from the background by more than rounding does."""
+    """Voxels that differ from the background by more than rounding does.
+
+    Examples
+    --------
+    >>> foreground(np.array([0, 0.01, 100], np.float32), 0.0)
+    array([False, False,  True])
+    """
     difference = np.abs(image - background)
     return difference > _FAINT * typical_high(difference)
 
@@ -63,6 +77,13 @@ def head_box(image: npt.NDArray[np.float32]) -> Box:
     Returns
     -------
     box : tuple of 3 slice
+
+    Examples
+    --------
+    >>> image = np.zeros((40, 40, 40), np.float32)
+    >>> image[8:24, 8:24, 8:24] = 100
+    >>> head_box(image)[0]
+    slice(8, 24, None)
     """
     background, box = find_field(image)
     coarse = _block_means(np.abs(image[box] - background))

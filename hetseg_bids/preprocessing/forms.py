@@ -34,6 +34,14 @@ def find_place(path: Path, image: nib.nifti1.Nifti1Pair) -> tuple[Grid, list[str
     ------
     InputError
         If no form can be used; the message names the file and the form.
+
+    Examples
+    --------
+    >>> image = nib.Nifti1Image(np.zeros((9, 9, 9), np.uint8), np.eye(4))
+    >>> image.set_qform(np.diag([-1, 1, 1, 1]), code=1)
+    >>> grid, warnings = find_place(Path("sub-01_T1w.nii.gz"), image)
+    >>> grid.codes, len(warnings)  # the forms take different sides for the left
+    ((2, 2), 1)
     """
     forms = _coded_forms(image)
     codes = (forms["qform"][1], forms["sform"][1])

@@ -67,6 +67,16 @@ def read_t1w(path: Path) -> T1w:
     InputError
         If the file can't be read, isn't one 3-D scalar volume, has an unusable geometry
         or holds no signal; the message names the file and the remedy.
+
+    Examples
+    --------
+    >>> x, y, z = np.ogrid[-40:40, -40:40, -40:40]
+    >>> voxels = np.where(x**2 + y**2 + z**2 < 30**2, 100.0 + x, 0)
+    >>> path = getfixture("tmp_path") / "sub-01_T1w.nii.gz"
+    >>> nib.save(nib.Nifti1Image(voxels, np.eye(4)), path)
+    >>> scan = read_t1w(path)
+    >>> scan.data.shape, scan.background, scan.content[0]
+    ((80, 80, 80), 0.0, slice(11, 70, None))
     """
     image = open_image(path)
     _check_shape(path, image)

@@ -27,6 +27,12 @@ def standardise(image: Tensor, mask: Tensor) -> Tensor:
     ------
     ValueError
         If the mask is empty or the image is constant inside it.
+
+    Examples
+    --------
+    >>> image = torch.tensor([0.0, 90, 110]).view(3, 1, 1)
+    >>> standardise(image, image > 0).flatten()
+    tensor([-3., -1.,  1.])
     """
     inside = image[mask].cpu().numpy()
     if not len(inside):
@@ -40,6 +46,12 @@ def standardise(image: Tensor, mask: Tensor) -> Tensor:
 
 
 def typical_high(values: npt.NDArray[np.float32]) -> float:
-    """The 99th percentile of what isn't zero; 0 if all is."""
+    """The 99th percentile of what isn't zero; 0 if all is.
+
+    Examples
+    --------
+    >>> typical_high(np.array([0, 0, 100, 100], np.float32))
+    100.0
+    """
     some = values[values != 0]
     return float(np.percentile(some, 99)) if some.size else 0.0

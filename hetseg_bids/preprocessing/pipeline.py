@@ -117,6 +117,14 @@ def cut_area(mask: Tensor, working: Grid, native: Grid, content: Box) -> float:
     working, native : Grid
     content : tuple of 3 slice
         The box, on `native`.
+
+    Examples
+    --------
+    >>> grid = Grid((20, 20, 20), np.eye(4))
+    >>> mask = torch.zeros(grid.shape, dtype=torch.bool)
+    >>> mask[:5, 10:] = True  # ends at two faces, one of 10 x 20 mm and one of 5 x 20 mm
+    >>> float(cut_area(mask, grid, grid, (slice(0, 20), slice(0, 20), slice(0, 20))))
+    2.0
     """
     areas = [0.0]
     volume = mask.float()[None]

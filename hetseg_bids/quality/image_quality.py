@@ -74,6 +74,11 @@ class ImageQuality:
         ------
         ValueError
             If what it has are no numbers.
+
+        Examples
+        --------
+        >>> ImageQuality.of_record({"HetsegImageQuality": {"noise": 0.12}}).noise
+        0.12
         """
         found = record.get("HetsegImageQuality", {})
         try:
@@ -83,7 +88,13 @@ class ImageQuality:
             raise ValueError(f"HetsegImageQuality {found!r:.80}: no numbers") from None
 
     def for_record(self) -> dict[str, float | None]:
-        """For a sidecar."""
+        """For a sidecar.
+
+        Examples
+        --------
+        >>> ImageQuality(noise=0.12).for_record()["noise"], ImageQuality().for_record()["noise"]
+        (0.12, None)
+        """
         return {k: None if np.isnan(v) else round(v, 4) for k, v in asdict(self).items()}
 
 
@@ -157,7 +168,14 @@ def _turn(dseg: npt.NDArray[np.uint8], label_set: LabelSet) -> float:
 
 
 def tissue(dseg: npt.NDArray[np.uint8], label_set: LabelSet, name: str) -> npt.NDArray[np.bool_]:
-    """Where a structure lies, on both sides if it has two; `name` is without the side."""
+    """Where a structure lies, on both sides if it has two; `name` is without the side.
+
+    Examples
+    --------
+    >>> from hetseg_bids.structures.aseg import ASEG
+    >>> tissue(np.array([2, 41, 10], np.uint8), ASEG, "cerebral_white_matter")
+    array([ True,  True, False])
+    """
     return np.isin(dseg, [s.label for s in label_set.structures if s.bare_name == name])
 
 

@@ -91,6 +91,13 @@ def robust_z(
     -------
     z : (scans, M) float array
         NaN for a measure with numbers of fewer than 8 people or a spread of zero.
+
+    Examples
+    --------
+    >>> values = np.array([[1.0], [2], [3], [4], [5], [6], [7], [100]])
+    >>> z = robust_z(values, ["volume"], [f"sub-{i}" for i in range(8)])
+    >>> z.shape, z[[0, -1], 0].round(1)
+    ((8, 1), array([-1.2, 32.2]))
     """
     known = np.where(np.isfinite(values), values, np.nan)
     persons = pd.DataFrame(known).groupby(np.asarray(people)).mean().to_numpy()
@@ -130,6 +137,11 @@ def limit_of(largest: npt.NDArray[np.float64]) -> float:
     largest : (n,) float array
         The largest |z| of each person. Up to a fifth of them may be of bad scans; more
         raise the limit.
+
+    Examples
+    --------
+    >>> limit_of(np.array([2.0, 2.1, 2.2, 2.3, 2.4, 2.5, 2.6, 2.7])) < limit_of(np.full(8, 4.0))
+    True
     """
     middle, bulk = np.quantile(np.log(np.maximum(largest, 1.0)), (0.5, _BULK))
     steps = _STEPS + _MORE_STEPS / len(largest)
@@ -144,6 +156,13 @@ def find_outliers(measures: Sequence[Measure], people: Sequence[str]) -> list[Ou
     measures : sequence of Measure
     people : sequence of str
         Who was scanned; repeated scans of a person are no independent ones.
+
+    Examples
+    --------
+    >>> size = np.array([1.0, 2, 3, 4, 5, 6, 7, 100])
+    >>> people = [f"sub-{i}" for i in range(8)]
+    >>> find_outliers([Measure("Brainstem volume", size, "volume")], people)[-1].why
+    ('Brainstem volume (z = +32.2)',)
     """
     z = robust_z(np.stack([m.values for m in measures], axis=1), [m.kind for m in measures], people)
     for column, measure in zip(z.T, measures, strict=True):

@@ -81,6 +81,12 @@ def asymmetry(table: pd.DataFrame) -> pd.Series:
     ----------
     table : DataFrame
         As `morphometry.measure` makes it: ``name`` and ``volume_mm3``.
+
+    Examples
+    --------
+    >>> names, volumes = ["left_putamen", "right_putamen", "brainstem"], [5500, 4500, 20000]
+    >>> asymmetry(pd.DataFrame({"name": names, "volume_mm3": volumes})).to_dict()
+    {'left_putamen': 0.2, 'right_putamen': 0.2, 'brainstem': nan}
     """
     volumes = table.set_index("name")["volume_mm3"].astype(float)
     values = {}
@@ -112,6 +118,16 @@ def judge(
     image : ImageQuality, optional
     plausibility : Plausibility, optional
     limits : QcLimits, optional
+
+    Examples
+    --------
+    >>> table = pd.DataFrame(
+    ...     {"name": ["brainstem"], "volume_mm3": [20000.0], "expected_dice": [0.92]}
+    ... )
+    >>> judge(table)
+    Verdict(level='pass', reasons=())
+    >>> judge(table, image=ImageQuality(turn_deg=30)).reasons
+    ('the head is turned by 30 degrees',)
     """
     limits = limits or QcLimits()
     failing = _failures(table, limits)
@@ -182,6 +198,11 @@ def image_doubts(image: ImageQuality, limits: QcLimits | None = None) -> dict[st
     ----------
     image : ImageQuality
     limits : QcLimits, optional
+
+    Examples
+    --------
+    >>> image_doubts(ImageQuality(noise=0.1, turn_deg=30))
+    {'turn_deg': 'the head is turned by 30 degrees'}
     """
     limits = limits or QcLimits()
     reasons = {}

@@ -49,7 +49,13 @@ class Measure:
     digits: int = 0
 
     def text(self, value: float) -> str:
-        """A stored value in `unit`, as it is shown."""
+        """A stored value in `unit`, as it is shown.
+
+        Examples
+        --------
+        >>> MEASURES[0].title, MEASURES[0].text(0.1234)
+        ('Noise', '12.3 %')
+        """
         return f"{value * self.scale:.{self.digits}f}{self.unit}"
 
 
@@ -139,6 +145,12 @@ def quality_rows(image: ImageQuality) -> list[QualityRow]:
     """The image's numbers in words, in the order of `MEASURES`.
 
     A number wants a *look* where the verdict names it (`qc.image_doubts`), and only there.
+
+    Examples
+    --------
+    >>> row = quality_rows(ImageQuality(turn_deg=30))[-1]
+    >>> row.title, row.value, row.assessment
+    ('Turn of the head', '30°', 'look')
     """
     doubts = image_doubts(image)
     return [_row(measure, getattr(image, measure.name), doubts) for measure in MEASURES]

@@ -43,6 +43,15 @@ def display_window(
     -------
     low, high : float
         ``low < high``.
+
+    Examples
+    --------
+    >>> from hetseg_bids.structures.aseg import ASEG
+    >>> image = np.linspace(0, 100, 1000, dtype=np.float32).reshape(10, 10, 10)
+    >>> labels = np.zeros(image.shape, np.uint8)
+    >>> low, high = display_window(image, image > 0, labels, ASEG)
+    >>> round(low), round(high)
+    (-4, 104)
     """
     inside = image[mask] if mask.any() else image
     bottom, top = (float(value) for value in np.percentile(inside, _PERCENTILES))

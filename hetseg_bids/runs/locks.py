@@ -19,7 +19,13 @@ class HeldError(InputError):
 
 
 def lock_beside(run_log: Path, report: Path) -> Path:
-    """The lock file of a scan, which is there only while a run is at work on it."""
+    """The lock file of a scan, which is there only while a run is at work on it.
+
+    Examples
+    --------
+    >>> lock_beside(Path("OUT/logs/sub-01_run.json"), Path("OUT/sub-01.html")).as_posix()
+    'OUT/logs/.sub-01.lock'
+    """
     return run_log.with_name(f".{report.stem}.lock")
 
 
@@ -39,6 +45,15 @@ def claimed(path: Path, what: str) -> Iterator[None]:
     ------
     HeldError
         If another process, on this machine or another, holds it.
+
+    Examples
+    --------
+    >>> path = getfixture("tmp_path") / ".sub-01.lock"
+    >>> with claimed(path, "sub-01"):
+    ...     path.exists()
+    True
+    >>> path.exists()
+    False
     """
     lock = FileLock(path)
     try:

@@ -36,6 +36,14 @@ def needed_gb(t1w: Path, settings: Settings) -> float:
     ------
     InputError
         If the file can't be opened.
+
+    Examples
+    --------
+    >>> import nibabel as nib
+    >>> path = getfixture("tmp_path") / "sub-01_T1w.nii.gz"
+    >>> nib.save(nib.Nifti1Image(np.zeros((192, 256, 256), np.uint8), np.eye(4)), path)
+    >>> round(needed_gb(path, Settings()), 1)
+    2.2
     """
     image = open_image(t1w)
     affine = np.asarray(image.affine)

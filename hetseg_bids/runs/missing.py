@@ -28,7 +28,16 @@ _EXCEPTION = re.compile(r"^hetseg_bids\.[\w.]+: ")  # in front of hetseg's own w
 
 
 def read_participants(bids_dir: Path) -> pd.DataFrame:
-    """participants.tsv by participant_id; without rows where there is none to read."""
+    """participants.tsv by participant_id; without rows where there is none to read.
+
+    Examples
+    --------
+    >>> path = getfixture("tmp_path") / "participants.tsv"
+    >>> table = pd.DataFrame({"participant_id": ["sub-01"], "age": [31]})
+    >>> table.to_csv(path, sep=chr(9), index=False)  # a tab
+    >>> read_participants(path.parent).loc["sub-01", "age"]
+    '31'
+    """
     path = bids_dir / "participants.tsv"
     try:
         table = pd.read_csv(

@@ -256,6 +256,11 @@ def worker_count(execution: Execution, gpus: int, scans: int) -> int:
     """Workers of a local cluster: asked for, one a GPU, or what memory holds; no idle ones.
 
     The cores are shared by the workers, so one that has no scan slows the others.
+
+    Examples
+    --------
+    >>> worker_count(Execution(nprocs=8, mem_gb=20), gpus=0, scans=100)  # 4 GB each
+    5
     """
     wanted = min(execution.nprocs or gpus or os.cpu_count() or 1, scans)
     if gpus:

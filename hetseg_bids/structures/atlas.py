@@ -84,7 +84,13 @@ class Atlas:
 
 
 def to_cells() -> npt.NDArray[np.float64]:
-    """The (4, 4) affine from template mm to cells."""
+    """The (4, 4) affine from template mm to cells.
+
+    Examples
+    --------
+    >>> to_cells() @ (*FIRST, 1)
+    array([0., 0., 0., 1.])
+    """
     affine = np.diag([1 / ZOOM, 1 / ZOOM, 1 / ZOOM, 1.0])
     affine[:3, 3] = -np.array(FIRST) / ZOOM
     return affine
@@ -92,7 +98,14 @@ def to_cells() -> npt.NDArray[np.float64]:
 
 @cache
 def load_atlas() -> Atlas:
-    """The shipped atlas."""
+    """The shipped atlas.
+
+    Examples
+    --------
+    >>> atlas = load_atlas()
+    >>> atlas.share.shape, atlas.size_range.shape
+    ((28, 56, 68, 60), (28, 2))
+    """
     with np.load(ATLAS) as content:
         share, beyond = (_both_sides(content[name]) for name in ("share", "beyond"))
         size_range = content["size_range"]

@@ -33,6 +33,12 @@ class Structure:
         RGB, 0-255, after FreeSurfer's colour table.
     single : bool
         Whether it is one piece in anatomy, so that small pieces elsewhere are errors.
+
+    Examples
+    --------
+    >>> structure = Structure("left_ventral_dc", 28, (28,), (165, 42, 42))
+    >>> structure.title, structure.both_sides, structure.hemisphere
+    ('Left ventral DC', 'Ventral DC', 'L')
     """
 
     name: str
@@ -78,7 +84,13 @@ def hemisphere_of(name: str) -> Hemisphere | None:
 
 
 def partner_of(name: str) -> str:
-    """Machine name of the same structure on the other side; a midline name stays."""
+    """Machine name of the same structure on the other side; a midline name stays.
+
+    Examples
+    --------
+    >>> partner_of("left_thalamus"), partner_of("brainstem")
+    ('right_thalamus', 'brainstem')
+    """
     other = {"L": "right_", "R": "left_", None: ""}[hemisphere_of(name)]
     return other + bare_name(name) if other else name
 
@@ -111,6 +123,14 @@ class LabelSet:
         image is mirrored and count for the hemisphere tasks.
     parenchyma : tuple of int
         Ids that are no structure but brain tissue.
+
+    Examples
+    --------
+    >>> left = Structure("left_thalamus", 10, (10,), (0, 118, 14))
+    >>> right = Structure("right_thalamus", 49, (49,), (0, 118, 14))
+    >>> LabelSet((left, right)).task_names
+    ('left_thalamus', 'right_thalamus',
+     'left_hemisphere', 'right_hemisphere', 'brain_parenchyma')
     """
 
     structures: tuple[Structure, ...]
@@ -155,6 +175,15 @@ class LabelSet:
         -------
         membership : (max_id + 1, tasks) bool array
             ``membership[labels]`` is the one-hot (multi-hot) target of a label image.
+
+        Examples
+        --------
+        >>> from hetseg_bids.structures.aseg import ASEG
+        >>> table = ASEG.membership()
+        >>> table.shape
+        (256, 31)
+        >>> [name for name, member in zip(ASEG.task_names, table[10], strict=True) if member]
+        ['left_thalamus', 'left_hemisphere', 'brain_parenchyma']
         """
         table = np.zeros((max_id + 1, len(self.tasks)), dtype=bool)
         for column, task in enumerate(self.tasks):
@@ -168,6 +197,13 @@ class LabelSet:
         -------
         permutation : (tasks,) int array
             ``targets[permutation]`` are the targets of the mirrored image.
+
+        Examples
+        --------
+        >>> from hetseg_bids.structures.aseg import ASEG
+        >>> order = ASEG.mirror_permutation()
+        >>> ASEG.task_names[0], ASEG.task_names[order[0]]
+        ('left_cerebral_white_matter', 'right_cerebral_white_matter')
         """
         index = {name: i for i, name in enumerate(self.task_names)}
         return np.array([index[partner_of(name)] for name in self.task_names], dtype=np.int64)
@@ -178,6 +214,12 @@ class LabelSet:
         Returns
         -------
         table : (256,) uint8 array
+
+        Examples
+        --------
+        >>> from hetseg_bids.structures.aseg import ASEG
+        >>> ASEG.mirror_labels()[[10, 49, 16]]  # thalami and brainstem
+        array([49, 10, 16], dtype=uint8)
         """
         table = np.arange(MAX_ASEG_ID + 1, dtype=np.uint8)
         members = {s.name: s.members for s in self.structures}
@@ -193,6 +235,13 @@ class LabelSet:
         Returns
         -------
         table : (256, 4) uint8 array
+
+        Examples
+        --------
+        >>> from hetseg_bids.structures.aseg import ASEG
+        >>> ASEG.color_table()[[0, 10]]  # background, left thalamus
+        array([[  0,   0,   0,   0],
+               [  0, 118,  14, 255]], dtype=uint8)
         """
         table = np.zeros((MAX_ASEG_ID + 1, 4), dtype=np.uint8)
         for structure in self.structures:
@@ -211,6 +260,12 @@ class LabelSet:
         -------
         collapsed : uint8 array, same shape
             `Structure.label` where the id is a member of a structure, else 0.
+
+        Examples
+        --------
+        >>> from hetseg_bids.structures.aseg import ASEG
+        >>> ASEG.collapse(np.array([4, 5, 24]))  # ventricle, its inferior horn, CSF
+        array([4, 4, 0], dtype=uint8)
         """
         table = np.zeros(MAX_ASEG_ID + 1, dtype=np.uint8)
         for structure in self.structures:

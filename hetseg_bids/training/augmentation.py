@@ -58,7 +58,14 @@ class StackTransform:
 
 
 def sample_transform(rng: np.random.Generator, config: AugmentationConfig) -> StackTransform:
-    """Draw one augmentation."""
+    """Draw one augmentation.
+
+    Examples
+    --------
+    >>> transform = sample_transform(np.random.default_rng(0), AugmentationConfig())
+    >>> transform.matrix.shape, transform.offset.shape, transform.mirrored
+    ((3, 3), (2,), True)
+    """
     axis = int(rng.integers(3))
     angle = np.deg2rad(rng.uniform(-config.rotation_deg, config.rotation_deg))
     a, b = (i for i in range(3) if i != axis)

@@ -34,6 +34,12 @@ def average_models(names: Sequence[str], folder: Path, name: str | None = None) 
     InputError
         If there are fewer than two, they aren't networks of one kind for the same structures,
         aren't used in the same way, or don't come from the same weights.
+
+    Examples
+    --------
+    >>> plan = average_models(["label-flip", "label-flip"], getfixture("tmp_path"))
+    >>> plan.system, plan.provenance["weights"]
+    ('label-flip', 'mean of 2 models')
     """
     if len(names) < 2:
         raise InputError("--average: give two models at least")

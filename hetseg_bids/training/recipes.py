@@ -98,7 +98,14 @@ class TrainingConfig:
 
 
 def fast_recipe(system: str, *, samples: int | None = None, seed: int = 0) -> TrainingConfig:
-    """The recipe for a small budget: hours on a CPU, minutes on a GPU."""
+    """The recipe for a small budget: hours on a CPU, minutes on a GPU.
+
+    Examples
+    --------
+    >>> config = fast_recipe("label-flip", samples=6000)
+    >>> config.steps, config.network.n_outputs
+    (1500, 62)
+    """
     network = NetworkConfig(n_outputs_of(system))
     return TrainingConfig(
         system=system, network=network, samples=samples or FAST_SAMPLES, seed=seed
@@ -172,6 +179,11 @@ def with_rejection(config: TrainingConfig) -> TrainingConfig:
     The paper looks at restart 120 and every 20 restarts from there on; a shortened run with
     restarts at the same shares.  A run that anneals once looks twice, because a look
     costs as much as hundreds of samples.
+
+    Examples
+    --------
+    >>> with_rejection(fast_recipe("label-flip", samples=4000)).rejection
+    RejectionConfig(first=300, every=350, confidence=0.001, corrected=True)
     """
     once = config.schedule.period is None
     if once:

@@ -53,7 +53,14 @@ class RejectionConfig:
     corrected: bool = True
 
     def due(self, step: int) -> bool:
-        """Whether a look falls on a step."""
+        """Whether a look falls on a step.
+
+        Examples
+        --------
+        >>> config = RejectionConfig(first=100, every=50)
+        >>> [step for step in range(0, 300, 25) if config.due(step)]
+        [100, 150, 200, 250]
+        """
         return step >= self.first and (step - self.first) % self.every == 0
 
 

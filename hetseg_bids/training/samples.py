@@ -197,6 +197,15 @@ def resample_stacks(
     label_set : LabelSet
         Says which labels change places in a mirrored stack.
     depth : StackDepth
+
+    Examples
+    --------
+    >>> from hetseg_bids.planes import AXIAL
+    >>> volume = LabelledVolume(torch.zeros(32, 32, 32), torch.zeros(32, 32, 32, dtype=torch.uint8))
+    >>> transform = StackTransform(np.eye(3), False, np.zeros(2), 1.0, 0.0)
+    >>> block = resample_stacks(volume, [Cut(AXIAL, np.full(3, 15.5), transform)], (24, 16))
+    >>> block.images.shape, block.labels.shape
+    (torch.Size([1, 1, 7, 24, 16]), torch.Size([1, 1, 24, 16]))
     """
     device = volume.image.device
     points = _points(volume, cuts, (depth.slices, *patch))

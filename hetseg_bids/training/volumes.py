@@ -17,7 +17,13 @@ FRAME = (160, 192, 160)  # mm: holds an adult brain, RAS
 
 
 def frame_affine() -> npt.NDArray[np.float64]:
-    """Voxel to mm of a frame that lies nowhere in particular: its middle is the origin."""
+    """Voxel to mm of a frame that lies nowhere in particular: its middle is the origin.
+
+    Examples
+    --------
+    >>> frame_affine()[:3, 3]
+    array([-79.5, -95.5, -79.5])
+    """
     affine = np.eye(4)
     affine[:3, 3] = -(np.array(FRAME) - 1) / 2
     return affine
@@ -37,6 +43,14 @@ class LabelledVolume:
         Bit t is set where the label of task t is left out of the loss.
     affine : (4, 4) float array
         Voxel to scanner mm, so that what is written on the frame lies over the scan.
+
+    Examples
+    --------
+    >>> labels = torch.zeros(4, 5, 6, dtype=torch.uint8)
+    >>> labels[2, 3, 4] = 10
+    >>> volume = LabelledVolume(labels.float(), labels)
+    >>> volume.presence[0].shape, volume.presence[0][:, 10]
+    ((4, 256), array([False, False,  True, False]))
     """
 
     image: Tensor
@@ -83,7 +97,13 @@ class FixedSource(VolumeSource, Protocol):
 
 
 def frame_corner(centre: npt.NDArray[np.floating], shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The voxel that becomes (0, 0, 0) when `centre` lands in the middle of `shape`."""
+    """The voxel that becomes (0, 0, 0) when `centre` lands in the middle of `shape`.
+
+    Examples
+    --------
+    >>> frame_corner(np.array([10.0, 20, 30]), (8, 8, 8))
+    (6, 16, 26)
+    """
     return tuple(round(float(c)) - n // 2 for c, n in zip(centre, shape, strict=True))
 
 
@@ -93,7 +113,14 @@ def centre_in_frame(
     shape: tuple[int, int, int],
     fill: float = 0,
 ) -> npt.NDArray[np.generic]:
-    """Crop and pad so that voxel `centre` lands in the middle of `shape`."""
+    """Crop and pad so that voxel `centre` lands in the middle of `shape`.
+
+    Examples
+    --------
+    >>> volume = np.arange(1, 10).reshape(9, 1, 1)
+    >>> centre_in_frame(volume, np.array([8, 0, 0]), (4, 1, 1)).ravel()
+    array([7, 8, 9, 0])
+    """
     out = np.full(shape, fill, dtype=volume.dtype)
     source, target = [], []
     for size, want, start in zip(volume.shape, shape, frame_corner(centre, shape), strict=True):

@@ -40,6 +40,14 @@ def read_label_map(path: Path) -> npt.NDArray[np.uint8]:
     ------
     ValueError
         If the voxels aren't 1 mm or an id has no place in 0..255.
+
+    Examples
+    --------
+    >>> path = getfixture("tmp_path") / "map.nii.gz"
+    >>> labels = np.array([0, 2, 517], np.int16).reshape(3, 1, 1)  # 517: beyond the brain
+    >>> nib.save(nib.Nifti1Image(labels, np.eye(4)), path)
+    >>> read_label_map(path).ravel()
+    array([  0,   2, 217], dtype=uint8)
     """
     image = nib.as_closest_canonical(nib.load(path))
     if not np.allclose(image.header.get_zooms()[:3], 1, atol=0.02):

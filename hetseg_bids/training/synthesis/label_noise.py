@@ -67,6 +67,13 @@ def weaken(rng: np.random.Generator, labels: Tensor, config: LabelNoiseConfig) -
     Returns
     -------
     weak : (X, Y, Z) uint8 tensor
+
+    Examples
+    --------
+    >>> labels = torch.zeros(16, 16, 16, dtype=torch.uint8)
+    >>> labels[4:12, 4:12, 4:12] = 10
+    >>> bool((weaken(np.random.default_rng(0), labels, CLEAN) == labels).all())
+    True
     """
     weak = displace(rng, labels, config)
     add_sporadic_errors(rng, weak, config)
@@ -90,7 +97,16 @@ def add_sporadic_errors(rng: np.random.Generator, labels: Tensor, config: LabelN
 
 
 def displace(rng: np.random.Generator, labels: Tensor, config: LabelNoiseConfig) -> Tensor:
-    """The boundary part of `weaken`: weak(x) = label(x + s[label(x)] field(x))."""
+    """The boundary part of `weaken`: weak(x) = label(x + s[label(x)] field(x)).
+
+    Examples
+    --------
+    >>> labels = torch.zeros(16, 16, 16, dtype=torch.uint8)
+    >>> labels[4:12, 4:12, 4:12] = 10
+    >>> weak = displace(np.random.default_rng(0), labels, LabelNoiseConfig(jitter=(0.5, 0.5)))
+    >>> weak.unique(), bool((weak == labels).all())
+    (tensor([ 0, 10], dtype=torch.uint8), False)
+    """
     device = labels.device
     scale = torch.from_numpy(rng.uniform(*config.jitter, 256).astype(np.float32)).to(device)
     shape = tuple(labels.shape)

@@ -54,6 +54,14 @@ def grow(labels: Tensor, factors: Iterable[tuple[str, float]]) -> Tensor:
     ------
     ValueError
         If a structure can't be grown, or a factor is below 1.
+
+    Examples
+    --------
+    >>> labels = torch.full((16, 16, 16), 2, dtype=torch.uint8)  # white matter
+    >>> labels[4:10, 4:10, 4:10] = 13
+    >>> grown = grow(labels, [("pallidum", 1.5)])
+    >>> int((labels == 13).sum()), int((grown == 13).sum())
+    (216, 324)
     """
     result = labels.cpu().numpy().copy()
     for name, factor in factors:

@@ -56,7 +56,16 @@ class Place:
 
 
 def find_places(labels: Tensor) -> dict[int, Place]:
-    """Centre and radius of each structure of `RESIZED` that the map holds."""
+    """Centre and radius of each structure of `RESIZED` that the map holds.
+
+    Examples
+    --------
+    >>> labels = torch.zeros(16, 16, 16, dtype=torch.uint8)
+    >>> labels[4:8, 4:8, 6:10] = 10
+    >>> place = find_places(labels)[10]
+    >>> place.centre, round(place.radius, 2)
+    (array([5.5, 5.5, 7.5]), 2.48)
+    """
     ids = [label for sides in RESIZED for label in sides]
     array = labels.cpu().numpy()
     volumes = np.bincount(array.reshape(-1), minlength=256)

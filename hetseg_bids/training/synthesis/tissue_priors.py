@@ -99,6 +99,12 @@ def draw_appearance(
         Range of the factor that scales every tissue's distance to white matter.
     deep : float
         A further factor for `DEEP_GREY`.
+
+    Examples
+    --------
+    >>> look = draw_appearance(np.random.default_rng(0), contrast=(1, 1))
+    >>> bool(look.mean[2] > look.mean[3] > look.mean[4])  # white matter, cortex, ventricle
+    True
     """
     factor = rng.uniform(*contrast)
     mean = np.zeros(256, np.float32)
