@@ -41,12 +41,13 @@ class Segmented:
         Probability that the label of a structure is wrong, 0-0.5, held like `p`, at most 1/1020
         from the exact value; None if the model's system has no such map. p is q or 1 - q.
     volumes : DataFrame
-        A row for each structure: volume in mm3 with the standard deviation over scans of the
-        person and the interval for a reference's volume, mean q, expected Dice.
+        One row per structure, columns as in `segmentation.morphometry.COLUMNS`: volume in mm3
+        with its standard deviation over scans of one person and the 95 % interval for the volume
+        in a reference segmentation, mean q, expected Dice.
     warnings : tuple of str
-        What was odd about the scan.
+        What was unusual about the scan but could be used.
     plausibility : Plausibility
-        Structures of which a part lies as in no brain.
+        Structures of which a part lies where no brain of the atlas has them.
     """
 
     dseg: nib.Nifti1Image
@@ -74,15 +75,22 @@ def segment(
     t1w : path
         NIfTI file of a head or of a stripped brain.
     model : str
-        A shipped model or a model folder.
+        Name of a shipped model, or a model folder.
     device : {"auto", "cpu", "cuda", "cuda:N", "mps"}
+        ``auto`` takes a GPU where there is one.
     views : sequence of str
         ``axial``, ``coronal``, ``sagittal`` or some of them.
     mirror : bool
         Average over the mirror image, too: twice the time, Dice 0.003 higher.
     brain_extraction : {"auto", "deepbet", "mask", "skip"}
+        ``auto`` takes deepbet, or ``skip`` for images that are stripped already.
     mask : path, optional
         Brain mask, with ``brain_extraction="mask"``.
+
+    Returns
+    -------
+    result : Segmented
+        Images in memory; nothing is written.
 
     Raises
     ------
@@ -91,9 +99,16 @@ def segment(
 
     Examples
     --------
+    The T1w of ``hetseg demo demo``. A scan takes a minute, so these lines aren't run as a test;
+    `tests/test_api.py` segments smaller images.
+
     >>> from hetseg_bids import segment
-    >>> result = segment("sub-01_T1w.nii.gz")  # doctest: +SKIP
+    >>> t1w = "demo/bids/sub-mni152/anat/sub-mni152_T1w.nii.gz"
+    >>> result = segment(t1w)  # doctest: +SKIP
+    >>> result.dseg.shape, result.p.shape  # doctest: +SKIP
+    ((197, 233, 189), (197, 233, 189, 28))
     >>> result.volumes.set_index("name").loc["left_hippocampus", "volume_mm3"]  # doctest: +SKIP
+    5500.0
     """
     network = load_model(model, resolve_device(device))
     prepared = prepare_image(Path(t1w), brain_extraction, Path(mask) if mask is not None else None)
@@ -115,7 +130,7 @@ def segment(
 
 
 def _image(result: Segmentation, maps: LevelMaps) -> nib.Nifti1Image:
-    """What `hetseg` would write, in memory and not compressed."""
+    """The file that `hetseg` would write, in memory and not compressed."""
     stream = io.BytesIO()
     write_scaled(stream, result, maps)
     stream.seek(0)

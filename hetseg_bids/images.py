@@ -21,7 +21,7 @@ from zlib_ng import gzip_ng, zlib_ng
 from hetseg_bids import file_formats
 from hetseg_bids.errors import InputError
 
-logging.getLogger("nibabel").setLevel(logging.CRITICAL)  # what matters is raised, too
+logging.getLogger("nibabel").setLevel(logging.CRITICAL)  # it raises errors beside logging them
 _PART, _MOST_BYTES = 1 << 20, 8 << 30
 _GZIP_BITS = 31  # zlib's way to say: with gzip's header
 _BROKEN: tuple[type[Exception], ...] = (
@@ -43,7 +43,8 @@ class Grid:
     affine : (4, 4) float64 array
         Voxel to RAS, mm.
     codes : tuple of 2 int
-        NIfTI's codes of qform and sform: which space the millimetres are of.
+        NIfTI's codes of qform and sform, which name the space of the millimetres: 1 scanner,
+        2 aligned, 3 Talairach, 4 MNI152, 0 unknown.
 
     Examples
     --------
@@ -60,12 +61,12 @@ class Grid:
 
     @property
     def zooms(self) -> npt.NDArray[np.float64]:
-        """Voxel size, mm."""
+        """Voxel size along each axis, mm: (3,) float64 array."""
         return np.asarray(nib.affines.voxel_sizes(self.affine))
 
     @property
     def voxel_volume(self) -> float:
-        """The mm3 of a voxel."""
+        """Volume of a voxel, mm3."""
         return float(abs(np.linalg.det(self.affine[:3, :3])))
 
     def part(self, box: tuple[slice, slice, slice]) -> Grid:
@@ -84,7 +85,7 @@ class Grid:
         return Grid((i, j, k), affine, self.codes)
 
     def matches(self, other: Grid) -> bool:
-        """Whether two grids are one to a hundredth of a millimetre.
+        """Whether two grids have one shape and affines that differ by less than 0.01.
 
         Examples
         --------
@@ -120,7 +121,7 @@ def open_image(path: Path) -> nib.nifti1.Nifti1Pair:
 
 
 def _check_file(path: Path) -> None:
-    """Refuse what would be opened for ever, or with a misleading message."""
+    """Refuse what could block for ever (a pipe) or give a misleading message."""
     if path.is_symlink() and not path.exists():
         raise InputError(f"{path}: broken link; fetch the file (datalad get) or remove it")
     if path.exists() and not path.is_file():
@@ -129,7 +130,7 @@ def _check_file(path: Path) -> None:
         with path.open("rb") as file:
             start = file.read(len(_ANNEX))
     except OSError:
-        return  # nibabel's complaint will do
+        return  # nibabel will raise, and its message is good enough
     if start == _ANNEX:
         raise InputError(f"{path}: git-annex pointer without content; fetch it (datalad get)")
 
@@ -177,9 +178,9 @@ def read_checked(
 
 
 def _stored_voxels(path: Path, image: nib.nifti1.Nifti1Pair) -> tuple[Any, tuple[str, ...]]:
-    """The voxels to be read, from where a single file must hold them.
+    """The voxels to be read, and warnings; a single file's voxels begin after its header.
 
-    nibabel takes an offset of 0 as it is, and the header for the first voxels.
+    With an offset of 0 in the header, nibabel would read the header itself as the first voxels.
     """
     header = image.header
     stored: Any = image.dataobj
@@ -259,6 +260,12 @@ def read_largest(path: Path) -> npt.NDArray[np.float32]:
 
 def read_labels(path: Path) -> tuple[npt.NDArray[np.int32], Grid]:
     """Read a 3-D label image.
+
+    Returns
+    -------
+    labels : (X, Y, Z) int32 array
+        As stored, rounded to whole numbers.
+    grid : Grid
 
     Raises
     ------

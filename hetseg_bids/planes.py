@@ -36,7 +36,20 @@ PLANES: dict[str, Plane] = {plane.name: plane for plane in (AXIAL, CORONAL, SAGI
 def display_slice(
     volume: npt.NDArray[np.generic], plane: Plane, place: int
 ) -> npt.NDArray[np.generic]:
-    """A slice of a RAS volume as people expect it: superior or anterior up, left on the right.
+    """A slice of a RAS volume in radiological view.
+
+    Superior or anterior is up, the left side of the head is on the right of the picture.
+
+    Parameters
+    ----------
+    volume : (X, Y, Z) array
+    plane : Plane
+    place : int
+        Number of the slice.
+
+    Returns
+    -------
+    picture : (rows, columns) array
 
     Examples
     --------

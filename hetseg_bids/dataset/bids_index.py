@@ -1,4 +1,4 @@
-"""Pybids' index of a dataset's T1w images, also one that is kept between calls."""
+"""Pybids' index of a dataset's T1w images, also one that is kept on disk between calls."""
 
 from __future__ import annotations
 
@@ -29,11 +29,16 @@ def t1w_paths(root: Path, participants: Sequence[str], database: Path | None) ->
     root : Path
         The dataset, resolved.
     participants : sequence of str
-        Labels; only their folders are looked into, and those whose names differ from theirs by
-        upper and lower case alone.  Empty means the whole dataset.
+        Labels; only their folders are read, and those whose names differ from theirs in upper
+        and lower case only.  Empty means the whole dataset.
     database : Path or None
-        Folder of a pybids index.  It answers for the whole dataset if it lists what lies in the
-        dataset now, and is made (again) otherwise.
+        Folder of a pybids index.  It is used for the whole dataset if it lists the images that
+        the dataset holds now, and is made (again) otherwise.
+
+    Returns
+    -------
+    paths : list of Path
+        Sorted.
 
     Raises
     ------
@@ -82,7 +87,7 @@ def _indexer() -> Any:
 
 
 def _paths_of(layout: Any) -> list[Path]:
-    """T1w images of a layout, sorted; its database is let go."""
+    """T1w images of a layout, sorted; its database is closed."""
     files = layout.get(return_type="object", suffix="T1w", extension=list(EXTENSIONS))
     layout.session.close()
     return sorted(Path(file.path) for file in files)
@@ -121,8 +126,8 @@ def _readable(database: Path) -> Iterator[None]:
 def _difference(root: Path, kept: list[Path]) -> tuple[int, int]:
     """How many scans were added and removed since an index was made.
 
-    The path of a dataset doesn't say which one it is (in a container all are called /bids), but
-    an index that lists what is there is right whatever it was made for.
+    The path of a dataset doesn't identify it (in a container all are called /bids). An index that
+    lists exactly the images that are there is right, whichever dataset it was made for.
     """
     there = set(in_place(root))
     listed = {path for path in kept if is_in_place(path.relative_to(root))}
@@ -130,7 +135,7 @@ def _difference(root: Path, kept: list[Path]) -> tuple[int, int]:
 
 
 def in_place(root: Path) -> Iterator[Path]:
-    """T1w images where BIDS has them: some directory reads a participant, no more.
+    """T1w images in the folders that BIDS names; reads a few directories per participant.
 
     Examples
     --------
@@ -188,10 +193,10 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _index_and_keep(root: Path, database: Path) -> list[Path]:
-    """Index a dataset and put the index in place in one step.
+    """Index a dataset and move the index into place in one step.
 
-    Jobs of an array neither wait for each other nor see half of an index, and each goes on with
-    what it found itself.
+    Jobs of an array don't wait for each other and never see half of an index: each uses the
+    images that it found itself.
     """
     temporary = database / f".tmp-{secrets.token_hex(6)}"
     try:

@@ -1,4 +1,4 @@
-"""Which device computes, with how many threads, and how a process holds its memory."""
+"""Which device computes, with how many threads, and whether a process keeps freed memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import torch
 from hetseg_bids.errors import InputError
 
 CPU = torch.device("cpu")
-# bytes; arrays of a head at 1 mm are kept, larger ones go back, or 0.7 mm would need a GiB more
+# bytes; arrays of a head at 1 mm are kept; larger ones are given back to the system, otherwise
+# scans of 0.7 mm would need a GiB more
 _KEPT_ARRAY, _KEPT = 96 * 2**20, 2**28
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
@@ -49,7 +50,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def device_name(device: torch.device) -> str:
-    """The device for people: the GPU's name, or the CPU with its threads."""
+    """Description of a device for logs: the GPU's name, or the CPU with its threads."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return f"{device}, {torch.get_num_threads()} threads"
@@ -62,7 +63,7 @@ def set_threads(threads: int | None) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep memory that it freed; nothing without glibc.
+    """Let this process keep memory that it freed; has no effect without glibc.
 
     A scan allocates the same large arrays again and again. Given back to the system at once,
     their pages are cleared and mapped anew each time: 8 % of a run, 40 % of one in a dask worker.
@@ -94,7 +95,7 @@ def worker_environment(threads: int) -> dict[str, str]:
 def autocast(device: torch.device, *, enabled: bool | None = None) -> torch.autocast:
     """bfloat16 autocast, by default where `computes_bf16`.
 
-    A compiled caller gives `enabled`: the question to the CPU can't be traced.
+    A compiled caller gives `enabled`, because the test of the CPU can't be traced.
     """
     wanted = computes_bf16(device) if enabled is None else enabled
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted)

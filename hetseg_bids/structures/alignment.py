@@ -28,14 +28,20 @@ _ROUNDS = 20
 def centroids(
     labels: npt.NDArray[np.integer], grid: Grid, structures: Sequence[Structure]
 ) -> dict[str, npt.NDArray[np.float64]]:
-    """Centre of gravity of each structure that is there, mm in scanner space.
+    """Centre of gravity of each structure that occurs in a label image.
 
     Parameters
     ----------
     labels : (X, Y, Z) int array
         `Structure.label` values.
     grid : Grid
+        Where its voxels lie.
     structures : sequence of Structure
+
+    Returns
+    -------
+    found : dict of str to (3,) float array
+        By `Structure.name`, mm in the space of `grid`.
 
     Examples
     --------
@@ -101,6 +107,13 @@ def template_affine(found: dict[str, npt.NDArray[np.float64]]) -> npt.NDArray[np
 
 def misfit(found: dict[str, npt.NDArray[np.float64]], affine: npt.NDArray[np.float64]) -> float:
     """Median distance of aligned centroids from the template's, mm.
+
+    Parameters
+    ----------
+    found : dict of str to (3,) float array
+        See `centroids`.
+    affine : (4, 4) float array
+        See `template_affine`.
 
     Examples
     --------

@@ -1,7 +1,7 @@
 """What a model labels: structures, the tasks of its network, and ids that change sides.
 
-A *structure* is one of the labels that a model writes: 28 in `aseg.ASEG`, or those of somebody's
-own `LabelSet`.  A *task* is one binary output of the network: the structures followed by 3
+A *structure* is one of the labels that a model writes: 28 in `aseg.ASEG`, or those of another
+`LabelSet`.  A *task* is one binary output of the network: the structures followed by 3
 auxiliary tasks (left hemisphere, right hemisphere, brain parenchyma) that only help training.
 """
 
@@ -54,7 +54,7 @@ class Structure:
 
     @property
     def title(self) -> str:
-        """Name for people, e.g. ``Left thalamus``."""
+        """Name shown to users, e.g. ``Left thalamus``."""
         return _for_people(self.name)
 
     @property
@@ -64,7 +64,7 @@ class Structure:
 
     @property
     def both_sides(self) -> str:
-        """Name for people of the structure and its partner, e.g. ``Thalamus``."""
+        """Name shown to users for both sides together, e.g. ``Thalamus``."""
         return both_sides(self.name)
 
 
@@ -74,12 +74,12 @@ def bare_name(name: str) -> str:
 
 
 def both_sides(name: str) -> str:
-    """Name for people of a structure and its partner, e.g. ``Thalamus``."""
+    """Name shown to users for both sides of a structure, e.g. ``Thalamus``."""
     return _for_people(bare_name(name))
 
 
 def hemisphere_of(name: str) -> Hemisphere | None:
-    """The side that a machine name tells of."""
+    """The side in a machine name; None for a midline structure."""
     return "L" if name.startswith("left_") else "R" if name.startswith("right_") else None
 
 
@@ -119,10 +119,10 @@ class LabelSet:
     ----------
     structures : tuple of Structure
     sided : tuple of 2 tuple of int
-        Ids of the left and the right side that are no structure; they change places when an
-        image is mirrored and count for the hemisphere tasks.
+        Ids of the left and of the right side, in the same order, that belong to no structure.
+        They are exchanged when an image is mirrored, and count for the hemisphere tasks.
     parenchyma : tuple of int
-        Ids that are no structure but brain tissue.
+        Ids of brain tissue that belong to no structure, such as lesions.
 
     Examples
     --------
@@ -171,6 +171,11 @@ class LabelSet:
     def membership(self, max_id: int = MAX_ASEG_ID) -> npt.NDArray[np.bool_]:
         """Which tasks each label id belongs to.
 
+        Parameters
+        ----------
+        max_id : int
+            Largest id of the table.
+
         Returns
         -------
         membership : (max_id + 1, tasks) bool array
@@ -209,11 +214,12 @@ class LabelSet:
         return np.array([index[partner_of(name)] for name in self.task_names], dtype=np.int64)
 
     def mirror_labels(self) -> npt.NDArray[np.uint8]:
-        """The id on the other side: ``mirror_labels()[labels]``, midline ids unchanged.
+        """Which id each id becomes when an image is mirrored.
 
         Returns
         -------
         table : (256,) uint8 array
+            ``table[labels]`` are the labels of the mirrored image; ids of the midline stay.
 
         Examples
         --------
@@ -230,11 +236,12 @@ class LabelSet:
         return table
 
     def color_table(self) -> npt.NDArray[np.uint8]:
-        """RGBA of every value that is written, transparent elsewhere.
+        """Colours for a label image.
 
         Returns
         -------
         table : (256, 4) uint8 array
+            RGBA of each `Structure.label`; all other values are transparent.
 
         Examples
         --------
@@ -249,7 +256,7 @@ class LabelSet:
         return table
 
     def collapse(self, labels: npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
-        """Reduce a reference segmentation to the values that are written.
+        """Reduce a reference segmentation to the values of this label set.
 
         Parameters
         ----------
