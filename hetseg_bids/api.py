@@ -1,4 +1,18 @@
-"""hetseg in a script: one function, one result."""
+"""hetseg in a script: one function, one result.
+
+Examples
+--------
+The T1w of ``hetseg demo demo``. A scan takes a minute, so these lines aren't run as a test;
+`tests/test_api.py` segments smaller images.
+
+>>> from hetseg_bids import segment
+>>> t1w = "demo/bids/sub-mni152/anat/sub-mni152_T1w.nii.gz"
+>>> result = segment(t1w)  # doctest: +SKIP
+>>> result.dseg.shape, result.p.shape  # doctest: +SKIP
+((197, 233, 189), (197, 233, 189, 28))
+>>> result.volumes.set_index("name").loc["left_hippocampus", "volume_mm3"]  # doctest: +SKIP
+5500.0
+"""
 
 from __future__ import annotations
 
@@ -96,19 +110,6 @@ def segment(
     ------
     hetseg_bids.errors.InputError
         If the scan, the mask, the model or the device can't be used.
-
-    Examples
-    --------
-    The T1w of ``hetseg demo demo``. A scan takes a minute, so these lines aren't run as a test;
-    `tests/test_api.py` segments smaller images.
-
-    >>> from hetseg_bids import segment
-    >>> t1w = "demo/bids/sub-mni152/anat/sub-mni152_T1w.nii.gz"
-    >>> result = segment(t1w)  # doctest: +SKIP
-    >>> result.dseg.shape, result.p.shape  # doctest: +SKIP
-    ((197, 233, 189), (197, 233, 189, 28))
-    >>> result.volumes.set_index("name").loc["left_hippocampus", "volume_mm3"]  # doctest: +SKIP
-    5500.0
     """
     network = load_model(model, resolve_device(device))
     prepared = prepare_image(Path(t1w), brain_extraction, Path(mask) if mask is not None else None)

@@ -68,7 +68,7 @@ def compare(segment: Mask, reference: Mask, zooms: npt.NDArray[np.float64]) -> A
 
 
 def dice(segment: Mask, reference: Mask) -> float:
-    """2 |A and B| / (|A| + |B|), NaN if both are empty.
+    """Dice, 2 |A and B| / (|A| + |B|), of bool arrays of one shape; NaN if both are empty.
 
     Examples
     --------
@@ -80,7 +80,18 @@ def dice(segment: Mask, reference: Mask) -> float:
 
 
 def hausdorff95(segment: Mask, reference: Mask, zooms: npt.NDArray[np.float64]) -> float:
-    """95th percentile of the distances between two surfaces, both ways pooled, mm.
+    """95th percentile of the distances between two surfaces, of both directions together, mm.
+
+    Parameters
+    ----------
+    segment, reference : (X, Y, Z) bool arrays
+    zooms : (3,) float array
+        Voxel size, mm.
+
+    Returns
+    -------
+    distance : float
+        NaN if either mask is empty.
 
     Examples
     --------
@@ -129,7 +140,7 @@ def boundary_band(mask: Mask, reach: int) -> tuple[tuple[slice, ...], Mask]:
     box = tuple(slice(max(0, part.start - reach), part.stop + reach) for part in found[0])
     inside = mask[box]
     grown = ndimage.binary_dilation(inside, iterations=reach)
-    # beyond the image the structure goes on: its cut side is no boundary
+    # a structure that is cut by the image's border has no boundary there
     return box, grown & ~ndimage.binary_erosion(inside, iterations=reach, border_value=1)
 
 

@@ -1,4 +1,4 @@
-"""Which system is better: Wilcoxon signed rank tests with Holm's correction."""
+"""Comparison of systems: Wilcoxon signed rank tests with Holm's correction."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def wilcoxon_table(scores: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     table : DataFrame
-        A row a measure and pair: n, median of (first - second), W, p, and p after Holm's
-        correction over the family: the pairs of ``mean_dice``, of ``structures_pooled``, and
-        all pairs x structures.  p is NaN where no pair of values differs.
+        One row per measure and pair of systems: n, median of (first - second), W, p, and p after
+        Holm's correction over the family.  The families are the pairs of ``mean_dice``, those of
+        ``structures_pooled``, and all pairs x structures.  p is NaN where no values differ.
 
     Notes
     -----
-    The unit is the participant; runs (seeds) of a system are averaged first, because they
-    see the same scans.  ``structures_pooled`` counts every structure of every participant,
-    as papers often do: those are not independent, and its p-values are too small.
+    The unit is the participant: runs (seeds) of a system are averaged first, because they
+    segment the same scans.  ``structures_pooled`` counts every structure of every participant,
+    as papers often do; these aren't independent, so its p-values are too small.
 
     Examples
     --------

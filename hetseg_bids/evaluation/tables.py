@@ -20,7 +20,7 @@ def table1(scores: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     table : DataFrame
-        A row a structure and one for all: ``structure``, then ``SYSTEM_mean`` and
+        One row per structure and one for all together: ``structure``, then ``SYSTEM_mean`` and
         ``SYSTEM_sd`` over participants, sides and runs.
 
     Examples
@@ -43,7 +43,7 @@ def table1(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def table1_markdown(table: pd.DataFrame) -> str:
-    """The same for people: mean +- standard deviation, the best mean of a row in bold.
+    """`table1` as Markdown: mean ± standard deviation, the best mean of a row in bold.
 
     Examples
     --------

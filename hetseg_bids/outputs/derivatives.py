@@ -33,14 +33,14 @@ from hetseg_bids.structures.aseg import ASEG
 from hetseg_bids.structures.label_sets import LabelSet
 from hetseg_bids.structures.label_tables import write_label_table
 
-_RAW = "raw"  # the input's name in BIDS URIs, as fMRIPrep has it
+_RAW = "raw"  # the input's name in BIDS URIs, the same as fMRIPrep's
 _SAME_PLACE_MM = 0.01
-_COMPRESSION = 6  # higher levels save little on label images
+_COMPRESSION = 6  # of zlib-ng: smaller files in less time than zlib's; higher levels save little
 
 
 @dataclass(frozen=True)
 class OutputPaths:
-    """Every file that a scan leaves behind.
+    """The names of all files of a scan's results.
 
     Attributes
     ----------
@@ -51,6 +51,7 @@ class OutputPaths:
     resolution : str
         ``_res-1mm`` or nothing; BIDS puts it between seg and desc.
     report : Path
+        The page, ``OUT/sub-X[_ses-Y]....html``.
     """
 
     folder: Path
@@ -88,7 +89,7 @@ class OutputPaths:
 
     @property
     def run_log(self) -> Path:
-        """Facts about the run that made the results: the only file that no two runs share."""
+        """Facts about the run that made the results: the only file that differs between runs."""
         return self.report.parent / "logs" / f"{self.report.stem}_run.json"
 
     @property
@@ -98,7 +99,7 @@ class OutputPaths:
 
     @property
     def labels(self) -> Path:
-        """What the numbers in the dseg mean."""
+        """Index, name and colour of each label of the dseg."""
         return self._segmentation("dseg.tsv")
 
     @property
@@ -125,7 +126,7 @@ def output_paths(out_dir: Path, scan: Scan, settings: Settings) -> OutputPaths:
 
 
 def check_inside(folder: Path, out_dir: Path) -> None:
-    """Follow no link that somebody put in the way of results.
+    """Refuse a folder that a link takes out of the output folder.
 
     Raises
     ------
@@ -226,7 +227,7 @@ def write_scaled(stream: BufferedIOBase, result: Segmentation, maps: LevelMaps) 
 
 
 def placed_image(data: npt.NDArray[np.generic], grid: Grid) -> nib.Nifti1Image:
-    """An image whose forms have the grid's codes, and code 0 where a form can't say the affine.
+    """A NIfTI image whose forms have the grid's codes, or 0 where a form can't hold the affine.
 
     Examples
     --------
@@ -240,7 +241,7 @@ def placed_image(data: npt.NDArray[np.generic], grid: Grid) -> nib.Nifti1Image:
     image.set_sform(grid.affine, s_code)
     image.set_qform(grid.affine, q_code)
     apart = np.abs(image.get_qform() - grid.affine)[:3] @ (*data.shape[:3], 1)
-    if apart.max() > _SAME_PLACE_MM:  # a shear
+    if apart.max() > _SAME_PLACE_MM:  # the affine has a shear, which a qform can't hold
         image.set_qform(grid.affine, 0)
         image.set_sform(grid.affine, s_code or q_code)
     image.header.set_xyzt_units("mm")
@@ -254,7 +255,7 @@ def _save(image: nib.Nifti1Image, path: Path) -> None:
 
 @contextmanager
 def _compressed(path: Path) -> Iterator[BufferedIOBase]:
-    """A gzip file without time stamp and name: equal results give equal bytes."""
+    """A gzip file without time stamp and name, so that equal results give equal bytes."""
     with (
         atomic_path(path) as temporary,
         temporary.open("wb") as raw,
@@ -274,28 +275,31 @@ def write_tables(paths: OutputPaths, table: pd.DataFrame, label_set: LabelSet) -
 
 @dataclass(frozen=True)
 class Provenance:
-    """How a result came to be; goes into every image's sidecar.
+    """Everything that a result depends on; it is written into the sidecar of each image.
 
     Attributes
     ----------
     sources : list of str
         BIDS URIs of the T1w and of the brain mask that was given, see `sources_of`.
     source_sha256 : str
+        Checksum of the T1w file.
     mask_sha256 : str or None
-        Of the brain mask that was given.
+        Checksum of the brain mask that was given.
     model, model_sha256 : str
+        Name of the model and checksum of its weights.
     pooling : Pooling or None
         See `Plan.pooling`.
     smoothing : int
         See `Plan.smoothing`.
     settings : Settings
     extraction : str
-        Brain extraction that was carried out.
+        Brain extraction that was carried out: ``deepbet``, ``mask`` or ``skip``.
     mask_mm3 : float
-        Volume of the brain mask, the group level's stand-in for intracranial volume.
+        Volume of the brain mask, which the group level uses in place of intracranial volume.
     image : ImageQuality
     plausibility : Plausibility
     warnings : tuple of str
+        `PreparedImage.warnings`.
     """
 
     sources: list[str]
@@ -317,7 +321,7 @@ class Provenance:
         return {
             "Description": description,
             "Sources": self.sources,
-            "SpatialReference": self.sources[0],  # on another grid, too, they lie on the T1w
+            "SpatialReference": self.sources[0],  # results at 1 mm lie in the T1w's space, too
             **more,
             "HetsegVersion": __version__,
             "HetsegModel": self.model,

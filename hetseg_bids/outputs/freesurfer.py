@@ -16,7 +16,7 @@ from hetseg_bids.structures.aseg import ASEG
 from hetseg_bids.structures.label_sets import Structure
 
 COLOR_TABLE = "hetsegColorLUT.txt"
-# where FreeSurfer's own name isn't ours with hyphens
+# names that differ from FreeSurfer's by more than hyphens and capitals
 _NAMES = {
     "accumbens": "Accumbens-area",
     "ventral_dc": "VentralDC",

@@ -1,4 +1,4 @@
-"""Spread that a few wild values don't move."""
+"""Standard deviations that a few extreme values don't change."""
 
 from __future__ import annotations
 
@@ -24,12 +24,16 @@ def robust_sd(values: npt.NDArray[np.floating]) -> float:
 
 
 def robust_sds(values: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """The same of each column, over what isn't NaN.
+    """`robust_sd` of each column, without NaN.
 
     Parameters
     ----------
     values : (n, M) float array
-        No column is all NaN.
+        Each column must have a number.
+
+    Returns
+    -------
+    deviations : (M,) float64 array
 
     Examples
     --------

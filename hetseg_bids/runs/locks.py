@@ -1,4 +1,4 @@
-"""One run at a time works on a scan, also when many share an output folder."""
+"""Only one run at a time processes a scan, also where many runs share an output folder."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ log = logging.getLogger(__name__)
 
 
 class HeldError(InputError):
-    """Another process is at work on the same thing."""
+    """Another process holds the lock."""
 
 
 def lock_beside(run_log: Path, report: Path) -> Path:
-    """The lock file of a scan, which is there only while a run is at work on it.
+    """The lock file of a scan, which exists only while a run processes it.
 
     Examples
     --------
@@ -31,15 +31,15 @@ def lock_beside(run_log: Path, report: Path) -> Path:
 
 @contextlib.contextmanager
 def claimed(path: Path, what: str) -> Iterator[None]:
-    """Hold the lock file `path` as long as the block runs; it is gone afterwards.
+    """Hold the lock file `path` while the block runs, and remove it afterwards.
 
-    A run that is killed leaves the file but not the lock.
+    A run that is killed leaves the file, but the system releases the lock.
 
     Parameters
     ----------
     path : Path
     what : str
-        For the message.
+        Name of the locked thing for the message, e.g. the path of a scan.
 
     Raises
     ------
@@ -70,6 +70,6 @@ def claimed(path: Path, what: str) -> Iterator[None]:
         yield
     finally:
         if lock.is_locked:
-            # while it is held: whoever waits for this file sees that it is gone and makes its own
+            # removed before it is released: a run that waits for it then makes a new file
             path.unlink(missing_ok=True)
             lock.release()

@@ -1,4 +1,4 @@
-"""One scan from file to report; a failure stays with its scan."""
+"""One scan from file to report; a scan that fails doesn't stop the others."""
 
 from __future__ import annotations
 
@@ -44,15 +44,17 @@ Status = Literal["done", "skipped", "failed"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a scan.
+    """How the processing of a scan ended.
 
     Attributes
     ----------
     scan : Scan
     status : {"done", "skipped", "failed"}
+        ``skipped``: its results were complete already.
     message : str
-        One line: the report's path, or what went wrong.
+        One line: the path of the page, or what went wrong.
     crash_file : Path or None
+        Traceback of a failed scan; None if it didn't fail, or the file couldn't be written.
     """
 
     scan: Scan
@@ -62,13 +64,13 @@ class Outcome:
 
 
 class ScanStages:
-    """Callbacks by which a progress display follows a scan; this one is silent."""
+    """Callbacks for a progress display; this one shows nothing."""
 
     def stage(self, name: str) -> None:
         """A new step begins."""
 
     def slices(self, done: int, total: int) -> None:
-        """Some more slices of the total were predicted."""
+        """`done` more of the `total` slices were predicted."""
 
 
 def run_scan(
@@ -78,7 +80,7 @@ def run_scan(
     stages: ScanStages | None = None,
     room_gb: float | None = None,
 ) -> Outcome:
-    """One scan from file to report; whatever goes wrong becomes an outcome and a crash file.
+    """Process one scan from file to report; an exception becomes an outcome and a crash file.
 
     Parameters
     ----------
@@ -87,11 +89,16 @@ def run_scan(
     model : Model
     stages : ScanStages, optional
     room_gb : float, optional
-        Memory of this process, GB of 10^9 bytes: a scan that needs more is not begun.
+        Memory of this process, GB of 10^9 bytes: a scan that needs more isn't begun.
+
+    Returns
+    -------
+    outcome : Outcome
+        Also for a scan that failed: nothing is raised.
     """
     try:
         return _run_scan(scan, config, model, stages or ScanStages(), room_gb)
-    except Exception as error:  # one scan's trouble must never cost another its result
+    except Exception as error:  # the failure of one scan must not stop the others
         line = " ".join(_in_words(error, scan).split())
         crash = _try_write_crash(config, scan, traceback.format_exc())
         log.debug("%s", line, exc_info=True)
@@ -99,7 +106,7 @@ def run_scan(
 
 
 def _in_words(error: Exception, scan: Scan) -> str:
-    """What went wrong and, where hetseg knows it, the remedy."""
+    """The message of an exception with, where it is known, the remedy."""
     if isinstance(error, HetsegError):
         return str(error)
     if isinstance(error, OSError) and error.errno in _FULL:
@@ -111,7 +118,19 @@ def _in_words(error: Exception, scan: Scan) -> str:
 
 
 def report_loss(scan: Scan, config: RunConfig, why: str) -> Outcome:
-    """The outcome of a scan whose worker never answered."""
+    """The outcome and the crash file of a scan that failed outside of `run_scan`.
+
+    Parameters
+    ----------
+    scan : Scan
+    config : RunConfig
+    why : str
+        What went wrong.
+
+    Returns
+    -------
+    outcome : Outcome
+    """
     line = " ".join(f"{scan.path}: {why}".split())
     return Outcome(scan, "failed", line, _try_write_crash(config, scan, line))
 
@@ -137,9 +156,9 @@ def _run_scan(
             raise InputError(f"{scan.path}: no complete results to report; run without that option")
         return Outcome(scan, "done", str(_report(paths, scan)))
     lock = lock_beside(paths.run_log, paths.report)
-    if not complete or lock.exists():  # the lock of a killed run goes with ours
+    if not complete or lock.exists():  # a killed run's lock file is removed with ours
         with claimed(lock, str(scan.path)):
-            # whoever held it a moment ago may have finished it
+            # another run may have finished the scan in the meantime
             if config.overwrite or not is_complete(paths, scan, mask_path, config, model):
                 check_room(scan.path, config.settings, room_gb)
                 return _make(paths, scan, mask_path, config, model, stages)
@@ -213,7 +232,7 @@ def _write(
     result: Segmentation,
     plausibility: Plausibility,
 ) -> None:
-    # the old result stops being complete here, and what this run won't write must not stay
+    # from here on the old result isn't complete; files that this run won't write must not stay
     for stale in (paths.dseg, paths.probseg, paths.flip):
         derivatives.remove(stale)
     mask = resample(prepared.mask.float()[None], prepared.working, result.grid)[0] > 0.5
@@ -241,7 +260,11 @@ def _write(
 def is_complete(
     paths: OutputPaths, scan: Scan, mask_path: Path | None, config: RunConfig, model: Model
 ) -> bool:
-    """Whether the results on disk are those this input, model and settings would give."""
+    """Whether the results on disk are those that this input, model and settings would give.
+
+    The sidecar of the dseg is written last, so it exists only if everything else does, and it
+    holds the checksums of everything that the results depend on.
+    """
     settings = config.settings
     try:
         record = read_json(paths.record)
