@@ -1,18 +1,4 @@
-"""hetseg in a script: one function, one result.
-
-Examples
---------
-The T1w of ``hetseg demo demo``. A scan takes a minute, so these lines aren't run as a test;
-`tests/test_api.py` segments smaller images.
-
->>> from hetseg_bids import segment
->>> t1w = "demo/bids/sub-mni152/anat/sub-mni152_T1w.nii.gz"
->>> result = segment(t1w)  # doctest: +SKIP
->>> result.dseg.shape  # doctest: +SKIP
-(197, 233, 189)
->>> result.volumes.set_index("name").loc["left_hippocampus", "volume_mm3"]  # doctest: +SKIP
-5500.0
-"""
+"""hetseg in a script: one function, one result."""
 
 from __future__ import annotations
 
@@ -55,9 +41,8 @@ class Segmented:
         Probability that the label of a structure is wrong, 0-0.5, held like `p`, at most 1/1020
         from the exact value; None if the model's system has no such map. p is q or 1 - q.
     volumes : DataFrame
-        One row per structure, columns as in `segmentation.morphometry.COLUMNS`: volume in mm3
-        with its standard deviation over scans of one person and the 95 % interval for the volume
-        in a reference segmentation, mean q, expected Dice.
+        A row for each structure: volume in mm3 with the standard deviation over scans of the
+        person and the interval for a reference's volume, mean q, expected Dice.
     warnings : tuple of str
         What was unusual about the scan but could be used.
     plausibility : Plausibility
@@ -101,15 +86,16 @@ def segment(
     mask : path, optional
         Brain mask, with ``brain_extraction="mask"``.
 
-    Returns
-    -------
-    result : Segmented
-        Images in memory; nothing is written.
-
     Raises
     ------
     hetseg_bids.errors.InputError
         If the scan, the mask, the model or the device can't be used.
+
+    Examples
+    --------
+    >>> from hetseg_bids import segment
+    >>> result = segment("sub-01_T1w.nii.gz")  # doctest: +SKIP
+    >>> result.volumes.set_index("name").loc["left_hippocampus", "volume_mm3"]  # doctest: +SKIP
     """
     network = load_model(model, resolve_device(device))
     prepared = prepare_image(Path(t1w), brain_extraction, Path(mask) if mask is not None else None)

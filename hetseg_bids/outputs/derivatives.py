@@ -284,9 +284,8 @@ class Provenance:
     source_sha256 : str
         Checksum of the T1w file.
     mask_sha256 : str or None
-        Checksum of the brain mask that was given.
+        Of the brain mask that was given.
     model, model_sha256 : str
-        Name of the model and checksum of its weights.
     pooling : Pooling or None
         See `Plan.pooling`.
     smoothing : int

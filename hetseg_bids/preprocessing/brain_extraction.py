@@ -172,11 +172,6 @@ def check_brain(mask: npt.NDArray[np.bool_]) -> tuple[str, ...]:
     ------
     InputError
         The message has no file name; the caller adds it.
-
-    Examples
-    --------
-    >>> check_brain(np.ones((120, 120, 100), bool))  # 1440 ml
-    ()
     """
     volume = mask.sum() / 1000
     if not _MIN_BRAIN_ML <= volume <= _MAX_BRAIN_ML:

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 class HeldError(InputError):
-    """Another process holds the lock."""
+    """Another process is at work on the same thing."""
 
 
 def lock_beside(run_log: Path, report: Path) -> Path:
@@ -31,7 +31,7 @@ def lock_beside(run_log: Path, report: Path) -> Path:
 
 @contextlib.contextmanager
 def claimed(path: Path, what: str) -> Iterator[None]:
-    """Hold the lock file `path` while the block runs, and remove it afterwards.
+    """Hold the lock file `path` as long as the block runs; it is gone afterwards.
 
     A run that is killed leaves the file, but the system releases the lock.
 
@@ -39,7 +39,7 @@ def claimed(path: Path, what: str) -> Iterator[None]:
     ----------
     path : Path
     what : str
-        Name of the locked thing for the message, e.g. the path of a scan.
+        For the message.
 
     Raises
     ------

@@ -158,7 +158,7 @@ def _run_scan(
     lock = lock_beside(paths.run_log, paths.report)
     if not complete or lock.exists():  # a killed run's lock file is removed with ours
         with claimed(lock, str(scan.path)):
-            # another run may have finished the scan in the meantime
+            # whoever held it a moment ago may have finished it
             if config.overwrite or not is_complete(paths, scan, mask_path, config, model):
                 check_room(scan.path, config.settings, room_gb)
                 return _make(paths, scan, mask_path, config, model, stages)
@@ -232,7 +232,7 @@ def _write(
     result: Segmentation,
     plausibility: Plausibility,
 ) -> None:
-    # from here on the old result isn't complete; files that this run won't write must not stay
+    # the old result stops being complete here, and what this run won't write must not stay
     for stale in (paths.dseg, paths.probseg, paths.flip):
         derivatives.remove(stale)
     mask = resample(prepared.mask.float()[None], prepared.working, result.grid)[0] > 0.5
@@ -260,11 +260,7 @@ def _write(
 def is_complete(
     paths: OutputPaths, scan: Scan, mask_path: Path | None, config: RunConfig, model: Model
 ) -> bool:
-    """Whether the results on disk are those that this input, model and settings would give.
-
-    The sidecar of the dseg is written last, so it exists only if everything else does, and it
-    holds the checksums of everything that the results depend on.
-    """
+    """Whether the results on disk are those this input, model and settings would give."""
     settings = config.settings
     try:
         record = read_json(paths.record)
