@@ -98,7 +98,7 @@ def run_scan(
     """
     try:
         return _run_scan(scan, config, model, stages or ScanStages(), room_gb)
-    except Exception as error:  # the failure of one scan must not stop the others
+    except Exception as error:  # one scan's trouble must never cost another its result
         line = " ".join(_in_words(error, scan).split())
         crash = _try_write_crash(config, scan, traceback.format_exc())
         log.debug("%s", line, exc_info=True)
@@ -106,7 +106,7 @@ def run_scan(
 
 
 def _in_words(error: Exception, scan: Scan) -> str:
-    """The message of an exception with, where it is known, the remedy."""
+    """What went wrong and, where hetseg knows it, the remedy."""
     if isinstance(error, HetsegError):
         return str(error)
     if isinstance(error, OSError) and error.errno in _FULL:
@@ -118,19 +118,7 @@ def _in_words(error: Exception, scan: Scan) -> str:
 
 
 def report_loss(scan: Scan, config: RunConfig, why: str) -> Outcome:
-    """The outcome and the crash file of a scan that failed outside of `run_scan`.
-
-    Parameters
-    ----------
-    scan : Scan
-    config : RunConfig
-    why : str
-        What went wrong.
-
-    Returns
-    -------
-    outcome : Outcome
-    """
+    """The outcome of a scan whose worker never answered."""
     line = " ".join(f"{scan.path}: {why}".split())
     return Outcome(scan, "failed", line, _try_write_crash(config, scan, line))
 
@@ -156,7 +144,7 @@ def _run_scan(
             raise InputError(f"{scan.path}: no complete results to report; run without that option")
         return Outcome(scan, "done", str(_report(paths, scan)))
     lock = lock_beside(paths.run_log, paths.report)
-    if not complete or lock.exists():  # a killed run's lock file is removed with ours
+    if not complete or lock.exists():  # the lock of a killed run goes with ours
         with claimed(lock, str(scan.path)):
             # whoever held it a moment ago may have finished it
             if config.overwrite or not is_complete(paths, scan, mask_path, config, model):

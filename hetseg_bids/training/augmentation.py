@@ -1,4 +1,4 @@
-"""Stack augmentation: parameters are sampled first, then applied.
+"""Augmentation of stacks: parameters are drawn here and applied in `samples`.
 
 Source: paper section 2.4 (design section 1): reflection about the midline with a swap
 of left and right labels, rotation about a random principal axis, intensity shift and scale.
@@ -19,9 +19,9 @@ class AugmentationConfig:
     Attributes
     ----------
     reflection_rate : float
-        How often left and right are exchanged.
+        Share of stacks in which left and right are exchanged, 0-1.
     rotation_deg : float
-        Half-range of the rotation about one principal axis.
+        Half-range of the rotation about one principal axis, degrees.
     offset : float
         Half-range of the in-plane shift, voxels.
     scale, shift : float
@@ -48,6 +48,7 @@ class StackTransform:
     offset : (2,) float array
         In-plane shift, voxels.
     scale, shift : float
+        Factor on the intensities, and what is added to them in standard scores.
     """
 
     matrix: npt.NDArray[np.float64]

@@ -1,7 +1,7 @@
 """One model from several: the mean of their weights.
 
-Source: Wortsman et al. 2022, "Model soups": models trained on from the same weights lie in one
-basin, and the mean of their weights is often better than each, most of all on other data.
+Source: Wortsman et al. 2022, "Model soups": if several models were trained further from the same
+weights, the mean of their weights is often better than each of them, most of all on other data.
 """
 
 from __future__ import annotations
@@ -24,10 +24,16 @@ def average_models(names: Sequence[str], folder: Path, name: str | None = None) 
     Parameters
     ----------
     names : sequence of str
-        Shipped models or model folders, two at least: runs of one ``--init``, or that model itself.
+        Two or more shipped models or model folders: runs of one ``--init``, or that model itself.
     folder : Path
+        Of the new model.
     name : str, optional
-        Of the new model, otherwise that of their system.
+        Of the new model; by default that of their system.
+
+    Returns
+    -------
+    plan : Plan
+        Of the new model.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What every training source yields: an image with labels on one 1 mm RAS frame."""
+"""Training volumes: an image with its labels, RAS with voxels of 1 mm, all of one size."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import Tensor
 
 from hetseg_bids.structures.label_sets import MAX_ASEG_ID
 
-FRAME = (160, 192, 160)  # mm: holds an adult brain, RAS
+FRAME = (160, 192, 160)  # voxels of 1 mm, RAS: large enough for an adult brain
 
 
 def frame_affine() -> npt.NDArray[np.float64]:
-    """Voxel to mm of a frame that lies nowhere in particular: its middle is the origin.
+    """Voxel to mm of a frame without a place in scanner space: its middle is the origin.
 
     Examples
     --------
@@ -38,11 +38,11 @@ class LabelledVolume:
     image : (X, Y, Z) float32 tensor
         Standard scores as `preprocessing.normalisation.standardise` makes them.
     labels : (X, Y, Z) uint8 tensor
-        aseg ids the network is trained on (weak labels).
+        aseg ids on which the network is trained (weak labels).
     rejected : (X, Y, Z) int32 tensor or None
         Bit t is set where the label of task t is left out of the loss.
     affine : (4, 4) float array
-        Voxel to scanner mm, so that what is written on the frame lies over the scan.
+        Voxel to scanner mm, so that images on the frame lie over the scan.
 
     Examples
     --------
@@ -75,7 +75,7 @@ class VolumeSource(Protocol):
     """Where training volumes come from."""
 
     def draw(self, rng: np.random.Generator) -> LabelledVolume:
-        """A volume that depends on nothing but the state of `rng`."""
+        """Draw a volume that depends on the state of `rng` alone."""
         ...
 
     def fingerprint(self) -> dict[str, object]:
@@ -85,19 +85,19 @@ class VolumeSource(Protocol):
 
 @runtime_checkable
 class FixedSource(VolumeSource, Protocol):
-    """A source of a few volumes that come back, whose labels can be left out."""
+    """A fixed set of volumes, each drawn many times, whose labels can be left out."""
 
     def volumes(self) -> list[LabelledVolume]:
         """All of them, in a fixed order."""
         ...
 
     def reject(self, masks: list[Tensor]) -> None:
-        """Leave labels out from now on, a mask a volume."""
+        """Leave labels out from now on: one `LabelledVolume.rejected` per volume."""
         ...
 
 
 def frame_corner(centre: npt.NDArray[np.floating], shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The voxel that becomes (0, 0, 0) when `centre` lands in the middle of `shape`.
+    """The voxel that becomes (0, 0, 0) when `centre` becomes the middle of `shape`.
 
     Examples
     --------
@@ -113,7 +113,16 @@ def centre_in_frame(
     shape: tuple[int, int, int],
     fill: float = 0,
 ) -> npt.NDArray[np.generic]:
-    """Crop and pad so that voxel `centre` lands in the middle of `shape`.
+    """Crop and pad a volume so that voxel `centre` becomes the middle of `shape`.
+
+    Parameters
+    ----------
+    volume : (X, Y, Z) array
+    centre : (3,) float array
+        Voxels.
+    shape : tuple of 3 int
+    fill : float
+        Value beyond the volume.
 
     Examples
     --------

@@ -1,7 +1,7 @@
 """Weakened labels: the known noise from which the network learns its flip map.
 
-Design section 2: boundaries move smoothly by about a voxel, structure by structure,
-and a few places are plainly wrong (sporadic errors).
+Design section 2: the boundaries of each structure move smoothly, and a few places are completely
+wrong (sporadic errors).
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ class LabelNoiseConfig:
     Attributes
     ----------
     jitter : tuple of 2 float
-        Range of the boundary displacement's standard deviation in voxels,
-        drawn for each structure.
+        Range of the standard deviation by which boundaries move, voxels; drawn for each structure.
+        More than half a voxel closes sulci more often than not, and the network learns closed ones.
     correlation : float
         Distance over which the displacement changes, voxels.
     sporadic_rate : float
-        Expected number of wrong blobs a volume.
+        Expected number of wrong blobs per volume.
     sporadic_radius : tuple of 2 float
         Their radius in voxels.
     missing_rate : float
-        Probability that a volume lacks one structure altogether.
+        Probability that a volume lacks one whole structure.
     swap_rate : float
         Probability that a volume has the two sides of one structure exchanged.
     """

@@ -1,9 +1,9 @@
-"""Structures that the protocol to be learned draws larger than the label maps do.
+"""Structures whose labels are larger in the protocol to be learned than in the label maps.
 
-The SynthSeg maps were labelled by hand; users compare with FreeSurfer. Beside caudate and putamen,
-its pallida are larger since version 6, and so are the accumbens of young and middle-aged people
-(docs/training.md has the figures). What a scan looks like follows the map; what is to be learned
-is this.
+The SynthSeg maps were labelled by hand, but users compare with FreeSurfer. Relative to caudate and
+putamen, its pallida are larger since version 6, and its accumbens in young and middle-aged people,
+too (docs/training.md has the figures). Only the labels grow: the image follows the map, because a
+structure that is larger in the image would be segmented correctly anyway.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 from hetseg_bids.structures.aseg import ASEG
 from hetseg_bids.structures.label_sets import Hemisphere
 
-# from what a structure may take voxels: what it touches and may be mistaken for
+# structures from which another one may take voxels: those that it touches and looks like
 _TAKES_FROM = {
     "accumbens": (
         "cerebral_white_matter",

@@ -1,4 +1,4 @@
-"""Smooth random fields, the raw material of deformations, bias, texture and label noise."""
+"""Smooth random fields, from which deformations, bias, texture and label noise are made."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def smooth_field(
 def white_noise(
     rng: np.random.Generator, shape: tuple[int, ...], device: torch.device = CPU
 ) -> Tensor:
-    """Independent standard normal values, other ones on a GPU than on a CPU.
+    """Independent standard normal values; a GPU's differ from a CPU's.
 
-    Millions of values take numpy longer than a GPU needs for a whole volume.
+    For millions of values numpy takes longer than a GPU for a whole volume.
     """
     if device.type == "cpu":
         return torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
