@@ -103,7 +103,7 @@ def derive_corpus_callosum(labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool
 
 
 def _without_fornix(callosum: npt.NDArray[np.bool_], thalamus_front: int) -> npt.NDArray[np.bool_]:
-    """Keep the uppermost run of voxels in each column, no thicker than usual: the rest is fornix."""
+    """Keep the uppermost run of each column, no thicker than usual: what lies below is fornix."""
     y, z = np.arange(callosum.shape[1]), np.arange(callosum.shape[2])
     top = callosum.shape[2] - 1 - np.argmax(callosum[:, :, ::-1], axis=2)[:, :, None]
     gaps = (z < top) & ~callosum

@@ -29,7 +29,7 @@ class LabelNoiseConfig:
     ----------
     jitter : tuple of 2 float
         Range of the standard deviation by which boundaries move, voxels; drawn for each structure.
-        More than half a voxel closes sulci more often than not, and the network learns closed ones.
+        Up to 0.9 voxels closed many sulci, and the network learned a cortex that is too large.
     correlation : float
         Distance over which the displacement changes, voxels.
     sporadic_rate : float

@@ -102,6 +102,10 @@ def draw_appearance(
     deep : float
         A further factor for `DEEP_GREY`.
 
+    Returns
+    -------
+    look : Appearance
+
     Examples
     --------
     >>> look = draw_appearance(np.random.default_rng(0), contrast=(1, 1))
