@@ -27,7 +27,7 @@ from hetseg_bids.segmentation.plausibility import Plausibility, doubt_implausibl
 
 @dataclass(frozen=True)
 class Segmented:
-    """What `segment` gives, on the grid of the T1w.
+    """The result of `segment`, on the grid of the T1w.
 
     Attributes
     ----------

@@ -40,7 +40,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(paths: Iterable[Path]) -> None:
-    """Remove what killed runs left of these files; nobody else may be writing them.
+    """Remove temporary files that killed runs left beside these files.
+
+    The caller must hold the lock: another process may not be writing them.
 
     Examples
     --------
@@ -81,7 +83,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a file that anyone may have written.
+    """Read a JSON object from a file, which may hold anything.
 
     Raises
     ------

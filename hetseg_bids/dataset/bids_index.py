@@ -55,7 +55,7 @@ def t1w_paths(root: Path, participants: Sequence[str], database: Path | None) ->
     if layout is not None and database is not None:
         with _readable(database):
             kept = _paths_of(layout)
-        # whoever made the index may have reached the dataset by a link
+        # the index may have been made through a link to the dataset
         kept = [root / path.relative_to(layout.root) for path in kept]
         added, removed = _difference(root, kept)
         if not added and not removed:
@@ -180,7 +180,7 @@ def _folders(parent: Path, prefix: str) -> list[Path]:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # links in a circle: what it is comes out when it is read
+    except OSError:  # links in a circle: a clear error follows when the file is opened
         return False
 
 

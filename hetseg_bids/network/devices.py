@@ -15,7 +15,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 def resolve_device(name: str) -> torch.device:
-    """Turn ``auto``, ``cpu``, ``cuda[:i]`` or ``mps`` into a device that is there.
+    """Turn ``auto``, ``cpu``, ``cuda[:i]`` or ``mps`` into a device of this machine.
 
     Raises
     ------

@@ -341,7 +341,7 @@ class Provenance:
 def write_sidecars(
     paths: OutputPaths, provenance: Provenance, label_set: LabelSet, *, flip: bool
 ) -> None:
-    """Write every sidecar, the dseg's last."""
+    """Write every sidecar, the dseg's last: its presence means that all other files are there."""
     names = list(label_set.names)
     resolution = {}
     if provenance.settings.output_resolution == "1mm":

@@ -102,8 +102,8 @@ def is_stripped(brain_ml: float) -> bool:
 def extract_brain(image: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
     """Brain mask of a whole head by deepbet.
 
-    deepbet scales what it gets to a fixed number of voxels and its values to their percentiles,
-    so it gets the head with a margin of always the same width.
+    deepbet scales its input to a fixed number of voxels and its values to their percentiles, so
+    the image is cut or padded to the head with a margin that always has the same width.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The steps in order: what the network gets, and how to return to the native grid."""
+"""The steps in order, from a file to the image that the network sees."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def load_template() -> Template:
             image = nib.as_closest_canonical(open_image(path))
             data = np.asarray(image.dataobj, np.float32)
             return Template("MNI152NLin2009cAsym", data, grid_of(image))
-    except Exception as error:  # nilearn's will do whatever is wrong with somebody's cache
+    except Exception as error:  # whatever is wrong with the cache, nilearn's template can be used
         log.warning("%s: can't be used, so the map is drawn on nilearn's (%s)", path, error)
     from nilearn.datasets import load_mni152_template
 

@@ -19,21 +19,15 @@ from hetseg_bids.network.models import Model, Plan, load_model, save_model
 
 
 def average_models(names: Sequence[str], folder: Path, name: str | None = None) -> Plan:
-    """Write the model whose weights are the mean of others'.
+    """Write the model whose weights are the mean of others'; returns its plan.
 
     Parameters
     ----------
     names : sequence of str
         Two or more shipped models or model folders: runs of one ``--init``, or that model itself.
     folder : Path
-        Of the new model.
     name : str, optional
         Of the new model; by default that of their system.
-
-    Returns
-    -------
-    plan : Plan
-        Of the new model.
 
     Raises
     ------

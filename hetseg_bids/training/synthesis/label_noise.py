@@ -51,7 +51,7 @@ class LabelNoiseConfig:
 
 
 CLEAN = LabelNoiseConfig(jitter=(0.0, 0.0), sporadic_rate=0.0, missing_rate=0.0)
-"""Labels as they are."""
+"""No noise."""
 
 
 def weaken(rng: np.random.Generator, labels: Tensor, config: LabelNoiseConfig) -> Tensor:

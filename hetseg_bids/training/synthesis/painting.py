@@ -2,6 +2,7 @@
 
 After SynthSeg (Billot et al. 2023), but with a T1w prior (`tissue_priors`) instead of
 random contrast: deform a map, paint it, degrade the picture, strip it, weaken its labels.
+TorchIO and cornucopia were several times slower on two cores and don't weaken labels.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def resize(
     """Draw a size for each structure and move the positions around it, in place.
 
     A position p near the centre c becomes c + (p - c) (1 + s w(|p - c|)), where w is a Gaussian:
-    neighbours give way, and what is far stays.
+    neighbours move out of the way, and distant structures don't move.
 
     Parameters
     ----------
