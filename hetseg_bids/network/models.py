@@ -114,7 +114,14 @@ class Model:
 
 
 def shipped_models() -> dict[str, Path]:
-    """Names and folders of the models that came with hetseg."""
+    """Names and folders of the models that came with hetseg.
+
+    Examples
+    --------
+    >>> folder = shipped_models()["label-flip"]
+    >>> (folder / WEIGHTS_NAME).is_file()
+    True
+    """
     found: dict[str, Path] = {}
     for root in _SHIPPED:
         for plan in sorted(root.glob(f"*/{PLAN_NAME}")):
@@ -135,6 +142,11 @@ def model_folder(name: str, option: str = "--model") -> Path:
     ------
     InputError
         If there is neither.
+
+    Examples
+    --------
+    >>> model_folder("label-flip").name
+    'label-flip'
     """
     shipped = shipped_models()
     if name in shipped:
@@ -242,6 +254,14 @@ def _shallow(plan: Plan) -> dict[str, Any]:
 
 
 def file_sha256(path: Path) -> str:
-    """Hex digest of a file."""
+    """Hex digest of a file.
+
+    Examples
+    --------
+    >>> path = getfixture("tmp_path") / "empty.nii.gz"
+    >>> path.touch()
+    >>> file_sha256(path)[:12]
+    'e3b0c44298fc'
+    """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

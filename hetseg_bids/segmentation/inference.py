@@ -164,6 +164,13 @@ def soften(image: Tensor, times: int) -> Tensor:
     Returns
     -------
     softened : (x, y, z) float32 tensor
+
+    Examples
+    --------
+    >>> image = torch.zeros(3, 1, 1)
+    >>> image[1] = 8
+    >>> soften(image, 1).flatten()  # 1:6:1
+    tensor([1., 6., 1.])
     """
     softened = image[None].clone()
     for _ in range(times):
@@ -194,7 +201,15 @@ def smooth(volumes: Tensor, shares: Sequence[float] = (1.0, 1.0, 1.0)) -> None:
 
 
 def brain_box(mask: Tensor) -> tuple[slice, slice, slice]:
-    """Bounding box of a mask with a small margin."""
+    """Bounding box of a mask with a small margin.
+
+    Examples
+    --------
+    >>> mask = torch.zeros(20, 20, 20, dtype=torch.bool)
+    >>> mask[5:9, 0:4, 10:20] = True
+    >>> brain_box(mask)
+    (slice(3, 11, None), slice(0, 6, None), slice(8, 20, None))
+    """
     box = []
     for axis, size in enumerate(mask.shape):
         others = [i for i in range(3) if i != axis]
@@ -312,5 +327,11 @@ def empty_logits(channels: int, shape: Sequence[int]) -> Tensor:
     """Zeros of shape (channels, x, y, z), a voxel's channels side by side in memory.
 
     So all three planes, whose logits come in that order, write whole cache lines.
+
+    Examples
+    --------
+    >>> logits = empty_logits(28, (10, 12, 14))
+    >>> logits.shape, logits.stride()[0]
+    (torch.Size([28, 10, 12, 14]), 1)
     """
     return torch.zeros(*shape, channels).permute(3, 0, 1, 2)

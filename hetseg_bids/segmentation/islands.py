@@ -63,6 +63,12 @@ def most_probable(label: Tensor) -> Tensor:
     Returns
     -------
     winner : (...) int64 tensor
+
+    Examples
+    --------
+    >>> logits = torch.tensor([[2.0, -1], [3.0, -2]])  # 2 structures, 2 voxels
+    >>> most_probable(logits)
+    tensor([2, 0])
     """
     best, index = label.max(dim=0)
     return torch.where(best > 0, index + 1, 0)

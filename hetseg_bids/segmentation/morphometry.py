@@ -48,6 +48,17 @@ def measure(
         `ImageQuality.noise` of the scan, which makes volumes less repeatable.
     surplus_mm3 : dict of str to float, optional
         See `Plausibility.surplus_mm3`.
+
+    Examples
+    --------
+    >>> from hetseg_bids.images import Grid
+    >>> from hetseg_bids.structures.label_sets import LabelSet, Structure
+    >>> brainstem = LabelSet((Structure("brainstem", 16, (16,), (119, 159, 176)),))
+    >>> dseg, grid = np.full((2, 3, 4), 16, np.uint8), Grid((2, 3, 4), np.diag([1, 1, 2, 1.0]))
+    >>> result = Segmentation(grid, (slice(2), slice(3), slice(4)), dseg, None, None, brainstem)
+    >>> measure(result)[["index", "name", "volume_mm3"]]
+       index       name  volume_mm3
+    0     16  brainstem        48.0
     """
     surplus_mm3 = surplus_mm3 or {}
     voxel = result.grid.voxel_volume

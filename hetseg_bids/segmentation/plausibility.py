@@ -105,6 +105,12 @@ class Plausibility:
         ------
         ValueError
             If what it has isn't of this kind.
+
+        Examples
+        --------
+        >>> found = Plausibility("1", 2.0, (Finding("left_putamen", misplaced_ml=1.5),))
+        >>> Plausibility.of_record({"HetsegPlausibility": found.for_record()}) == found
+        True
         """
         found = record.get("HetsegPlausibility") or {}
         try:
@@ -120,7 +126,14 @@ class Plausibility:
             raise ValueError(f"HetsegPlausibility {found!r:.80}: not understood") from None
 
     def for_record(self) -> dict[str, Any]:
-        """For a sidecar."""
+        """For a sidecar.
+
+        Examples
+        --------
+        >>> Plausibility("1", 2.345, (Finding("left_putamen", misplaced_ml=1.5),)).for_record()
+        {'atlas': '1', 'misfit_mm': 2.35, 'findings': [{'structure': 'left_putamen',
+         'misplaced_ml': 1.5, 'missing_ml': 0.0, 'times_largest': 0.0, 'surplus_ml': 0.0}]}
+        """
         return {
             "atlas": self.atlas,
             "misfit_mm": None if np.isnan(self.misfit_mm) else round(self.misfit_mm, 2),
