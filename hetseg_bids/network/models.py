@@ -1,4 +1,4 @@
-"""Trained models: weights, the plan they were trained by, and their checksums.
+"""Trained models: weights, how they were trained and are used (the plan), and checksums.
 
 A model is a folder with ``weights.safetensors``, ``plan.json`` and ``MODEL_CARD.md``.
 Weights are safetensors: reading them runs no code.
@@ -34,16 +34,17 @@ _SHIPPED = (_PACKAGE / "_models", _PACKAGE.parent / "models")
 
 @dataclass(frozen=True)
 class Pooling:
-    """How the views' forecasts and the ensemble's logit make the ensemble's q.
+    """How the ensemble's q follows from the views' forecasts and the ensemble's logit.
 
     The log-odds of a structure are ``views`` times the mean of the views' `evidence` plus
     ``ensemble`` times the mean label logit.  Views that contradict each other make q large,
-    and views that agree make it smaller than each of them would.  `benchmarks/pooling.py` fits
+    and views that agree make it smaller than that of each view.  `benchmarks/pooling.py` fits
     both numbers on synthetic scans.
 
     Attributes
     ----------
     views, ensemble : float
+        The two factors.
     """
 
     views: float
@@ -61,16 +62,16 @@ class Plan:
         ``plain``, ``predictive-variance`` or ``label-flip``.
     network : NetworkConfig
     patch : tuple of 2 int
-        Rows and columns of the training stacks; inference never shows the network less.
+        Rows and columns of the training stacks; inference pads smaller slices to this size.
     background, clip : float
         The intensity scale (`preprocessing.normalisation`).
     weights_sha256 : str
     provenance : dict
-        Recipe, data, samples seen, software: for people and audits.
+        Recipe, data, samples seen, software: for users and audits; not used by the program.
     label_set : LabelSet
-        What the outputs mean.
+        Structures of the outputs.
     pooling : Pooling or None
-        How the views' flip maps make one; None: by the mean of their logits.
+        How the views' flip maps become one; None: their second outputs are averaged.
     smoothing : int
         How often inference smooths the image (`inference.soften`).
     """
@@ -89,7 +90,7 @@ class Plan:
 
     @property
     def heteroscedastic(self) -> bool:
-        """Whether the model has a second map a task."""
+        """Whether the model has a second map for each task."""
         return self.network.n_outputs == 2 * len(self.label_set.tasks)
 
     def save(self, folder: Path) -> None:
@@ -243,7 +244,7 @@ def save_model(folder: Path, plan: Plan, weights: dict[str, Tensor]) -> Plan:
     path = folder / WEIGHTS_NAME
     content = save({name: w.detach().cpu().contiguous() for name, w in weights.items()})
     with atomic_path(path) as temporary:
-        temporary.write_bytes(content)  # safetensors' own files can't be read by other users
+        temporary.write_bytes(content)  # files of safetensors' own writer are private to a user
     signed = Plan(**{**_shallow(plan), "weights_sha256": file_sha256(path)})
     signed.save(folder)
     return signed

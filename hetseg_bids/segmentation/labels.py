@@ -1,4 +1,4 @@
-"""From logits on the working grid to labels and flip probabilities on the output grid."""
+"""From logits on the working grid to labels and flip probabilities on the grid of the results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from hetseg_bids.segmentation.uncertainty import (
 from hetseg_bids.structures.label_sets import LabelSet
 
 _OUTSIDE_LOGIT = -20.0
-_SLAB_VALUES = 1 << 20  # 4 MiB a temporary: fits the cache, and the allocator keeps it
+_SLAB_VALUES = 1 << 20  # 4 MiB per temporary: fits the cache, and the allocator keeps it
 
 LEVELS = 255
 """Steps of a probability in uint8."""
@@ -60,7 +60,7 @@ class LevelMaps:
 
 
 def to_levels(values: Tensor, highest: float) -> Tensor:
-    """Probabilities as uint8 levels of 0..`highest`, rounded; what is beyond is cut off.
+    """Probabilities as uint8 levels of 0 to `highest`, rounded and clipped.
 
     Examples
     --------
@@ -77,7 +77,9 @@ class Segmentation:
     Attributes
     ----------
     grid : Grid
+        Of the whole result.
     box : tuple of 3 slice
+        The part of `grid` on which all arrays lie.
     dseg : (x, y, z) uint8 array
         `Structure.label` values.
     flip : LevelMaps or None
@@ -179,12 +181,21 @@ def decide(logits: Tensor, label_set: LabelSet) -> Tensor:
 
 
 def label_values(label_set: LabelSet) -> Tensor:
-    """`Structure.label` of each structure, counted from 1; 0 for none: (S + 1,) uint8 tensor."""
+    """`Structure.label` of each structure, after a 0 for no structure: (S + 1,) uint8 tensor."""
     return torch.tensor([0, *(s.label for s in label_set.structures)], dtype=torch.uint8)
 
 
 def covering_box(inner: Grid, outer: Grid) -> tuple[slice, slice, slice]:
-    """The smallest box of `outer` that holds all of `inner`.
+    """The smallest box of `outer` that holds all voxel centres of `inner`.
+
+    Parameters
+    ----------
+    inner, outer : Grid
+
+    Returns
+    -------
+    box : tuple of 3 slice
+        Cut off at the faces of `outer`; at least one voxel.
 
     Examples
     --------

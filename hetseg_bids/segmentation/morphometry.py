@@ -1,4 +1,4 @@
-"""Volumes of the structures, with the error bars the flip map gives."""
+"""Volumes of the structures, with error bars from the flip map."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hetseg_bids.segmentation.labels import Segmentation
 from hetseg_bids.segmentation.uncertainty import REPEAT_NOISE, StructureUncertainty, volume_sd
 
 _NORMAL_975 = 1.959964
-_GONE = 0.1  # of the expected volume: a structure of which less is labelled wasn't found
+_GONE = 0.1  # of the expected volume: with fewer labelled voxels, a structure counts as not found
 
 COLUMNS: dict[str, str] = {
     "index": "Label value in the dseg image",
@@ -39,7 +39,7 @@ def measure(
     noise: float = float("nan"),
     surplus_mm3: Mapping[str, float] | None = None,
 ) -> pd.DataFrame:
-    """A row for each structure; columns as in `COLUMNS`, NaN where a model gives no flip map.
+    """One row per structure; columns as in `COLUMNS`, NaN where a model has no flip map.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def _error_bars(u: StructureUncertainty, voxel: float, noise: float) -> dict[str
     low = max(0.0, u.expected_size * voxel - _NORMAL_975 * sd)
     return {
         "volume_sd_mm3": sd,
-        # q is the network's, which found next to nothing: the reference may hold nothing
+        # where the network found almost nothing, the reference may not have the structure
         "volume_ci95_low_mm3": 0.0 if u.size <= _GONE * u.expected_size else low,
         "volume_ci95_high_mm3": u.expected_size * voxel + _NORMAL_975 * sd,
         "volume_repeat_sd_mm3": REPEAT_NOISE.sd(u.size * voxel, u.flip_variance * voxel, noise),

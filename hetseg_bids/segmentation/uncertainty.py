@@ -17,10 +17,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-# Errors are not independent from voxel to voxel: boundaries move together over about this much
+# Errors of neighbouring voxels aren't independent: a boundary moves together over about this much
 # (the training noise: 7 mm along a sheet one or two voxels thick) ...
 _CORRELATED_MM3 = 50.0
-# ... and a part of a structure's errors goes one way everywhere: with this share the 95 %
+# ... and a part of a structure's errors has the same sign everywhere: with this share the 95 %
 # intervals held 95 % of the true volumes of synthetic scans (benchmarks/intervals.py)
 _SHARED = 0.5
 _LARGEST_LOG_VARIANCE = 20.0  # sigma = 22026 already makes any label logit a toss-up
@@ -160,13 +160,13 @@ class StructureUncertainty:
     flip_variance: float
 
     def without(self, surplus: float) -> StructureUncertainty:
-        """What is expected where q, which ends at 0.5, understates how much is wrong.
+        """Expected size and Dice where more is wrong than q can express, which is 0.5 at most.
 
         Parameters
         ----------
         surplus : float
             Voxels of the segment that the reference lacks, beyond those that q counts. The
-            variance stays: nothing is surer for it.
+            variance stays the same.
 
         Examples
         --------
@@ -232,7 +232,7 @@ def _slopes(s: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class FlipSums:
-    """Sums over voxels, of each of S structures; those of parts of a scan can be added.
+    """Sums over voxels for each of S structures; the sums of parts of a scan can be added.
 
     Attributes
     ----------

@@ -152,6 +152,7 @@ def soft_dice_loss(
     Parameters
     ----------
     logits, labels : (B, T, H, W) tensors
+        Labels of 0 or 1.
     kept : (B, T, H, W) float tensor, optional
         0 where a label is left out.
     smooth : float
