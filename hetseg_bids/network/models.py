@@ -90,7 +90,7 @@ class Plan:
 
     @property
     def heteroscedastic(self) -> bool:
-        """Whether the model has a second map for each task."""
+        """Whether the model has a second map a task."""
         return self.network.n_outputs == 2 * len(self.label_set.tasks)
 
     def save(self, folder: Path) -> None:

@@ -209,7 +209,7 @@ def doubt_implausible(logits: Logits, grid: Grid) -> Plausibility:
 
 
 def _misplaced(scan: _Scan) -> list[Finding]:
-    """Structures that lie outside of their place, or are larger than any of the maps."""
+    """Structures beyond their place, or too large for any."""
     names = scan.atlas.label_set.names
     counts = np.bincount(scan.coarse.reshape(-1), minlength=len(names) + 1)[1:].astype(float)
     sizes = dict(zip(names, counts / max(1.0, counts.sum()), strict=True))

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-# Errors of neighbouring voxels aren't independent: a boundary moves together over about this much
+# Errors are not independent from voxel to voxel: boundaries move together over about this much
 # (the training noise: 7 mm along a sheet one or two voxels thick) ...
 _CORRELATED_MM3 = 50.0
 # ... and a part of a structure's errors has the same sign everywhere: with this share the 95 %
