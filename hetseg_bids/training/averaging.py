@@ -38,7 +38,7 @@ def average_models(names: Sequence[str], folder: Path, name: str | None = None) 
     Examples
     --------
     >>> plan = average_models(["label-flip", "label-flip"], getfixture("tmp_path"))
-    >>> plan.system, plan.provenance["weights"]
+    >>> plan.name, plan.provenance["weights"]
     ('label-flip', 'mean of 2 models')
     """
     if len(names) < 2:
