@@ -2,6 +2,12 @@
 
 Source: Wortsman et al. 2022, "Model soups": if several models were trained further from the same
 weights, the mean of their weights is often better than each of them, most of all on other data.
+
+Examples
+--------
+>>> plan = average_models(["label-flip", "label-flip"], getfixture("tmp_path"))
+>>> plan.name, plan.provenance["weights"]
+('label-flip', 'mean of 2 models')
 """
 
 from __future__ import annotations
@@ -34,12 +40,6 @@ def average_models(names: Sequence[str], folder: Path, name: str | None = None) 
     InputError
         If there are fewer than two, they aren't networks of one kind for the same structures,
         aren't used in the same way, or don't come from the same weights.
-
-    Examples
-    --------
-    >>> plan = average_models(["label-flip", "label-flip"], getfixture("tmp_path"))
-    >>> plan.name, plan.provenance["weights"]
-    ('label-flip', 'mean of 2 models')
     """
     if len(names) < 2:
         raise InputError("--average: give two models at least")
