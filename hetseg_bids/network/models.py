@@ -244,7 +244,7 @@ def save_model(folder: Path, plan: Plan, weights: dict[str, Tensor]) -> Plan:
     path = folder / WEIGHTS_NAME
     content = save({name: w.detach().cpu().contiguous() for name, w in weights.items()})
     with atomic_path(path) as temporary:
-        temporary.write_bytes(content)  # files of safetensors' own writer are private to a user
+        temporary.write_bytes(content)  # safetensors' own writer makes files for one user only
     signed = Plan(**{**_shallow(plan), "weights_sha256": file_sha256(path)})
     signed.save(folder)
     return signed

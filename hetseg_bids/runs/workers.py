@@ -266,8 +266,8 @@ def _jobs(execution: Execution, scans: int) -> int:
 def worker_count(execution: Execution, gpus: int, scans: int) -> int:
     """Number of workers of a local cluster.
 
-    As many as were asked for, or one per GPU, or one per core, and no more than memory or scans
-    there are: the workers share the cores, so one without a scan would slow the others.
+    As many as were asked for, by default one per GPU or per core; but no more than scans, because
+    the workers share the cores and an idle one slows the others, and no more than memory holds.
 
     Examples
     --------

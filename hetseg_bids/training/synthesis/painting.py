@@ -61,7 +61,7 @@ class SynthesisConfig:
     blur : tuple of 2 float
         Gaussian sigma, each axis.
     thick_rate, thick : float, tuple of 2 float
-        Share of scans with thick slices along one axis, and their thickness.
+        Share of scans with thick slices along one axis, and the thickness in voxels.
     motion_rate, motion : float, tuple of 2 float
         Share of scans in which the head moved while k-space was filled, and how far.
     noise : tuple of 2 float
