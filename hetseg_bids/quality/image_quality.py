@@ -28,7 +28,7 @@ _DEEP = 2  # voxels by which white matter is eroded
 _LEAST_VOXELS = 1000
 _LEAST_FLUID = 200
 _NEIGHBOURS = 6
-_BAND = (1.0, 3.0)  # voxels: ripples are wider than noise and narrower than what bias remains
+_BAND = (1.0, 3.0)  # voxels: ripples are wider than noise, narrower than the remaining bias
 _LEAST_WEIGHT = 1e-3
 _MM2_PER_CM2 = 100.0
 
