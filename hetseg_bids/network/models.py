@@ -240,7 +240,20 @@ def _label_set(rows: list[dict[str, Any]] | None) -> LabelSet:
 
 
 def save_model(folder: Path, plan: Plan, weights: dict[str, Tensor]) -> Plan:
-    """Write weights and plan; returns the plan with the checksum of the weights."""
+    """Write weights and plan into a model folder.
+
+    Parameters
+    ----------
+    folder : Path
+    plan : Plan
+    weights : dict of str to tensor
+        A state dict of the network, on any device.
+
+    Returns
+    -------
+    signed : Plan
+        The plan with the checksum of the weights.
+    """
     path = folder / WEIGHTS_NAME
     content = save({name: w.detach().cpu().contiguous() for name, w in weights.items()})
     with atomic_path(path) as temporary:

@@ -193,7 +193,7 @@ def _container() -> dict[str, Any]:
 
 
 def write_images(paths: OutputPaths, result: Segmentation, mask: npt.NDArray[np.uint8]) -> None:
-    """Write dseg, mask and, where the result has them, flip map and probabilities."""
+    """Write dseg, (X, Y, Z) brain mask and, where there are any, flip map and probabilities."""
     save_image(paths.dseg, result.full(result.dseg), result.grid, intent="label")
     save_image(paths.mask, mask, result.grid, intent="label")
     if result.flip is not None:
@@ -203,7 +203,7 @@ def write_images(paths: OutputPaths, result: Segmentation, mask: npt.NDArray[np.
 
 
 def save_image(path: Path, data: npt.NDArray[np.generic], grid: Grid, *, intent: str) -> None:
-    """Write a NIfTI image on a grid."""
+    """Write an (X, Y, Z) array as a NIfTI image; `intent` is its NIfTI intent, e.g. ``label``."""
     image = placed_image(data, grid)
     image.header.set_intent(intent)
     _save(image, path)

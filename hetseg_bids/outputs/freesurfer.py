@@ -78,7 +78,16 @@ def export(out_dir: Path, subjects_dir: Path) -> Iterator[Path]:
 
 
 def stats(scan: FinishedScan, labels: np.ndarray, voxel_mm3: float) -> str:
-    """The text of an ``aseg.stats`` with the five columns that need no intensities."""
+    """The text of an ``aseg.stats`` with the five columns that need no intensities.
+
+    Parameters
+    ----------
+    scan : FinishedScan
+    labels : (X, Y, Z) int array
+        Its dseg.
+    voxel_mm3 : float
+        Volume of a voxel.
+    """
     volumes = scan.table["volume_mm3"].astype(float)
     lines = [
         "# Title Segmentation Statistics",

@@ -99,6 +99,18 @@ def add_sporadic_errors(rng: np.random.Generator, labels: Tensor, config: LabelN
 def displace(rng: np.random.Generator, labels: Tensor, config: LabelNoiseConfig) -> Tensor:
     """The boundary part of `weaken`: weak(x) = label(x + s[label(x)] field(x)).
 
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    labels : (X, Y, Z) uint8 tensor
+        aseg ids.
+    config : LabelNoiseConfig
+        Its `jitter` and `correlation`.
+
+    Returns
+    -------
+    weak : (X, Y, Z) uint8 tensor
+
     Examples
     --------
     >>> labels = torch.zeros(16, 16, 16, dtype=torch.uint8)

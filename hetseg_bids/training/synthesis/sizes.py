@@ -58,6 +58,16 @@ class Place:
 def find_places(labels: Tensor) -> dict[int, Place]:
     """Centre and radius of each structure of `RESIZED` that the map holds.
 
+    Parameters
+    ----------
+    labels : (X, Y, Z) uint8 tensor
+        aseg ids.
+
+    Returns
+    -------
+    places : dict of int to Place
+        By aseg id.
+
     Examples
     --------
     >>> labels = torch.zeros(16, 16, 16, dtype=torch.uint8)
