@@ -27,7 +27,7 @@ from hetseg_bids.segmentation.plausibility import Plausibility, doubt_implausibl
 
 @dataclass(frozen=True)
 class Segmented:
-    """What `segment` gives, on the grid of the T1w.
+    """The result of `segment`, on the grid of the T1w.
 
     Attributes
     ----------
@@ -44,9 +44,9 @@ class Segmented:
         A row for each structure: volume in mm3 with the standard deviation over scans of the
         person and the interval for a reference's volume, mean q, expected Dice.
     warnings : tuple of str
-        What was odd about the scan.
+        What was unusual about the scan but could be used.
     plausibility : Plausibility
-        Structures of which a part lies as in no brain.
+        Structures of which a part lies where no brain of the atlas has them.
     """
 
     dseg: nib.Nifti1Image
@@ -74,13 +74,15 @@ def segment(
     t1w : path
         NIfTI file of a head or of a stripped brain.
     model : str
-        A shipped model or a model folder.
+        Name of a shipped model, or a model folder.
     device : {"auto", "cpu", "cuda", "cuda:N", "mps"}
+        ``auto`` takes a GPU where there is one.
     views : sequence of str
         ``axial``, ``coronal``, ``sagittal`` or some of them.
     mirror : bool
         Average over the mirror image, too: twice the time, Dice 0.003 higher.
     brain_extraction : {"auto", "deepbet", "mask", "skip"}
+        ``auto`` takes deepbet, or ``skip`` for images that are stripped already.
     mask : path, optional
         Brain mask, with ``brain_extraction="mask"``.
 
@@ -115,7 +117,7 @@ def segment(
 
 
 def _image(result: Segmentation, maps: LevelMaps) -> nib.Nifti1Image:
-    """What `hetseg` would write, in memory and not compressed."""
+    """The file that `hetseg` would write, in memory and not compressed."""
     stream = io.BytesIO()
     write_scaled(stream, result, maps)
     stream.seek(0)

@@ -89,7 +89,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _named_folders(words: Sequence[str]) -> dict[str, tuple[Path, ...]]:
-    """``NAME=DIR`` words, one name's folders together; a bare DIR is called by its own name."""
+    """Folders by name, from words ``NAME=DIR``; a word ``DIR`` has the name of the folder."""
     found: dict[str, tuple[Path, ...]] = {}
     for word in words:
         name, equals, folder = word.partition("=")

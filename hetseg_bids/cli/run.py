@@ -239,7 +239,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"hetseg: {error}", file=sys.stderr)
         return _USAGE_ERROR
-    except Exception as error:  # a bug, or a machine in trouble: still no traceback for people
+    except Exception as error:  # a bug or a failing machine: users get one line, no traceback
         details = _keep_traceback(args.output_dir)
         print(f"hetseg: {type(error).__name__}: {error} (details: {details})", file=sys.stderr)
         return _FAILED

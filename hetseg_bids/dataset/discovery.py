@@ -17,7 +17,7 @@ from hetseg_bids.files import read_json
 
 log = logging.getLogger(__name__)
 _NAME = re.compile(r"sub-[a-zA-Z0-9+]+(_[a-zA-Z]+-[a-zA-Z0-9+]+)*_T1w\.nii(\.gz)?")
-# what a filter file may name, as pybids calls it: the entities of a T1w file
+# pybids' names of the entities of a T1w file, which a filter file may use
 _ENTITIES = {
     "subject": "sub",
     "session": "ses",
@@ -51,6 +51,12 @@ class Scan:
     session : str or None
     stem : str
         File name without ``_T1w.nii.gz``: the entities its derivatives keep.
+
+    Examples
+    --------
+    >>> scan = Scan(Path("sub-01_ses-2_T1w.nii.gz"), "01", "2", "sub-01_ses-2")
+    >>> scan.anat_folder.as_posix()
+    'sub-01/ses-2/anat'
     """
 
     path: Path
@@ -69,7 +75,7 @@ class Scan:
 
 @dataclass(frozen=True)
 class Found:
-    """What a selection names.
+    """The images of a selection.
 
     Attributes
     ----------
@@ -116,7 +122,17 @@ def find_scans(bids_dir: Path, selection: Selection) -> Found:
 
 
 def expected_scans(bids_dir: Path) -> list[Scan]:
-    """The magnitude T1w images that lie where BIDS has them, by a walk through the folders."""
+    """The magnitude T1w images in the folders that BIDS names, found without pybids.
+
+    Examples
+    --------
+    >>> anat = getfixture("tmp_path") / "sub-01" / "anat"
+    >>> anat.mkdir(parents=True)
+    >>> for part in ("mag", "phase"):
+    ...     (anat / f"sub-01_part-{part}_T1w.nii.gz").touch()
+    >>> [scan.stem for scan in expected_scans(getfixture("tmp_path"))]
+    ['sub-01_part-mag']
+    """
     there, _ = _in_their_places(bids_dir, sorted(in_place(bids_dir)))
     return [scan for scan in there if _is_magnitude(scan)]
 
@@ -171,8 +187,8 @@ def _read_filter(path: Path) -> dict[str, list[Any]]:
 def _matches(entities: Mapping[str, str], filters: Mapping[str, list[Any]]) -> bool:
     """Whether a name has one of the wanted values of every entity.
 
-    Names decide, not pybids: it reads entities from the whole path, so that a dataset below a
-    folder ``ses-9`` is of session 9 to it.
+    Entities come from the file name and not from pybids, which reads them from the whole path: to
+    it all images of a dataset below a folder ``ses-9`` belong to session 9.
     """
     return all(_has(entities, key, wanted) for key, wanted in filters.items())
 
@@ -194,7 +210,10 @@ def _fits(key: str, value: str | None, wanted: Any) -> bool:
 
 
 def _in_their_places(root: Path, paths: Iterable[Path]) -> tuple[list[Scan], dict[Path, str]]:
-    """Scans named and placed as BIDS has it, sessions apart; and the rest, with the reason."""
+    """Scans with the name and folder that BIDS asks for; and the others, with the reason.
+
+    Sessions aren't compared here: `_contradictions` does.
+    """
     scans, left_out = [], {}
     for path in paths:
         extension = next(e for e in EXTENSIONS if path.name.endswith(e))
@@ -213,7 +232,13 @@ def _in_their_places(root: Path, paths: Iterable[Path]) -> tuple[list[Scan], dic
 
 
 def entities_of(stem: str) -> dict[str, str]:
-    """BIDS entities in a file name: ``sub-01_ses-2`` gives ``{"sub": "01", "ses": "2"}``."""
+    """BIDS entities in a file name: ``sub-01_ses-2`` gives ``{"sub": "01", "ses": "2"}``.
+
+    Examples
+    --------
+    >>> entities_of("sub-01_ses-2_run-1")
+    {'sub': '01', 'ses': '2', 'run': '1'}
+    """
     return dict(part.split("-", 1) for part in stem.split("_") if "-" in part)
 
 
@@ -259,7 +284,7 @@ def _contradictions(root: Path, scans: Iterable[Scan]) -> dict[Path, str]:
 def _missing(
     bids_dir: Path, selection: Selection, there: list[Scan], scans: list[Scan]
 ) -> list[str]:
-    """What to say about labels of the selection that have no image."""
+    """Lines about labels of the selection that have no image."""
     found = {scan.subject for scan in scans}
     lacking = [label for label in selection.participants if label not in found]
     strangers = [p for p in lacking if not (bids_dir / f"sub-{p}").is_dir()]
@@ -283,7 +308,7 @@ def _missing(
 
 
 def _described(selection: Selection) -> str:
-    """What was asked for beside the participant."""
+    """The other parts of a selection, beside the participants, in words."""
     words = [_listed("ses", selection.sessions), _listed("run", selection.runs)]
     words += [f"what {selection.filter_file} names"] if selection.filter_file else []
     asked = " and ".join(word for word in words if word)
@@ -309,7 +334,7 @@ def _nothing_found(bids_dir: Path, filters: Mapping[str, list[Any]]) -> str:
 
 
 def _without_duplicates(scans: Iterable[Scan]) -> list[Scan]:
-    """Keep the .nii.gz where a name is there in both forms."""
+    """Keep the .nii.gz where an image exists as .nii, too."""
     kept: dict[tuple[Path, str], Scan] = {}
     for scan in scans:
         key = (scan.path.parent, scan.stem)

@@ -25,12 +25,13 @@ _DSEG = re.compile(r"^[^.].*_dseg\.nii(\.gz)?$")
 
 @dataclass(frozen=True)
 class System:
-    """Results to score: one name, and a folder of derivatives for each run (seed) of it.
+    """Results to score under one name.
 
     Attributes
     ----------
     name : str
     runs : tuple of Path
+        A folder of derivatives for each run (seed) of the system.
     """
 
     name: str
@@ -59,7 +60,7 @@ def score_systems(
     progress: Callable[[list], Iterable] = iter,
     label_set: LabelSet = ASEG,
 ) -> pd.DataFrame:
-    """Score every run of every system, a row a system, run, scan and structure.
+    """Score every run of every system: one row per system, run, scan and structure.
 
     Parameters
     ----------
@@ -69,6 +70,11 @@ def score_systems(
         Wraps the list of scans to score, e.g. ``tqdm``.
     label_set : LabelSet
         The structures to score.
+
+    Returns
+    -------
+    scores : DataFrame
+        ``system``, ``run`` and the columns of `evaluate`.
 
     Raises
     ------
@@ -93,8 +99,8 @@ def score_systems(
 def find_matches(references: Path, derivatives: Path) -> list[Match]:
     """Pair every reference ``*_dseg.nii.gz`` with the hetseg dseg of the same scan.
 
-    Both folders are walked, links included.  Results of hetseg among the references only count
-    if there are no others: they are compared with another run's then.
+    Both folders are searched, also through links.  Results of hetseg are references only if the
+    folder holds no others; then two runs are compared with each other.
 
     Raises
     ------
@@ -144,9 +150,15 @@ def _dseg_images(folder: Path) -> list[Path]:
 
 
 def evaluate(match: Match, label_set: LabelSet = ASEG) -> pd.DataFrame:
-    """Agreement of one scan, a row a structure.
+    """Agreement of one scan with its reference, one row per structure.
 
-    Structures that the reference doesn't have at all are left out: protocols differ.
+    Structures that the reference doesn't have at all are left out, because protocols differ.
+
+    Returns
+    -------
+    scores : DataFrame
+        ``participant``, ``name``, ``dice``, ``hd95_mm``, ``volume_mm3``, ``reference_mm3``,
+        ``volume_error``.
 
     Raises
     ------
@@ -186,7 +198,18 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 
 
 def summary(scores: pd.DataFrame) -> str:
-    """Mean Dice and HD95 a participant, as text for the terminal."""
+    """Mean Dice and HD95 of each participant, as text for the terminal.
+
+    Examples
+    --------
+    >>> scores = pd.DataFrame({
+    ...     "system": "label-flip", "run": 0, "participant": "sub-01",
+    ...     "name": ["thalamus", "pallidum"], "dice": [0.9, 0.8], "hd95_mm": [1.0, 2.0],
+    ... })
+    >>> print(summary(scores))
+    system      participant  structures  mean Dice  mean HD95 mm  lowest
+    label-flip  sub-01                2     0.8500          1.50  pallidum 0.800
+    """
     lines = [f"{'system':22} {'participant':28} structures  mean Dice  mean HD95 mm  lowest"]
     for (system, _, name), rows in scores.groupby(["system", "run", "participant"], sort=False):
         worst = rows.loc[rows["dice"].idxmin()]

@@ -34,7 +34,7 @@ _LEAST_FLIP = 0.03
 
 
 def learning_curves(curves: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
-    """Validation Dice against samples seen, a line a system.
+    """Validation Dice against samples seen, one line per system.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ class Overlay:
 
 
 def flip_overlay(overlay: Overlay) -> Figure:
-    """Segmentation, forecast and true disagreement in the slice with most of it, each plane."""
+    """Labels, flip probability and true errors, per plane in the slice with most errors."""
     wrong = overlay.segmentation != overlay.reference
     figure = _figure((9.6, 9.6), "black")
     low, high = np.percentile(overlay.image[overlay.image > 0], (1, 99.5))

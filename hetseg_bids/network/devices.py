@@ -1,4 +1,4 @@
-"""Which device computes, with how many threads, and how a process holds its memory."""
+"""Which device computes, with how many threads, and whether a process keeps freed memory."""
 
 from __future__ import annotations
 
@@ -15,12 +15,17 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 def resolve_device(name: str) -> torch.device:
-    """Turn ``auto``, ``cpu``, ``cuda[:i]`` or ``mps`` into a device that is there.
+    """Turn ``auto``, ``cpu``, ``cuda[:i]`` or ``mps`` into a device of this machine.
 
     Raises
     ------
     InputError
         If the name is unknown or the device is absent.
+
+    Examples
+    --------
+    >>> resolve_device("cpu")
+    device(type='cpu')
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -44,7 +49,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def device_name(device: torch.device) -> str:
-    """The device for people: the GPU's name, or the CPU with its threads."""
+    """Description of a device for logs: the GPU's name, or the CPU with its threads."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return f"{device}, {torch.get_num_threads()} threads"
@@ -57,7 +62,7 @@ def set_threads(threads: int | None) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep memory that it freed; nothing without glibc.
+    """Let this process keep memory that it freed; has no effect without glibc.
 
     A scan allocates the same large arrays again and again. Given back to the system at once,
     their pages are cleared and mapped anew each time: 8 % of a run, 40 % of one in a dask worker.
@@ -69,7 +74,13 @@ def keep_freed_memory() -> None:
 
 
 def worker_environment(threads: int) -> dict[str, str]:
-    """Variables of a process that is yet to start: its threads, all of them keeping memory."""
+    """Variables of a process that is yet to start: its threads, all of them keeping memory.
+
+    Examples
+    --------
+    >>> worker_environment(2)["OMP_NUM_THREADS"]
+    '2'
+    """
     return {
         "MALLOC_ARENA_MAX": "1",  # other arenas can't hold large arrays
         "MALLOC_TRIM_THRESHOLD_": str(_KEPT),
@@ -83,7 +94,7 @@ def worker_environment(threads: int) -> dict[str, str]:
 def autocast(device: torch.device, *, enabled: bool | None = None) -> torch.autocast:
     """bfloat16 autocast, by default where `computes_bf16`.
 
-    A compiled caller gives `enabled`: the question to the CPU can't be traced.
+    A compiled caller gives `enabled`, because the test of the CPU can't be traced.
     """
     wanted = computes_bf16(device) if enabled is None else enabled
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted)

@@ -1,4 +1,4 @@
-"""Trained models: weights, the plan they were trained by, and their checksums.
+"""Trained models: weights, how they were trained and are used (the plan), and checksums.
 
 A model is a folder with ``weights.safetensors``, ``plan.json`` and ``MODEL_CARD.md``.
 Weights are safetensors: reading them runs no code.
@@ -34,16 +34,17 @@ _SHIPPED = (_PACKAGE / "_models", _PACKAGE.parent / "models")
 
 @dataclass(frozen=True)
 class Pooling:
-    """How the views' forecasts and the ensemble's logit make the ensemble's q.
+    """How the ensemble's q follows from the views' forecasts and the ensemble's logit.
 
     The log-odds of a structure are ``views`` times the mean of the views' `evidence` plus
     ``ensemble`` times the mean label logit.  Views that contradict each other make q large,
-    and views that agree make it smaller than each of them would.  `benchmarks/pooling.py` fits
+    and views that agree make it smaller than that of each view.  `benchmarks/pooling.py` fits
     both numbers on synthetic scans.
 
     Attributes
     ----------
     views, ensemble : float
+        The two factors.
     """
 
     views: float
@@ -61,16 +62,16 @@ class Plan:
         ``plain``, ``predictive-variance`` or ``label-flip``.
     network : NetworkConfig
     patch : tuple of 2 int
-        Rows and columns of the training stacks; inference never shows the network less.
+        Rows and columns of the training stacks; inference pads smaller slices to this size.
     background, clip : float
         The intensity scale (`preprocessing.normalisation`).
     weights_sha256 : str
     provenance : dict
-        Recipe, data, samples seen, software: for people and audits.
+        Recipe, data, samples seen, software: for users and audits; not used by the program.
     label_set : LabelSet
-        What the outputs mean.
+        Structures of the outputs.
     pooling : Pooling or None
-        How the views' flip maps make one; None: by the mean of their logits.
+        How the views' flip maps become one; None: their second outputs are averaged.
     smoothing : int
         How often inference smooths the image (`inference.soften`).
     """
@@ -114,7 +115,14 @@ class Model:
 
 
 def shipped_models() -> dict[str, Path]:
-    """Names and folders of the models that came with hetseg."""
+    """Names and folders of the models that came with hetseg.
+
+    Examples
+    --------
+    >>> folder = shipped_models()["label-flip"]
+    >>> (folder / WEIGHTS_NAME).is_file()
+    True
+    """
     found: dict[str, Path] = {}
     for root in _SHIPPED:
         for plan in sorted(root.glob(f"*/{PLAN_NAME}")):
@@ -135,6 +143,11 @@ def model_folder(name: str, option: str = "--model") -> Path:
     ------
     InputError
         If there is neither.
+
+    Examples
+    --------
+    >>> model_folder("label-flip").name
+    'label-flip'
     """
     shipped = shipped_models()
     if name in shipped:
@@ -227,11 +240,24 @@ def _label_set(rows: list[dict[str, Any]] | None) -> LabelSet:
 
 
 def save_model(folder: Path, plan: Plan, weights: dict[str, Tensor]) -> Plan:
-    """Write weights and plan; returns the plan with the checksum of the weights."""
+    """Write weights and plan into a model folder.
+
+    Parameters
+    ----------
+    folder : Path
+    plan : Plan
+    weights : dict of str to tensor
+        A state dict of the network, on any device.
+
+    Returns
+    -------
+    signed : Plan
+        The plan with the checksum of the weights.
+    """
     path = folder / WEIGHTS_NAME
     content = save({name: w.detach().cpu().contiguous() for name, w in weights.items()})
     with atomic_path(path) as temporary:
-        temporary.write_bytes(content)  # safetensors' own files can't be read by other users
+        temporary.write_bytes(content)  # safetensors' own writer makes files for one user only
     signed = Plan(**{**_shallow(plan), "weights_sha256": file_sha256(path)})
     signed.save(folder)
     return signed
@@ -242,6 +268,14 @@ def _shallow(plan: Plan) -> dict[str, Any]:
 
 
 def file_sha256(path: Path) -> str:
-    """Hex digest of a file."""
+    """Hex digest of a file.
+
+    Examples
+    --------
+    >>> path = getfixture("tmp_path") / "empty.nii.gz"
+    >>> path.touch()
+    >>> file_sha256(path)[:12]
+    'e3b0c44298fc'
+    """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -33,14 +33,14 @@ from hetseg_bids.structures.aseg import ASEG
 from hetseg_bids.structures.label_sets import LabelSet
 from hetseg_bids.structures.label_tables import write_label_table
 
-_RAW = "raw"  # the input's name in BIDS URIs, as fMRIPrep has it
+_RAW = "raw"  # the input's name in BIDS URIs, the same as fMRIPrep's
 _SAME_PLACE_MM = 0.01
-_COMPRESSION = 6  # higher levels save little on label images
+_COMPRESSION = 6  # of zlib-ng: smaller files in less time than zlib's; higher levels save little
 
 
 @dataclass(frozen=True)
 class OutputPaths:
-    """Every file that a scan leaves behind.
+    """The names of all files of a scan's results.
 
     Attributes
     ----------
@@ -51,6 +51,7 @@ class OutputPaths:
     resolution : str
         ``_res-1mm`` or nothing; BIDS puts it between seg and desc.
     report : Path
+        The page, ``OUT/sub-X[_ses-Y]....html``.
     """
 
     folder: Path
@@ -88,7 +89,7 @@ class OutputPaths:
 
     @property
     def run_log(self) -> Path:
-        """Facts about the run that made the results: the only file that no two runs share."""
+        """Facts about the run that made the results: the only file that differs between runs."""
         return self.report.parent / "logs" / f"{self.report.stem}_run.json"
 
     @property
@@ -98,7 +99,7 @@ class OutputPaths:
 
     @property
     def labels(self) -> Path:
-        """What the numbers in the dseg mean."""
+        """Index, name and colour of each label of the dseg."""
         return self._segmentation("dseg.tsv")
 
     @property
@@ -110,14 +111,22 @@ class OutputPaths:
 
 
 def output_paths(out_dir: Path, scan: Scan, settings: Settings) -> OutputPaths:
-    """Where a scan's results go."""
+    """Where a scan's results go.
+
+    Examples
+    --------
+    >>> scan = Scan(Path("sub-01_T1w.nii.gz"), "01", None, "sub-01")
+    >>> paths = output_paths(Path("OUT"), scan, Settings())
+    >>> paths.dseg.as_posix(), paths.report.as_posix()
+    ('OUT/sub-01/anat/sub-01_seg-hetseg_dseg.nii.gz', 'OUT/sub-01.html')
+    """
     resolution = "_res-1mm" if settings.output_resolution == "1mm" else ""
     report = out_dir / f"{scan.stem}{resolution}.html"
     return OutputPaths(out_dir / scan.anat_folder, scan.stem, resolution, report)
 
 
 def check_inside(folder: Path, out_dir: Path) -> None:
-    """Follow no link that somebody put in the way of results.
+    """Refuse a folder that a link takes out of the output folder.
 
     Raises
     ------
@@ -133,6 +142,11 @@ def sources_of(t1w: Path, mask: Path | None, bids_dir: Path) -> list[str]:
 
     They look like ``bids:raw:sub-01/anat/sub-01_T1w.nii.gz``; OUT/dataset_description.json says
     where ``raw`` lies.
+
+    Examples
+    --------
+    >>> sources_of(Path.cwd() / "sub-01/anat/sub-01_T1w.nii.gz", None, Path.cwd())
+    ['bids:raw:sub-01/anat/sub-01_T1w.nii.gz']
     """
     root = bids_dir.resolve()
     files = [t1w] if mask is None else [t1w, mask]
@@ -179,7 +193,7 @@ def _container() -> dict[str, Any]:
 
 
 def write_images(paths: OutputPaths, result: Segmentation, mask: npt.NDArray[np.uint8]) -> None:
-    """Write dseg, mask and, where the result has them, flip map and probabilities."""
+    """Write dseg, (X, Y, Z) brain mask and, where there are any, flip map and probabilities."""
     save_image(paths.dseg, result.full(result.dseg), result.grid, intent="label")
     save_image(paths.mask, mask, result.grid, intent="label")
     if result.flip is not None:
@@ -189,7 +203,7 @@ def write_images(paths: OutputPaths, result: Segmentation, mask: npt.NDArray[np.
 
 
 def save_image(path: Path, data: npt.NDArray[np.generic], grid: Grid, *, intent: str) -> None:
-    """Write a NIfTI image on a grid."""
+    """Write an (X, Y, Z) array as a NIfTI image; `intent` is its NIfTI intent, e.g. ``label``."""
     image = placed_image(data, grid)
     image.header.set_intent(intent)
     _save(image, path)
@@ -213,13 +227,21 @@ def write_scaled(stream: BufferedIOBase, result: Segmentation, maps: LevelMaps) 
 
 
 def placed_image(data: npt.NDArray[np.generic], grid: Grid) -> nib.Nifti1Image:
-    """An image whose forms have the grid's codes, and code 0 where a form can't say the affine."""
+    """A NIfTI image whose forms have the grid's codes, or 0 where a form can't hold the affine.
+
+    Examples
+    --------
+    >>> grid = Grid((4, 5, 6), np.diag([1.0, 1, 2, 1]), codes=(1, 4))
+    >>> image = placed_image(np.zeros(grid.shape, np.uint8), grid)
+    >>> int(image.header["qform_code"]), int(image.header["sform_code"])
+    (1, 4)
+    """
     q_code, s_code = grid.codes
     image = nib.Nifti1Image(data, grid.affine, dtype=data.dtype)
     image.set_sform(grid.affine, s_code)
     image.set_qform(grid.affine, q_code)
     apart = np.abs(image.get_qform() - grid.affine)[:3] @ (*data.shape[:3], 1)
-    if apart.max() > _SAME_PLACE_MM:  # a shear
+    if apart.max() > _SAME_PLACE_MM:  # the affine has a shear, which a qform can't hold
         image.set_qform(grid.affine, 0)
         image.set_sform(grid.affine, s_code or q_code)
     image.header.set_xyzt_units("mm")
@@ -233,7 +255,7 @@ def _save(image: nib.Nifti1Image, path: Path) -> None:
 
 @contextmanager
 def _compressed(path: Path) -> Iterator[BufferedIOBase]:
-    """A gzip file without time stamp and name: equal results give equal bytes."""
+    """A gzip file without time stamp and name, so that equal results give equal bytes."""
     with (
         atomic_path(path) as temporary,
         temporary.open("wb") as raw,
@@ -253,13 +275,14 @@ def write_tables(paths: OutputPaths, table: pd.DataFrame, label_set: LabelSet) -
 
 @dataclass(frozen=True)
 class Provenance:
-    """How a result came to be; goes into every image's sidecar.
+    """Everything that a result depends on; it is written into the sidecar of each image.
 
     Attributes
     ----------
     sources : list of str
         BIDS URIs of the T1w and of the brain mask that was given, see `sources_of`.
     source_sha256 : str
+        Checksum of the T1w file.
     mask_sha256 : str or None
         Of the brain mask that was given.
     model, model_sha256 : str
@@ -269,12 +292,13 @@ class Provenance:
         See `Plan.smoothing`.
     settings : Settings
     extraction : str
-        Brain extraction that was carried out.
+        Brain extraction that was carried out: ``deepbet``, ``mask`` or ``skip``.
     mask_mm3 : float
-        Volume of the brain mask, the group level's stand-in for intracranial volume.
+        Volume of the brain mask, which the group level uses in place of intracranial volume.
     image : ImageQuality
     plausibility : Plausibility
     warnings : tuple of str
+        `PreparedImage.warnings`.
     """
 
     sources: list[str]
@@ -296,7 +320,7 @@ class Provenance:
         return {
             "Description": description,
             "Sources": self.sources,
-            "SpatialReference": self.sources[0],  # on another grid, too, they lie on the T1w
+            "SpatialReference": self.sources[0],  # results at 1 mm lie in the T1w's space, too
             **more,
             "HetsegVersion": __version__,
             "HetsegModel": self.model,
@@ -317,7 +341,7 @@ class Provenance:
 def write_sidecars(
     paths: OutputPaths, provenance: Provenance, label_set: LabelSet, *, flip: bool
 ) -> None:
-    """Write every sidecar, the dseg's last."""
+    """Write every sidecar, the dseg's last: its presence means that all other files are there."""
     names = list(label_set.names)
     resolution = {}
     if provenance.settings.output_resolution == "1mm":
@@ -347,7 +371,13 @@ def remove(path: Path) -> None:
 
 
 def write_crash(out_dir: Path, stem: str, text: str) -> Path:
-    """Write a crash file; returns its path."""
+    """Write a crash file; returns its path.
+
+    Examples
+    --------
+    >>> write_crash(getfixture("tmp_path"), "sub-01", "no room").name
+    'crash-sub-01-...T....txt'
+    """
     now = datetime.datetime.now(tz=datetime.UTC).strftime("%Y%m%dT%H%M%S%f")
     path = out_dir / "logs" / f"crash-{stem}-{now}.txt"
     write_text(path, text)

@@ -1,4 +1,4 @@
-"""What the participant level left in OUT: complete results, one for each T1w image."""
+"""Reading the complete results of the participant level in OUT, one for each T1w image."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _SHOWN = 20  # names in a line
 
 @dataclass(frozen=True)
 class FinishedScan:
-    """What the group level reads of a scan.
+    """The result of one scan, as the group level reads it.
 
     Attributes
     ----------
-    keys : dict
-        participant_id, session_id, scan.
+    keys : dict of str to str
+        ``participant_id``, ``session_id`` (``n/a`` without one), ``scan`` (the entities).
     table : DataFrame
         As `morphometry.measure` makes it.
     record : dict
@@ -61,7 +61,7 @@ class FinishedScan:
 
     @property
     def person(self) -> str:
-        """Whose scan it is."""
+        """The participant_id."""
         return self.keys["participant_id"]
 
     @property
@@ -76,7 +76,7 @@ class FinishedScan:
 
     @property
     def processing(self) -> str:
-        """All else that sets measurements of two scans apart, in words."""
+        """Version and settings that make measurements of two scans differ, in words."""
         settings = self.record.get("HetsegSettings")
         settings = settings if isinstance(settings, dict) else {}
         views = settings.get("views")
@@ -108,7 +108,7 @@ class Results:
 
 
 def read_results(out_dir: Path) -> Results:
-    """Read what is finished; each thing that is left out is said once."""
+    """Read all finished scans; for each result that can't be used there is one warning."""
     scans, unusable = [], {}
     for path in sorted(out_dir.glob(f"sub-*/**/*{_MARK}*{_RECORD}")):
         try:
@@ -158,7 +158,7 @@ def _began(run_log: Path, record_path: Path) -> datetime.datetime:
     try:
         time = datetime.datetime.fromisoformat(str(read_json(run_log)["Started"]))
         return time.astimezone(datetime.UTC)
-    except (OSError, ValueError, KeyError):  # logs are for people, and may be tidied away
+    except (OSError, ValueError, KeyError):  # users may have removed the logs
         return datetime.datetime.fromtimestamp(record_path.stat().st_mtime, tz=datetime.UTC)
 
 
@@ -194,13 +194,25 @@ def _one_of_each(scans: list[FinishedScan]) -> list[FinishedScan]:
 
 
 def shortened(names: Sequence[str]) -> str:
-    """A list of names for one line."""
+    """A list of names on one line; those after the 20th are only counted.
+
+    Examples
+    --------
+    >>> shortened([f"sub-{i}" for i in range(22)])
+    'sub-0, sub-1, ..., sub-19 and 2 more'
+    """
     shown = ", ".join(names[:_SHOWN])
     return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
 
 
 def processed_alike(scans: Iterable[FinishedScan]) -> dict[tuple[str, str], list[int]]:
-    """Numbers of the scans of each (model, processing), most first: only these compare."""
+    """Groups of scans that may be compared: the same model and the same processing.
+
+    Returns
+    -------
+    groups : dict of (str, str) to list of int
+        Indices of the scans by `FinishedScan.model` and `processing`, the largest group first.
+    """
     groups: dict[tuple[str, str], list[int]] = {}
     for number, scan in enumerate(scans):
         groups.setdefault((scan.model, scan.processing), []).append(number)

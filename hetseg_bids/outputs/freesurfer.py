@@ -16,7 +16,7 @@ from hetseg_bids.structures.aseg import ASEG
 from hetseg_bids.structures.label_sets import Structure
 
 COLOR_TABLE = "hetsegColorLUT.txt"
-# where FreeSurfer's own name isn't ours with hyphens
+# names that differ from FreeSurfer's by more than hyphens and capitals
 _NAMES = {
     "accumbens": "Accumbens-area",
     "ventral_dc": "VentralDC",
@@ -31,7 +31,13 @@ _MERGED = (
 
 
 def freesurfer_name(structure: Structure) -> str:
-    """Name of a structure as FreeSurfer spells it, e.g. ``Left-Accumbens-area``."""
+    """Name of a structure as FreeSurfer spells it, e.g. ``Left-Accumbens-area``.
+
+    Examples
+    --------
+    >>> freesurfer_name(ASEG.structures[0]), freesurfer_name(ASEG.structures[-1])
+    ('Left-Cerebral-White-Matter', 'Corpus-Callosum')
+    """
     bare = structure.bare_name
     name = _NAMES.get(bare) or bare.replace("_", "-").title()
     sides = {"L": "Left-", "R": "Right-", None: ""}
@@ -72,7 +78,16 @@ def export(out_dir: Path, subjects_dir: Path) -> Iterator[Path]:
 
 
 def stats(scan: FinishedScan, labels: np.ndarray, voxel_mm3: float) -> str:
-    """The text of an ``aseg.stats`` with the five columns that need no intensities."""
+    """The text of an ``aseg.stats`` with the five columns that need no intensities.
+
+    Parameters
+    ----------
+    scan : FinishedScan
+    labels : (X, Y, Z) int array
+        Its dseg.
+    voxel_mm3 : float
+        Volume of a voxel.
+    """
     volumes = scan.table["volume_mm3"].astype(float)
     lines = [
         "# Title Segmentation Statistics",

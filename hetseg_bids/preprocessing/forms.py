@@ -1,4 +1,4 @@
-"""Where a NIfTI file says its voxels lie: qform, sform, and what to do if they don't agree."""
+"""The two forms of a NIfTI header, qform and sform, and what to do if they don't agree."""
 
 from __future__ import annotations
 
@@ -28,7 +28,19 @@ Affine = npt.NDArray[np.float64]
 def find_place(path: Path, image: nib.nifti1.Nifti1Pair) -> tuple[Grid, list[str]]:
     """The grid of an image, by its sform or else by its qform, and warnings.
 
-    A form that can't be is passed over where the other one is good.
+    An impossible form is ignored where the other one is good.
+
+    Parameters
+    ----------
+    path : Path
+        For the messages.
+    image : Nifti1Pair
+        Only its header is read.
+
+    Returns
+    -------
+    grid : Grid
+    warnings : list of str
 
     Raises
     ------
@@ -98,7 +110,7 @@ def _differences(qform: Affine, grid: Grid) -> list[str]:
 
 
 def _sides_differ(a: Affine, b: Affine) -> bool:
-    """Whether two affines mirror each other, or take opposite ends of an axis for the left."""
+    """Whether two affines mirror each other, or have opposite ends of an axis as the left."""
     if np.linalg.det(a[:3, :3]) * np.linalg.det(b[:3, :3]) < 0:
         return True
     from_left = [affine[0, :3] / np.linalg.norm(affine[0, :3]) for affine in (a, b)]

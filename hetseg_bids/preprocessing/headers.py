@@ -18,7 +18,7 @@ from hetseg_bids.preprocessing.normalisation import typical_high
 MAX_EXTENT_MM = 600.0
 _MIN_EXTENT_MM = 60.0
 _SPIKE = 20.0
-_SOME = 1_000_000  # voxels that tell what the rest is like
+_SOME = 1_000_000  # voxels: a sample as large as that represents the image
 _MAX_VOXELS = 600_000_000
 
 
@@ -30,7 +30,7 @@ class T1w:
     ----------
     path : Path
     data : (I, J, K) float32 array
-        Finite: NaN and infinite voxels were set to zero, absurd ones clipped.
+        Finite: NaN and infinite voxels were set to zero, extreme values clipped.
     grid : Grid
         Where its voxels lie.
     background : float
@@ -38,7 +38,7 @@ class T1w:
     content : tuple of 3 slice
         The box of all that isn't background; padding was set to `background`.
     warnings : tuple of str
-        What was odd but usable.
+        What was unusual but could be used.
     """
 
     path: Path
@@ -61,6 +61,10 @@ def read_t1w(path: Path) -> T1w:
     ----------
     path : Path
         NIfTI file.
+
+    Returns
+    -------
+    scan : T1w
 
     Raises
     ------
@@ -120,7 +124,7 @@ def _clip_spikes(data: npt.NDArray[np.float32], background: float) -> list[str]:
 
 
 def _is_mask(data: npt.NDArray[np.float32]) -> bool:
-    """Whether there are two values only; the rest is read only where the first part says so."""
+    """Whether there are two values only; all voxels are read only if a sample has two."""
     return all(
         len(np.unique(part)) <= 2
         for part in (data.reshape(-1)[:: max(1, data.size // _SOME)], data)

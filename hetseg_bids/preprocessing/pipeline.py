@@ -1,4 +1,4 @@
-"""The steps in order: what the network gets, and how to return to the native grid."""
+"""The steps in order, from a file to the image that the network sees."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ class PreparedImage:
     Attributes
     ----------
     native, working : Grid
+        The grid of the T1w, and the RAS grid of 1 mm on which the network sees it.
     image : (X, Y, Z) float32 tensor
         Standard scores on the working grid.
     mask : (X, Y, Z) bool tensor
@@ -34,8 +35,9 @@ class PreparedImage:
     extraction : str
         How the mask was made: ``deepbet``, ``mask`` or ``skip``.
     cut_cm2 : float
-        Largest area in which the brain meets a face of what was scanned, padding left out.
+        Largest area in which the brain meets a face of the scanned box (padding left out), cm2.
     warnings : tuple of str
+        What was unusual but could be used.
     """
 
     native: Grid
@@ -60,6 +62,10 @@ def prepare_image(
     mask_path : Path, optional
         Brain mask of the scan, needed for ``mask``.
 
+    Returns
+    -------
+    prepared : PreparedImage
+
     Raises
     ------
     InputError
@@ -74,7 +80,7 @@ def prepare_image(
         method = "skip" if stripped else "deepbet"
     try:
         if stripped or method == "skip":
-            # decided where nothing is interpolated: between brain and background all is mixed
+            # the brain is found before interpolation, which mixes it with the background
             conformed, signal = resample_inside(
                 scan.data, brain, scan.grid, working, outside=scan.background
             )
@@ -92,7 +98,7 @@ def prepare_image(
 
 
 def _working_grid(scan: T1w) -> Grid:
-    """The 1 mm grid of the whole image, or of what it holds where padding makes it vast."""
+    """The 1 mm grid of the image, or of its content where padding makes the image very large."""
     extent = scan.grid.zooms * np.array(scan.grid.shape)
     part = scan.grid if extent.max() <= MAX_EXTENT_MM else scan.grid.part(scan.content)
     return working_grid(part)
@@ -116,7 +122,20 @@ def cut_area(mask: Tensor, working: Grid, native: Grid, content: Box) -> float:
         On `working`.
     working, native : Grid
     content : tuple of 3 slice
-        The box, on `native`.
+        The box, in voxels of `native`.
+
+    Returns
+    -------
+    area : float
+        cm2; 0 if the mask meets no face.
+
+    Examples
+    --------
+    >>> grid = Grid((20, 20, 20), np.eye(4))
+    >>> mask = torch.zeros(grid.shape, dtype=torch.bool)
+    >>> mask[:5, 10:] = True  # ends at two faces, one of 10 x 20 mm and one of 5 x 20 mm
+    >>> float(cut_area(mask, grid, grid, (slice(0, 20), slice(0, 20), slice(0, 20))))
+    2.0
     """
     areas = [0.0]
     volume = mask.float()[None]

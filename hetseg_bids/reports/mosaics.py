@@ -62,7 +62,7 @@ class FlipScale:
 
 @dataclass(frozen=True)
 class View:
-    """What is drawn, on one RAS grid of 1 mm.
+    """The images to draw, on one RAS grid of 1 mm.
 
     Attributes
     ----------
@@ -75,7 +75,7 @@ class View:
     affine : (4, 4) float array
         Voxel to mm.
     label_set : LabelSet
-        What the values of `dseg` mean.
+        Structures of `dseg`.
     """
 
     image: npt.NDArray[np.float32]

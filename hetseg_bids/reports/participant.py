@@ -1,4 +1,4 @@
-"""The page of one scan, made from its derivatives alone, so that it can be redone."""
+"""The page of one scan, made from its derivatives alone, so that it can be written again."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ _LIBRARY = "niivue.umd.js.gz"
 
 @dataclass(frozen=True)
 class ViewerData:
-    """What the page embeds, all base64.
+    """Files that are embedded in the page, all as base64.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""One run at a time works on a scan, also when many share an output folder."""
+"""Only one run at a time processes a scan, also where many runs share an output folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,13 @@ class HeldError(InputError):
 
 
 def lock_beside(run_log: Path, report: Path) -> Path:
-    """The lock file of a scan, which is there only while a run is at work on it."""
+    """The lock file of a scan, which exists only while a run processes it.
+
+    Examples
+    --------
+    >>> lock_beside(Path("OUT/logs/sub-01_run.json"), Path("OUT/sub-01.html")).as_posix()
+    'OUT/logs/.sub-01.lock'
+    """
     return run_log.with_name(f".{report.stem}.lock")
 
 
@@ -27,7 +33,7 @@ def lock_beside(run_log: Path, report: Path) -> Path:
 def claimed(path: Path, what: str) -> Iterator[None]:
     """Hold the lock file `path` as long as the block runs; it is gone afterwards.
 
-    A run that is killed leaves the file but not the lock.
+    A run that is killed leaves the file, but the system releases the lock.
 
     Parameters
     ----------
@@ -39,6 +45,15 @@ def claimed(path: Path, what: str) -> Iterator[None]:
     ------
     HeldError
         If another process, on this machine or another, holds it.
+
+    Examples
+    --------
+    >>> path = getfixture("tmp_path") / ".sub-01.lock"
+    >>> with claimed(path, "sub-01"):
+    ...     path.exists()
+    True
+    >>> path.exists()
+    False
     """
     lock = FileLock(path)
     try:
@@ -55,6 +70,6 @@ def claimed(path: Path, what: str) -> Iterator[None]:
         yield
     finally:
         if lock.is_locked:
-            # while it is held: whoever waits for this file sees that it is gone and makes its own
+            # removed before it is released: a run that waits for it then makes a new file
             path.unlink(missing_ok=True)
             lock.release()

@@ -1,4 +1,4 @@
-"""One call of ``hetseg ... participant``: prepare the output, run the scans, sum up."""
+"""One call of ``hetseg ... participant``: prepare the output folder, run the scans, report."""
 
 from __future__ import annotations
 
@@ -28,7 +28,12 @@ log = logging.getLogger(__name__)
 
 
 def run_participants(config: RunConfig) -> int:
-    """Segment the selected scans; returns the exit code.
+    """Segment the selected scans.
+
+    Returns
+    -------
+    code : int
+        Exit code: 1 if a scan failed, otherwise 0.
 
     Raises
     ------
@@ -40,7 +45,7 @@ def run_participants(config: RunConfig) -> int:
         return _list(found)
     _validate(config)
     _choose_temporary_folder(config.execution.work_dir)
-    resolve_device(config.device)  # say what can't be used before OUT is touched
+    resolve_device(config.device)  # raises before anything is written to OUT
     load_model(config.settings.model, torch.device("cpu"))
     _prepare_output(config)
     total = len(found.refused) + len(found.scans)
@@ -64,7 +69,7 @@ def _list(found: Found) -> int:
 
 
 def _outcomes(found: Found, config: RunConfig, stages: ScanStages) -> Iterator[Outcome]:
-    """What became of the refused scans, then of the others as they end."""
+    """Outcomes of the refused scans, then those of the others as they end."""
     for scan, why in found.refused:
         yield report_loss(scan, config, why)
     if found.scans and not (found.refused and config.stop_on_first_crash):
@@ -84,7 +89,7 @@ def _choose_temporary_folder(work_dir: Path | None) -> None:
 
 
 def _validate(config: RunConfig) -> None:
-    """Pass on what the BIDS validator says; not in jobs for a few participants of many."""
+    """Print the validator's errors; not in jobs for a few participants of a large dataset."""
     selection = config.selection
     if not selection.validate or selection.participants or config.reports_only:
         return
@@ -114,7 +119,7 @@ def _prepare_output(config: RunConfig) -> None:
 
 
 class _Display(ScanStages):
-    """A progress bar for the scan at hand and a line for each finished one."""
+    """A progress bar for the current scan and a line for each finished one."""
 
     def __init__(self, found: Found) -> None:
         self._scans = [scan for scan, _ in found.refused] + found.scans
@@ -134,7 +139,7 @@ class _Display(ScanStages):
         self._bar.update(done)
 
     def finished(self, outcome: Outcome) -> None:
-        """Print what became of a scan."""
+        """Print the outcome of a scan."""
         self._count += 1
         where = f"[{self._count}/{self._n}] {outcome.scan.stem}"
         if outcome.status == "failed":

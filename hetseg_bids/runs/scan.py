@@ -1,4 +1,4 @@
-"""One scan from file to report; a failure stays with its scan."""
+"""One scan from file to report; a scan that fails doesn't stop the others."""
 
 from __future__ import annotations
 
@@ -44,15 +44,17 @@ Status = Literal["done", "skipped", "failed"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a scan.
+    """How the processing of a scan ended.
 
     Attributes
     ----------
     scan : Scan
     status : {"done", "skipped", "failed"}
+        ``skipped``: its results were complete already.
     message : str
-        One line: the report's path, or what went wrong.
+        One line: the path of the page, or what went wrong.
     crash_file : Path or None
+        Traceback of a failed scan; None if it didn't fail, or the file couldn't be written.
     """
 
     scan: Scan
@@ -62,13 +64,13 @@ class Outcome:
 
 
 class ScanStages:
-    """Callbacks by which a progress display follows a scan; this one is silent."""
+    """Callbacks for a progress display; this one shows nothing."""
 
     def stage(self, name: str) -> None:
         """A new step begins."""
 
     def slices(self, done: int, total: int) -> None:
-        """Some more slices of the total were predicted."""
+        """`done` more of the `total` slices were predicted."""
 
 
 def run_scan(
@@ -78,7 +80,7 @@ def run_scan(
     stages: ScanStages | None = None,
     room_gb: float | None = None,
 ) -> Outcome:
-    """One scan from file to report; whatever goes wrong becomes an outcome and a crash file.
+    """Process one scan from file to report; an exception becomes an outcome and a crash file.
 
     Parameters
     ----------
@@ -87,7 +89,12 @@ def run_scan(
     model : Model
     stages : ScanStages, optional
     room_gb : float, optional
-        Memory of this process, GB of 10^9 bytes: a scan that needs more is not begun.
+        Memory of this process, GB of 10^9 bytes: a scan that needs more isn't begun.
+
+    Returns
+    -------
+    outcome : Outcome
+        Also for a scan that failed: nothing is raised.
     """
     try:
         return _run_scan(scan, config, model, stages or ScanStages(), room_gb)

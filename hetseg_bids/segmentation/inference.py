@@ -2,7 +2,7 @@
 
 Source: paper section 2.3 (design section 1, point 5): one network sees axial, coronal
 and sagittal stacks; the ensemble's logits are the mean of the views' logits. The mirror image
-is ours: no side of the brain is treated otherwise than the other.
+is ours: it makes the network treat the two sides of the brain alike.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from hetseg_bids.segmentation.uncertainty import POOLED, evidence
 from hetseg_bids.structures.label_sets import LabelSet
 
 _MARGIN = 2  # voxels kept around the brain box
-_CHUNK = {"cpu": 8, "cuda": 32, "mps": 16}  # slices a pass
+_CHUNK = {"cpu": 8, "cuda": 32, "mps": 16}  # slices per pass
 _NEIGHBOUR = 0.125  # weight in smoothing: a standard deviation of half a voxel ...
 _VARIANCE = 2 * _NEIGHBOUR  # ... and its square
-# of the blur of resampling: MNI152 at 0.8 mm then has the volumes it has at 1 mm within 3 % (with 1
-# the third ventricle is 3.5 % larger, with 0 the fourth and the corpus callosum 4.4 % smaller)
+# share of the blur of resampling that is taken off the smoothing: volumes of MNI152 at 0.8 mm then
+# are those at 1 mm within 3 % (with a share of 1 the third ventricle is 3.5 % larger, with 0 the
+# fourth ventricle and the corpus callosum are 4.4 % smaller)
 _BLUR_COUNTS = 0.75
 
 
@@ -80,10 +81,10 @@ def predict(
     mirror : bool
         Average over the views of the mirror image, too, turned back.
     blur : sequence of 3 float
-        By how much resampling will smooth the logits along each axis: `conform.interpolation_blur`.
-        They are smoothed by so much less here.
+        How much resampling will smooth the logits along each axis, voxels squared
+        (`conform.interpolation_blur`): here they are smoothed less by most of that.
     progress : callable, optional
-        Called with the slices just done and the slices there are in all.
+        Called with the number of slices just done and that of all slices.
 
     Returns
     -------
@@ -150,9 +151,9 @@ def to_logits(
 
 
 def soften(image: Tensor, times: int) -> Tensor:
-    """The image smoothed some times, its background untouched.
+    """Smooth the image some times, but not its background.
 
-    Networks that learned from synthetic scans label real ones a little better so (measured, not
+    Networks trained on synthetic scans then label real ones a little better (measured, but not
     explained: docs/decisions.md, 30).
 
     Parameters
@@ -164,6 +165,13 @@ def soften(image: Tensor, times: int) -> Tensor:
     Returns
     -------
     softened : (x, y, z) float32 tensor
+
+    Examples
+    --------
+    >>> image = torch.zeros(3, 1, 1)
+    >>> image[1] = 8
+    >>> soften(image, 1).flatten()  # 1:6:1
+    tensor([1., 6., 1.])
     """
     softened = image[None].clone()
     for _ in range(times):
@@ -174,7 +182,7 @@ def soften(image: Tensor, times: int) -> Tensor:
 def smooth(volumes: Tensor, shares: Sequence[float] = (1.0, 1.0, 1.0)) -> None:
     """Mix each voxel with its neighbours, 1:6:1 along each axis, in place.
 
-    The views decide each slice by itself, which leaves borders of logits rougher than anatomy.
+    The network labels each slice by itself, so borders of the logits are rougher than anatomy.
 
     Parameters
     ----------
@@ -194,7 +202,15 @@ def smooth(volumes: Tensor, shares: Sequence[float] = (1.0, 1.0, 1.0)) -> None:
 
 
 def brain_box(mask: Tensor) -> tuple[slice, slice, slice]:
-    """Bounding box of a mask with a small margin."""
+    """Bounding box of a mask with a margin of 2 voxels, inside the image.
+
+    Examples
+    --------
+    >>> mask = torch.zeros(20, 20, 20, dtype=torch.bool)
+    >>> mask[5:9, 0:4, 10:20] = True
+    >>> brain_box(mask)
+    (slice(3, 11, None), slice(0, 6, None), slice(8, 20, None))
+    """
     box = []
     for axis, size in enumerate(mask.shape):
         others = [i for i in range(3) if i != axis]
@@ -280,7 +296,7 @@ def _said(logits: Tensor, system: str | None) -> Tensor:
 def _padded_stack(
     image: Tensor, plane: Plane, patch: tuple[int, int], reach: int
 ) -> tuple[Tensor, tuple[slice, slice]]:
-    """The volume in stack order, padded to the size the network was trained on.
+    """The volume in stack order, padded to the size on which the network was trained.
 
     Instance norm sees the whole slice, so a slice must hold about as much background
     as the training stacks did.
@@ -297,9 +313,13 @@ def _padded_stack(
 
 
 def kept_outputs(plan: Plan, *, mirrored: bool = False) -> Tensor:
-    """Outputs of the structures: auxiliary tasks only help training.
+    """Numbers of the outputs for the structures; the auxiliary tasks only help training.
 
-    For a mirrored image those of the other side, in the same order.
+    Returns
+    -------
+    keep : (S,) or (2 S,) int64 tensor
+        In the order of the structures; for a mirrored image those of the other side. With second
+        outputs, these follow in the same order.
     """
     label = torch.arange(len(plan.label_set.structures))
     if mirrored:
@@ -311,6 +331,12 @@ def kept_outputs(plan: Plan, *, mirrored: bool = False) -> Tensor:
 def empty_logits(channels: int, shape: Sequence[int]) -> Tensor:
     """Zeros of shape (channels, x, y, z), a voxel's channels side by side in memory.
 
-    So all three planes, whose logits come in that order, write whole cache lines.
+    The logits of all three planes have that order, so writing them fills whole cache lines.
+
+    Examples
+    --------
+    >>> logits = empty_logits(28, (10, 12, 14))
+    >>> logits.shape, logits.stride()[0]
+    (torch.Size([28, 10, 12, 14]), 1)
     """
     return torch.zeros(*shape, channels).permute(3, 0, 1, 2)

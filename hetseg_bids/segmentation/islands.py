@@ -1,7 +1,7 @@
-"""Pieces of a structure that lie apart from its body.
+"""Small pieces of a structure that are detached from its main part.
 
-Every structure but the lateral ventricles is one piece in anatomy; what a 2.5-D network, which sees
-7 slices at a time, puts elsewhere is an error: in two real scans 97 % of such voxels were wrong.
+In anatomy every structure but the lateral ventricles is one piece. A 2.5-D network sees 7 slices at
+a time and may put another piece elsewhere: in two real scans 97 % of such voxels were wrong.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _SMALL = 0.1  # of the largest piece
 _DISMISSED = -3.0  # logit: one such voxel in twenty is right
 _TOUCHING = np.ones((3, 3, 3), bool)
 _ALMOST_ONE = 0.999  # logits stay finite, which resampling needs
-_ROUNDS = 2  # a voxel may go to a structure that is apart from its body there, too
+_ROUNDS = 2  # the new label of a voxel may be a detached piece of another structure
 
 
 def dismiss_islands(label: Tensor, label_set: LabelSet) -> None:
     """Lower the logits of small detached pieces of `Structure.single`, in place.
 
-    What else the voxel may be goes by the probability given that it isn't this structure.
+    The other logits become those of the probabilities given that the voxel isn't this structure.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def dismiss_islands(label: Tensor, label_set: LabelSet) -> None:
 
 
 def most_probable(label: Tensor) -> Tensor:
-    """1 + the number of the structure whose p is largest and exceeds 0.5, else 0.
+    """1 + the index of the structure with the largest p where that exceeds 0.5, else 0.
 
     Parameters
     ----------
@@ -63,6 +63,12 @@ def most_probable(label: Tensor) -> Tensor:
     Returns
     -------
     winner : (...) int64 tensor
+
+    Examples
+    --------
+    >>> logits = torch.tensor([[2.0, -1], [3.0, -2]])  # 2 structures, 2 voxels
+    >>> most_probable(logits)
+    tensor([2, 0])
     """
     best, index = label.max(dim=0)
     return torch.where(best > 0, index + 1, 0)

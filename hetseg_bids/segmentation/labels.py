@@ -1,4 +1,4 @@
-"""From logits on the working grid to labels and flip probabilities on the output grid."""
+"""From logits on the working grid to labels and flip probabilities on the grid of the results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from hetseg_bids.segmentation.uncertainty import (
 from hetseg_bids.structures.label_sets import LabelSet
 
 _OUTSIDE_LOGIT = -20.0
-_SLAB_VALUES = 1 << 20  # 4 MiB a temporary: fits the cache, and the allocator keeps it
+_SLAB_VALUES = 1 << 20  # 4 MiB per temporary: fits the cache, and the allocator keeps it
 
 LEVELS = 255
 """Steps of a probability in uint8."""
@@ -42,6 +42,12 @@ class LevelMaps:
     levels : (S, x, y, z) uint8 array
     highest : float
         What level 255 means; 0 means 0.
+
+    Examples
+    --------
+    >>> maps = LevelMaps(np.array([[[[0, 51, 255]]]], np.uint8), highest=0.5)
+    >>> maps.levels * maps.step
+    array([[[[0. , 0.1, 0.5]]]])
     """
 
     levels: npt.NDArray[np.uint8]
@@ -54,7 +60,13 @@ class LevelMaps:
 
 
 def to_levels(values: Tensor, highest: float) -> Tensor:
-    """Probabilities as uint8 levels of 0..`highest`, rounded; what is beyond is cut off."""
+    """Probabilities as uint8 levels of 0 to `highest`, rounded and clipped.
+
+    Examples
+    --------
+    >>> to_levels(torch.tensor([0, 0.1, 0.5]), 0.5)
+    tensor([  0,  51, 255], dtype=torch.uint8)
+    """
     return (values * (LEVELS / highest)).round_().clamp_(0, LEVELS).to(torch.uint8)
 
 
@@ -65,7 +77,9 @@ class Segmentation:
     Attributes
     ----------
     grid : Grid
+        Of the whole result.
     box : tuple of 3 slice
+        The part of `grid` on which all arrays lie.
     dseg : (x, y, z) uint8 array
         `Structure.label` values.
     flip : LevelMaps or None
@@ -90,6 +104,15 @@ class Segmentation:
         """Put a (..., x, y, z) array of the box back on the whole grid, zero elsewhere.
 
         x runs fastest in memory, as in a NIfTI file.
+
+        Examples
+        --------
+        >>> from hetseg_bids.structures.aseg import ASEG
+        >>> box = (slice(2, 4), slice(0, 5), slice(0, 6))
+        >>> dseg = np.ones((2, 5, 6), np.uint8)
+        >>> result = Segmentation(Grid((4, 5, 6), np.eye(4)), box, dseg, None, None, ASEG)
+        >>> result.full(dseg)[:, 0, 0]
+        array([0, 0, 1, 1], dtype=uint8)
         """
         lead = cropped.shape[:-3]
         out = np.zeros((*lead, *self.grid.shape[::-1]), dtype=cropped.dtype).swapaxes(-1, -3)
@@ -142,19 +165,45 @@ def segment(
 
 
 def decide(logits: Tensor, label_set: LabelSet) -> Tensor:
-    """Labels of (S, ...) logits: the structure of the largest logit, where that exceeds 0."""
+    """Labels of (S, ...) logits: the structure of the largest logit, where that exceeds 0.
+
+    Examples
+    --------
+    >>> from hetseg_bids.structures.aseg import ASEG
+    >>> logits = torch.full((28, 2), -5.0)
+    >>> logits[8, 0] = 3
+    >>> decide(logits, ASEG)  # left thalamus, background
+    tensor([10,  0], dtype=torch.uint8)
+    """
     if len(logits) != len(label_set.structures):
         raise ValueError(f"expected {len(label_set.structures)} structures, got {len(logits)}")
     return label_values(label_set)[most_probable(logits)]
 
 
 def label_values(label_set: LabelSet) -> Tensor:
-    """`Structure.label` of each structure, counted from 1; 0 for none: (S + 1,) uint8 tensor."""
+    """`Structure.label` of each structure, after a 0 for no structure: (S + 1,) uint8 tensor."""
     return torch.tensor([0, *(s.label for s in label_set.structures)], dtype=torch.uint8)
 
 
 def covering_box(inner: Grid, outer: Grid) -> tuple[slice, slice, slice]:
-    """The smallest box of `outer` that holds all of `inner`."""
+    """The smallest box of `outer` that holds all voxel centres of `inner`.
+
+    Parameters
+    ----------
+    inner, outer : Grid
+
+    Returns
+    -------
+    box : tuple of 3 slice
+        Cut off at the faces of `outer`; at least one voxel.
+
+    Examples
+    --------
+    >>> one_mm, two_mm = Grid((20, 20, 20), np.eye(4)), Grid((20, 20, 20), np.diag([2.0, 2, 2, 1]))
+    >>> inner = one_mm.part((slice(4, 10), slice(0, 20), slice(5, 6)))
+    >>> covering_box(inner, two_mm)
+    (slice(2, 6, None), slice(0, 11, None), slice(2, 4, None))
+    """
     ends = np.array([(0, n - 1) for n in inner.shape])
     corners = np.stack(np.meshgrid(*ends, indexing="ij"), axis=-1).reshape(-1, 3)
     mapping = np.linalg.inv(outer.affine) @ inner.affine

@@ -1,8 +1,8 @@
-"""What a network says where it has never been: labels that lie as in no brain.
+"""Labels that lie where no brain of the atlas has them: their flip probability rises.
 
-A network is certain of a cyst's fluid: it is as dark as a ventricle's.  That no ventricle lies
-there is for an atlas to say (`atlas`), on which the scan is laid by the centroids of its own
-structures.  Labels stay as they are; q rises to 0.5.
+A network labels the fluid of a cyst as ventricle with certainty, because both are equally dark.  An
+atlas (`structures.atlas`) shows that no ventricle lies there; the scan is aligned with it by the
+centroids of its own structures.  Labels don't change; q rises to 0.5.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from hetseg_bids.structures.alignment import centroids, misfit, template_affine
 from hetseg_bids.structures.atlas import VENTRICLE, Atlas, load_atlas, to_cells
 from hetseg_bids.structures.label_sets import bare_name, partner_of
 
-# of no map more than 2.6 ml of a structure lie 3 mm beyond where the 19 others have it, and 0.8 ml
-# 6 mm beyond (benchmarks/atlas.py)
+# in no map do more than 2.6 ml of a structure lie 3 mm outside the place in the 19 others, or more
+# than 0.8 ml 6 mm outside (benchmarks/atlas.py)
 _FREE_MM, _SURE_MM = 3.0, 5.0
 _SUREST = 0.98
-_SMALLEST = 1.5  # times the smallest ventricle seen: at least those of some maps are compared
-_OVERSIZE = 1.5  # times the largest one seen
+_SMALLEST = 1.5  # times the smallest ventricle of the maps: so that some maps have one as small
+_OVERSIZE = 1.5  # times the largest of the maps
 _WHOLE = 0.9  # mean share of a cell: 0.94 where all of it is the structure in all maps
 _MISFIT_MM = 10.0  # of good scans: 1-3 mm
 _STRIDE = 2  # voxels: the first look
@@ -45,7 +45,7 @@ Box = tuple[slice, slice, slice]
 
 @dataclass(frozen=True)
 class Finding:
-    """What is implausible of a structure.
+    """How much of a structure is implausible.
 
     Attributes
     ----------
@@ -58,7 +58,7 @@ class Finding:
         Volume of the rest relative to the atlas's largest, both as a share of all structures; 0
         where it is no more than 1.5 times as large.
     surplus_ml : float
-        How much more of the label is expected to be wrong than q, which ends at 0.5, can say.
+        Expected volume of wrong labels beyond what q can express, which is 0.5 at most.
     """
 
     structure: str
@@ -94,17 +94,23 @@ class Plausibility:
 
     @property
     def fits(self) -> bool:
-        """Whether the structures lie to each other as in a brain, or nothing is known of it."""
+        """Whether the structures have the places of a brain; True if nothing is known."""
         return not self.misfit_mm > _MISFIT_MM
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> Plausibility:
-        """From a sidecar that may not have it.
+        """From a sidecar; empty where it has no such entry.
 
         Raises
         ------
         ValueError
-            If what it has isn't of this kind.
+            If its entry has another form.
+
+        Examples
+        --------
+        >>> found = Plausibility("1", 2.0, (Finding("left_putamen", misplaced_ml=1.5),))
+        >>> Plausibility.of_record({"HetsegPlausibility": found.for_record()}) == found
+        True
         """
         found = record.get("HetsegPlausibility") or {}
         try:
@@ -120,7 +126,14 @@ class Plausibility:
             raise ValueError(f"HetsegPlausibility {found!r:.80}: not understood") from None
 
     def for_record(self) -> dict[str, Any]:
-        """For a sidecar."""
+        """As JSON values for a sidecar.
+
+        Examples
+        --------
+        >>> Plausibility("1", 2.345, (Finding("left_putamen", misplaced_ml=1.5),)).for_record()
+        {'atlas': '1', 'misfit_mm': 2.35, 'findings': [{'structure': 'left_putamen',
+         'misplaced_ml': 1.5, 'missing_ml': 0.0, 'times_largest': 0.0, 'surplus_ml': 0.0}]}
+        """
         return {
             "atlas": self.atlas,
             "misfit_mm": None if np.isnan(self.misfit_mm) else round(self.misfit_mm, 2),
@@ -224,7 +237,7 @@ def _misplaced(scan: _Scan) -> list[Finding]:
 def _beyond(scan: _Scan, number: int, sizes: Mapping[str, float]) -> Values:
     """Distance beyond a structure's place; a ventricle's depends on the ventricles' size.
 
-    A lesion makes one of them large: the smaller one says how far they reach in this brain.
+    A lesion enlarges one of them, so the smaller one tells how far they may reach in this brain.
     """
     names, atlas = scan.atlas.label_set.names, scan.atlas
     if bare_name(names[number]) != VENTRICLE:
@@ -328,7 +341,7 @@ def _around(voxels: npt.NDArray[np.integer], logits: Logits) -> Box:
 
 
 def _merged(findings: list[Finding]) -> tuple[Finding, ...]:
-    """One finding a structure, as each kind gives one."""
+    """One finding per structure, from those of both kinds."""
     merged: dict[str, Finding] = {}
     for new in findings:
         old = merged.get(new.structure, Finding(new.structure))

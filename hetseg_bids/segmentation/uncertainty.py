@@ -20,7 +20,7 @@ from torch import Tensor
 # Errors are not independent from voxel to voxel: boundaries move together over about this much
 # (the training noise: 7 mm along a sheet one or two voxels thick) ...
 _CORRELATED_MM3 = 50.0
-# ... and a part of a structure's errors goes one way everywhere: with this share the 95 %
+# ... and a part of a structure's errors has the same sign everywhere: with this share the 95 %
 # intervals held 95 % of the true volumes of synthetic scans (benchmarks/intervals.py)
 _SHARED = 0.5
 _LARGEST_LOG_VARIANCE = 20.0  # sigma = 22026 already makes any label logit a toss-up
@@ -123,6 +123,12 @@ def probability_map(label_logits: Tensor, q: Tensor | None) -> Tensor:
         ``1 - q`` for yes and ``q`` for no.  Without q it is the sigmoid of a, which a focal loss
         leaves nearer to 0.5 along borders than the rate at which the reference holds the
         structure (the model card measures both).
+
+    Examples
+    --------
+    >>> q = torch.tensor([0.1, 0.1])
+    >>> probability_map(torch.tensor([2.0, -2.0]), q)  # yes and no, both wrong with 0.1
+    tensor([0.9000, 0.1000])
     """
     if q is None:
         return logistic(label_logits)
@@ -154,13 +160,19 @@ class StructureUncertainty:
     flip_variance: float
 
     def without(self, surplus: float) -> StructureUncertainty:
-        """What is expected where q, which ends at 0.5, understates how much is wrong.
+        """Expected size and Dice where more is wrong than q can express, which is 0.5 at most.
 
         Parameters
         ----------
         surplus : float
             Voxels of the segment that the reference lacks, beyond those that q counts. The
-            variance stays: nothing is surer for it.
+            variance stays the same.
+
+        Examples
+        --------
+        >>> found = FlipSums.of(np.array([1, 1, 1, 1]), np.full((1, 4), 0.25)).summaries()[0]
+        >>> found.expected_size, found.without(1.0).expected_size
+        (3.0, 2.0)
         """
         if not surplus or not self.size:
             return self
@@ -220,7 +232,7 @@ def _slopes(s: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class FlipSums:
-    """Sums over voxels, of each of S structures; those of parts of a scan can be added.
+    """Sums over voxels for each of S structures; the sums of parts of a scan can be added.
 
     Attributes
     ----------
@@ -232,6 +244,14 @@ class FlipSums:
         Sum of q over all voxels.
     squares : (S,) float64 array
         Sum of q^2 over all voxels.
+
+    Examples
+    --------
+    >>> winner = np.array([1, 1, 0])  # two voxels of the only structure, one of none
+    >>> q = np.array([[0.1, 0.2, 0.3]])
+    >>> found = FlipSums.of(winner, q).summaries()[0]
+    >>> round(found.expected_size, 3), round(found.expected_dice, 3)  # 0.9 + 0.8 + 0.3
+    (2.0, 0.85)
     """
 
     size: npt.NDArray[np.float64]
@@ -266,7 +286,14 @@ class FlipSums:
         )
 
     def __add__(self, other: FlipSums) -> FlipSums:
-        """Sums over the voxels of both."""
+        """Sums over the voxels of both.
+
+        Examples
+        --------
+        >>> one = FlipSums.of(np.array([1, 0]), np.array([[0.1, 0.2]]))
+        >>> (one + one).size
+        array([2.])
+        """
         return FlipSums(
             self.size + other.size,
             self.flips_inside + other.flips_inside,
@@ -308,6 +335,11 @@ def volume_sd(flip_variance_mm3: float) -> float:
     ----------
     flip_variance_mm3 : float
         `StructureUncertainty.flip_variance` times the volume of a voxel.
+
+    Examples
+    --------
+    >>> round(volume_sd(100.0), 1)  # mm3
+    86.6
     """
     patches = _CORRELATED_MM3 * flip_variance_mm3
     return float((patches + (_SHARED * flip_variance_mm3) ** 2) ** 0.5)
@@ -349,6 +381,11 @@ class RepeatNoise:
             `StructureUncertainty.flip_variance` times the volume of a voxel.
         image_noise : float
             `ImageQuality.noise`; NaN if it isn't known: then an image without noise is taken.
+
+        Examples
+        --------
+        >>> round(REPEAT_NOISE.sd(4000.0, 400.0), 1), round(REPEAT_NOISE.sd(4000.0, 400.0, 0.12), 1)
+        (37.9, 53.6)
         """
         quiet = self.border_mm3 * flip_variance_mm3 + (self.share * volume_mm3) ** 2
         louder = 0.0 if np.isnan(image_noise) else (image_noise / self.noise) ** 2

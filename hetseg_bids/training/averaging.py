@@ -1,7 +1,13 @@
 """One model from several: the mean of their weights.
 
-Source: Wortsman et al. 2022, "Model soups": models trained on from the same weights lie in one
-basin, and the mean of their weights is often better than each, most of all on other data.
+Source: Wortsman et al. 2022, "Model soups": if several models were trained further from the same
+weights, the mean of their weights is often better than each of them, most of all on other data.
+
+Examples
+--------
+>>> plan = average_models(["label-flip", "label-flip"], getfixture("tmp_path"))
+>>> plan.name, plan.provenance["weights"]
+('label-flip', 'mean of 2 models')
 """
 
 from __future__ import annotations
@@ -19,15 +25,15 @@ from hetseg_bids.network.models import Model, Plan, load_model, save_model
 
 
 def average_models(names: Sequence[str], folder: Path, name: str | None = None) -> Plan:
-    """Write the model whose weights are the mean of others'.
+    """Write the model whose weights are the mean of others'; returns its plan.
 
     Parameters
     ----------
     names : sequence of str
-        Shipped models or model folders, two at least: runs of one ``--init``, or that model itself.
+        Two or more shipped models or model folders: runs of one ``--init``, or that model itself.
     folder : Path
     name : str, optional
-        Of the new model, otherwise that of their system.
+        Of the new model; by default that of their system.
 
     Raises
     ------

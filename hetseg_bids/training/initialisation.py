@@ -18,14 +18,15 @@ _HEADS = ("head.", "coarse_heads.0.", "coarse_heads.1.")
 def start_from(network: HetsegNet, system: str, model: Model, label_set: LabelSet) -> None:
     """Copy a model's weights into a fresh network, in place.
 
-    The network may be wider, and may have more dense blocks: what the model doesn't have keeps its
-    random weights, but nothing that the model has listens to it yet, so the logits are the
-    model's (Net2Net, Chen et al. 2016, with zeros instead of copied channels).
+    The network may be wider, and may have more dense blocks: new channels keep their random
+    weights, but channels of the model get weight 0 for them, so that at first the logits are those
+    of the model (Net2Net, Chen et al. 2016, with zeros instead of copied channels).
 
-    The head's rows go by the names of the tasks; one that the model doesn't have stays as it
-    was.  Where stacks get logits of other slices than the model's, all begin with its middle one's.
-    The second map means something else in every system: where the systems differ, only the
-    label logits of the head are copied and the second map stays as it was.
+    Rows of the head are copied by the names of the tasks; a task that the model doesn't have keeps
+    its random weights.  If stacks get logits of more or fewer slices than in the model, every slice
+    begins with the weights of the model's middle one.
+    The second map has another meaning in each system: where the systems differ, only the label
+    logits of the head are copied.
 
     Parameters
     ----------
@@ -63,7 +64,7 @@ def _copy(target: Tensor, source: Tensor, places: list[Tensor]) -> None:
     if target.dim() == 1:  # of a norm, or a bias
         target[places[0]] = source
         return
-    target[places[0]] = 0  # deaf to new channels
+    target[places[0]] = 0  # new channels don't change the model's at first
     target[places[0][:, None], places[1][None]] = source
 
 

@@ -152,6 +152,7 @@ def soft_dice_loss(
     Parameters
     ----------
     logits, labels : (B, T, H, W) tensors
+        Labels of 0 or 1.
     kept : (B, T, H, W) float tensor, optional
         0 where a label is left out.
     smooth : float
@@ -161,6 +162,12 @@ def soft_dice_loss(
     -------
     loss : scalar tensor
         Zero if no task is present.
+
+    Examples
+    --------
+    >>> labels = torch.tensor([1.0, 0]).view(1, 1, 1, 2)
+    >>> soft_dice_loss(20 * labels - 10, labels) < 0.01
+    tensor(True)
     """
     p = torch.sigmoid(logits)
     if kept is not None:

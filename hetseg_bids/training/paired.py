@@ -60,7 +60,7 @@ class PairedSource:
     folder : Path
         BIDS-derivatives dataset; the T1w may be skull-stripped or not.
     brain_extraction : str
-        See `preprocessing.pipeline.prepare`.
+        See `preprocessing.pipeline.prepare_image`.
     """
 
     def __init__(self, folder: Path, brain_extraction: str = "auto") -> None:
@@ -83,7 +83,7 @@ class PairedSource:
         return [self._volume(i) for i in range(len(self.pairs))]
 
     def reject(self, masks: list[Tensor]) -> None:
-        """Leave labels out of the loss from now on; a mask a scan, see `LabelledVolume`."""
+        """Leave labels out of the loss from now on; one mask per scan, see `LabelledVolume`."""
         for i, mask in enumerate(masks):
             self._cache[self.pairs[i]] = replace(self._volume(i), rejected=mask)
 

@@ -47,7 +47,7 @@ _SCALAR_EVERY = 25  # steps
 
 @dataclass(frozen=True)
 class TrainingRequest:
-    """What the command line asks for; see ``hetseg-train --help``."""
+    """The options of the command line; see ``hetseg-train --help``."""
 
     out: Path
     label_maps: Path | None
@@ -131,7 +131,7 @@ def _config(request: TrainingRequest, initial: Model | None, label_set: LabelSet
         raise InputError("--recipe polish: there is nothing to polish; name a model with --init")
     recipe = RECIPES[request.recipe or DEFAULT_RECIPE]
     config = recipe(request.system, samples=request.samples, seed=request.seed)
-    # a model goes on as what it is, unless a recipe with a network of its own is asked for
+    # a model keeps its network, unless a recipe with a larger one was chosen
     network = config.network
     if initial is not None and request.recipe in AS_BEFORE:
         network = initial.plan.network
@@ -153,7 +153,7 @@ def _config(request: TrainingRequest, initial: Model | None, label_set: LabelSet
 def _validated(
     trainer: Trainer, reports: Iterable[StepReport], folder: Path, every: int
 ) -> Iterator[StepReport]:
-    """Pass the reports on and score the averaged weights every so many samples."""
+    """Yield the reports, and score the averaged weights every `every` samples."""
     config = trainer.config
     scans = read_validation_scans(folder, config.sampling.patch, config.network.depth.slices)
     batch = config.batch
@@ -176,7 +176,7 @@ def export(trainer: Trainer, folder: Path, name: str) -> Plan:
     Parameters
     ----------
     trainer : Trainer
-        At any step; the plan says how many samples it has seen.
+        At any step; the number of samples so far is written into the plan.
     folder : Path
     name : str
     """
@@ -220,8 +220,8 @@ def _check_rejection(request: TrainingRequest, label_set: LabelSet) -> None:
 def open_source(request: TrainingRequest, device: torch.device = CPU) -> VolumeSource:
     """The volume source that a request names.
 
-    Freely drawn synthetic scans are made on a GPU where there is one: sixteen cores make
-    fewer than it can learn from.
+    Synthetic scans that are drawn without end are made on a GPU where there is one: sixteen cores
+    can't make them as fast as it trains.
     """
     if request.label_maps is not None:
         maps = sorted(request.label_maps.glob("*.nii*"))
@@ -241,7 +241,7 @@ def _log_run(trainer: Trainer, reports: Iterable[StepReport]) -> None:
         total=config.samples, initial=trainer.step * config.batch, unit="sample", smoothing=0.05
     )
     sums = [0.0, 0.0, 0.0]
-    # purge_step: what an interrupted run logged after its last checkpoint is repeated
+    # purge_step: steps that an interrupted run logged after its last checkpoint come again
     seen = trainer.step * config.batch
     with bar, SummaryWriter(trainer.options.out / "tensorboard", purge_step=seen) as board:
         for report in reports:

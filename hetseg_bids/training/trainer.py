@@ -39,13 +39,13 @@ CHECKPOINT_NAME = "checkpoint.safetensors"
 MASKS_NAME = "rejected"
 Batch = tuple[Tensor, Tensor, Tensor | None]  # images, labels, rejected
 _SEED_STRIDE = 1_000_000_007
-_ENDLESS = 2**62  # blocks; where a run ends may change on the way
+_ENDLESS = 2**62  # blocks; the end of a run may change while it goes on
 _WORTH_NOTING = 0.01
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a run is carried out; none of it changes what is learned.
+    """How a run is carried out; none of it changes the result.
 
     Attributes
     ----------
@@ -74,7 +74,7 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class StepReport:
-    """What a step hands to progress bars and logs: losses are means over the batch."""
+    """Figures of a step for progress bars and logs; losses are means over the batch."""
 
     step: int
     samples: int
@@ -85,7 +85,7 @@ class StepReport:
 
 
 class Trainer:
-    """One network, its average, its optimiser and its place in the sample stream.
+    """One network, the average of its weights, its optimiser, its place in the sample stream.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ class Trainer:
         if options.compile:
             # torch's own generator: inductor's is slow on CPUs, and draws other noise
             how: dict[str, Any] = {"fullgraph": True, "options": {"fallback_random": True}}
-            # apart: when the loss changes after the plain phase, the network stays compiled
+            # separately: when the loss changes after the plain phase, the network stays compiled
             self._forward = torch.compile(self._compute_logits, **how)
             self._objective = torch.compile(self._compute_objective, **how)
 
@@ -140,10 +140,14 @@ class Trainer:
         return self.options.out / CHECKPOINT_NAME
 
     def resume(self) -> bool:
-        """Take up the checkpoint of an interrupted run, if there is one.
+        """Go on from the checkpoint of an interrupted run, if there is one.
 
-        The planned number of samples may differ: the learning rate then follows the new
-        plan from there on, and `schedule` tells of the change.
+        The planned number of samples may differ: the learning rate then follows the new plan
+        from there on, and the change is added to `schedule`.
+
+        Returns
+        -------
+        resumed : bool
 
         Raises
         ------
@@ -181,7 +185,7 @@ class Trainer:
         ).save(self.checkpoint_path)
 
     def run(self) -> Iterator[StepReport]:
-        """Train to the end of the plan, yielding a report a step, saving on the way."""
+        """Train to the end of the plan, yielding one report per step and saving checkpoints."""
         saved = time.monotonic()
         limit = math.inf if self.options.stop_after is None else self.step + self.options.stop_after
         batches = self._batches()
@@ -264,7 +268,7 @@ class Trainer:
         device = self.options.device
         images, labels = batch[0].to(device), batch[1].to(device)
         count = len(self.label_set.tasks)
-        labels = labels.flatten(0, 1)  # as the network gives the slices of its stacks
+        labels = labels.flatten(0, 1)  # in the order of the network's output
         kept = None
         if batch[2] is not None:
             kept = ~unpack_tasks(batch[2].to(device).flatten(0, 1), count)
@@ -288,7 +292,7 @@ class Trainer:
         return StepReport(
             step=self.step,
             samples=self.step * self.config.batch,
-            loss=weights[0] * system + weights[1] * dice,  # one wait for a GPU a step
+            loss=weights[0] * system + weights[1] * dice,  # a step waits for a GPU only once
             system_loss=system,
             dice_loss=dice,
             learning_rate=rate,
@@ -301,13 +305,13 @@ class Trainer:
     def _compute_objective(
         self, levels: tuple[Tensor, ...], labels: Tensor, kept: Tensor | None, warm: bool
     ) -> Tensor:
-        # a coarser level counts half as much; all together count as much as one
+        # each coarser level has half the weight of the one before; the weights sum to 1
         shares = [0.5**i for i in range(len(levels))]
         losses = []
         for share, output in zip(shares, levels, strict=True):
             step = (
                 labels.shape[-1] // output.shape[-1]
-            )  # of the pixels strided convolutions look at
+            )  # between the pixels at which strided convolutions are centred
             seen = None if kept is None else kept[..., ::step, ::step]
             loss = self._losses_of(output, labels[..., ::step, ::step], seen, warm)
             losses.append(share / sum(shares) * loss)
@@ -333,7 +337,7 @@ class Trainer:
 
 
 def build_network(config: TrainingConfig) -> HetsegNet:
-    """A fresh network; most pixels are background of most tasks, so logits start low."""
+    """A new network; for most tasks most pixels are background, so the logits start low."""
     network = HetsegNet(config.network)
     for head in (network.head, *network.coarse_heads):
         nn.init.constant_(head.bias, config.output_bias)

@@ -1,4 +1,4 @@
-"""Structures that the protocol to be learned draws larger than the label maps do.
+"""Structures whose labels are larger in the protocol to be learned than in the label maps.
 
 The SynthSeg maps were labelled by hand; users compare with FreeSurfer. Beside caudate and putamen,
 its pallida are larger since version 6, and so are the accumbens of young and middle-aged people
@@ -18,7 +18,7 @@ from torch import Tensor
 from hetseg_bids.structures.aseg import ASEG
 from hetseg_bids.structures.label_sets import Hemisphere
 
-# from what a structure may take voxels: what it touches and may be mistaken for
+# structures from which another one may take voxels: those that it touches and looks like
 _TAKES_FROM = {
     "accumbens": (
         "cerebral_white_matter",
@@ -54,6 +54,14 @@ def grow(labels: Tensor, factors: Iterable[tuple[str, float]]) -> Tensor:
     ------
     ValueError
         If a structure can't be grown, or a factor is below 1.
+
+    Examples
+    --------
+    >>> labels = torch.full((16, 16, 16), 2, dtype=torch.uint8)  # white matter
+    >>> labels[4:10, 4:10, 4:10] = 13
+    >>> grown = grow(labels, [("pallidum", 1.5)])
+    >>> int((labels == 13).sum()), int((grown == 13).sum())
+    (216, 324)
     """
     result = labels.cpu().numpy().copy()
     for name, factor in factors:
