@@ -24,7 +24,7 @@ from hetseg_bids.dataset.discovery import Scan
 from hetseg_bids.errors import InputError
 from hetseg_bids.files import atomic_path, read_json, remove_leftovers, write_json, write_text
 from hetseg_bids.images import Grid
-from hetseg_bids.network.models import Pooling
+from hetseg_bids.network.models import Plan
 from hetseg_bids.quality.image_quality import ImageQuality
 from hetseg_bids.segmentation.labels import LevelMaps, Segmentation
 from hetseg_bids.segmentation.morphometry import COLUMNS
@@ -67,7 +67,7 @@ class OutputPaths:
         return self._segmentation("dseg.nii.gz")
 
     @property
-    def flip(self) -> Path:
+    def flip_probability(self) -> Path:
         """4-D flip probabilities."""
         return self._segmentation("desc-labelflip_probseg.nii.gz")
 
@@ -104,7 +104,7 @@ class OutputPaths:
     @property
     def files(self) -> tuple[Path, ...]:
         """All of them."""
-        images = (self.dseg, self.flip, self.probseg, self.mask)
+        images = (self.dseg, self.flip_probability, self.probseg, self.mask)
         tables = (self.morph, self.morph.with_suffix(".json"), self.labels)
         return (*images, *map(_sidecar, images), *tables, self.report, self.run_log)
 
@@ -182,8 +182,8 @@ def write_images(paths: OutputPaths, result: Segmentation, mask: npt.NDArray[np.
     """Write dseg, mask and, where the result has them, flip map and probabilities."""
     save_image(paths.dseg, result.full(result.dseg), result.grid, intent="label")
     save_image(paths.mask, mask, result.grid, intent="label")
-    if result.flip is not None:
-        save_scaled(paths.flip, result, result.flip)
+    if result.flip_probability is not None:
+        save_scaled(paths.flip_probability, result, result.flip_probability)
     if result.probability is not None:
         save_scaled(paths.probseg, result, result.probability)
 
@@ -262,11 +262,8 @@ class Provenance:
     source_sha256 : str
     mask_sha256 : str or None
         Of the brain mask that was given.
-    model, model_sha256 : str
-    pooling : Pooling or None
-        See `Plan.pooling`.
-    smoothing : int
-        See `Plan.smoothing`.
+    plan : Plan
+        Of the model.
     settings : Settings
     extraction : str
         Brain extraction that was carried out.
@@ -280,10 +277,7 @@ class Provenance:
     sources: list[str]
     source_sha256: str
     mask_sha256: str | None
-    model: str
-    model_sha256: str
-    pooling: Pooling | None
-    smoothing: int
+    plan: Plan
     settings: Settings
     extraction: str
     mask_mm3: float
@@ -299,10 +293,10 @@ class Provenance:
             "SpatialReference": self.sources[0],  # on another grid, too, they lie on the T1w
             **more,
             "HetsegVersion": __version__,
-            "HetsegModel": self.model,
-            "HetsegModelSHA256": self.model_sha256,
-            "HetsegPooling": asdict(self.pooling) if self.pooling else None,
-            "HetsegImageSmoothing": self.smoothing,
+            "HetsegModel": self.plan.name,
+            "HetsegModelSHA256": self.plan.weights_sha256,
+            "HetsegPooling": asdict(self.plan.pooling) if self.plan.pooling else None,
+            "HetsegImageSmoothing": self.plan.smoothing,
             "HetsegSourceSHA256": self.source_sha256,
             "HetsegMaskSHA256": self.mask_sha256,
             "HetsegSettings": asdict(self.settings),
@@ -315,7 +309,7 @@ class Provenance:
 
 
 def write_sidecars(
-    paths: OutputPaths, provenance: Provenance, label_set: LabelSet, *, flip: bool
+    paths: OutputPaths, provenance: Provenance, label_set: LabelSet, *, flip_probability: bool
 ) -> None:
     """Write every sidecar, the dseg's last."""
     names = list(label_set.names)
@@ -326,9 +320,12 @@ def write_sidecars(
         _sidecar(paths.mask),
         provenance.sidecar("Brain mask", Type="Brain", **resolution),
     )
-    if flip:
+    if flip_probability:
         text = "Probability, 0-0.5, that the label of a structure disagrees with the reference"
-        write_json(_sidecar(paths.flip), provenance.sidecar(text, LabelMap=names, **resolution))
+        write_json(
+            _sidecar(paths.flip_probability),
+            provenance.sidecar(text, LabelMap=names, **resolution),
+        )
     if provenance.settings.write_probseg:
         text = "Probability that the reference holds a structure there"
         write_json(_sidecar(paths.probseg), provenance.sidecar(text, LabelMap=names, **resolution))

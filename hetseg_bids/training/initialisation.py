@@ -10,13 +10,14 @@ from torch import Tensor
 from hetseg_bids.errors import InputError
 from hetseg_bids.network.architecture import HetsegNet, NetworkConfig
 from hetseg_bids.network.models import Model
+from hetseg_bids.network.systems import System
 from hetseg_bids.structures.label_sets import LabelSet
 
 _HEADS = ("head.", "coarse_heads.0.", "coarse_heads.1.")
 
 
-def start_from(network: HetsegNet, system: str, model: Model, label_set: LabelSet) -> None:
-    """Copy a model's weights into a fresh network, in place.
+def start_from_(network: HetsegNet, system: System, model: Model, label_set: LabelSet) -> None:
+    """Copy a model's weights into a fresh network.
 
     The network may be wider, and may have more dense blocks: what the model doesn't have keeps its
     random weights, but nothing that the model has listens to it yet, so the logits are the
@@ -30,7 +31,8 @@ def start_from(network: HetsegNet, system: str, model: Model, label_set: LabelSe
     Parameters
     ----------
     network : HetsegNet
-    system : str
+        Its weights change.
+    system : System
         What the network will be trained as.
     model : Model
     label_set : LabelSet
@@ -54,12 +56,12 @@ def start_from(network: HetsegNet, system: str, model: Model, label_set: LabelSe
         places = [_places(a, b) for a, b in zip(parts, new[layer], strict=True)]
         for name in (name for name in weights if name.startswith(layer)):
             if layer in _HEADS:
-                _copy(state[name], weights[name][rows[:, 1]], [rows[:, 0], places[1]])
+                _copy_(state[name], weights[name][rows[:, 1]], [rows[:, 0], places[1]])
             else:
-                _copy(state[name], weights[name], places)
+                _copy_(state[name], weights[name], places)
 
 
-def _copy(target: Tensor, source: Tensor, places: list[Tensor]) -> None:
+def _copy_(target: Tensor, source: Tensor, places: list[Tensor]) -> None:
     if target.dim() == 1:  # of a norm, or a bias
         target[places[0]] = source
         return
@@ -120,11 +122,12 @@ def _places(old: _Parts, new: _Parts) -> Tensor:
 
 
 def _head_rows(
-    network: NetworkConfig, system: str, model: Model, label_set: LabelSet
+    network: NetworkConfig, system: System, model: Model, label_set: LabelSet
 ) -> list[tuple[int, int]]:
     """Rows of the whole head that mean the same, in the new network and in the model."""
     old = model.plan.network
-    one = _rows(label_set, model, second=model.plan.heteroscedastic and system == model.plan.system)
+    plan = model.plan
+    one = _rows(label_set, model, second=plan.heteroscedastic and system == plan.system)
     pairs = []
     for i in range(network.labelled):
         source = i if network.labelled == old.labelled else old.labelled // 2
