@@ -31,7 +31,8 @@ def test_result_is_that_of_the_command_line(tmp_path):
     assert np.allclose(dseg.affine, result.dseg.affine)
     assert np.array_equal(np.asarray(dseg.dataobj), np.asarray(result.dseg.dataobj))
     written = nib.load(f"{stem}_desc-labelflip_probseg.nii.gz")
-    assert result.probability.shape == result.flip_probability.shape == written.shape == (*dseg.shape, 28)
+    for image in (result.probability, result.flip_probability, written):
+        assert image.shape == (*dseg.shape, 28)
     np.testing.assert_array_equal(result.flip_probability.get_fdata(), written.get_fdata())
     np.testing.assert_allclose(result.flip_probability.affine, dseg.affine, atol=1e-5)
     # one byte a voxel, scaled when asked for, one structure at a time if that is all that's wanted

@@ -37,6 +37,7 @@ from hetseg_bids.segmentation.morphometry import COLUMNS, measure
 from hetseg_bids.segmentation.plausibility import Finding, Plausibility
 from hetseg_bids.structures.aseg import ASEG, N_STRUCTURES, STRUCTURES
 from support.results import level_maps, uncertainty_of
+from support.tiny_model import plan_of
 
 SCAN = Scan(Path("in.nii.gz"), "01", "b", "sub-01_ses-b_run-2")
 STEM = "sub-01_ses-b_run-2_seg-hetseg"

@@ -48,7 +48,7 @@ def reference(model, brain) -> Logits:
 
 
 def assert_same(one: Logits, other: Logits, tolerance: float) -> None:
-    for a, b in ((one.label, other.label), (one.second, other.second_output)):
+    for a, b in ((one.label, other.label), (one.second_output, other.second_output)):
         assert a is not None
         assert b is not None
         torch.testing.assert_close(a, b, rtol=0, atol=tolerance)
@@ -84,7 +84,9 @@ def test_threads_change_no_bit_of_logits_labels_and_probabilities(model, brain):
         assert_same(several[0], alone[0], 0)
         for one, other in zip(alone[1:], several[1:], strict=True):
             np.testing.assert_array_equal(one.dseg, other.dseg)
-            np.testing.assert_array_equal(one.flip_probability.levels, other.flip_probability.levels)
+            np.testing.assert_array_equal(
+                one.flip_probability.levels, other.flip_probability.levels
+            )
             np.testing.assert_array_equal(one.probability.levels, other.probability.levels)
             assert str(one.uncertainty) == str(other.uncertainty)
 
@@ -110,7 +112,9 @@ def test_a_mirrored_scan_gets_the_mirrored_logits(model, brain, reference):
     image, mask = (x.flip(0) for x in brain)
     order = torch.from_numpy(model.plan.label_set.mirror_permutation())[: len(reference.label)]
     turned = predict(model, image, mask)
-    both = replace(turned, label=turned.label.flip(1)[order], second_output=turned.second_output.flip(1)[order])
+    both = replace(
+        turned, label=turned.label.flip(1)[order], second_output=turned.second_output.flip(1)[order]
+    )
     assert_same(both, reference, _TOLERANCE)
     alone = predict(model, *brain, mirror=False)
     assert (alone.label - reference.label).abs().max() > 100 * _TOLERANCE
@@ -139,7 +143,9 @@ def test_pooling_adds_the_ensembles_own_logit_and_treats_both_sides_alike(model,
     image, mask = (x.flip(0) for x in brain)
     order = torch.from_numpy(model.plan.label_set.mirror_permutation())[: len(both.label)]
     turned = predict(pooled(model, 0.5, 0.25), image, mask)
-    torch.testing.assert_close(turned.second_output.flip(1)[order], both.second_output, rtol=0, atol=_LAST_DIGIT)
+    torch.testing.assert_close(
+        turned.second_output.flip(1)[order], both.second_output, rtol=0, atol=_LAST_DIGIT
+    )
 
 
 def test_smoothing_mixes_a_voxel_with_its_neighbours_along_each_axis():

@@ -90,7 +90,9 @@ def test_sums_are_of_q_before_it_is_rounded_and_do_not_depend_on_slabs(monkeypat
             agreed = (1 - one[inside]).sum()
             expected = agreed + one[~inside].sum()
             assert u.size == inside.sum()
-            assert u.mean_flip_probability == pytest.approx(one[inside].mean(), rel=1e-6, nan_ok=True)
+            assert u.mean_flip_probability == pytest.approx(
+                one[inside].mean(), rel=1e-6, nan_ok=True
+            )
             assert u.expected_size == pytest.approx(expected, rel=1e-6)
             assert u.expected_dice == pytest.approx(2 * agreed / (u.size + expected), rel=1e-6)
             assert u.flip_variance == pytest.approx((one * (1 - one)).sum(), rel=1e-6)
@@ -147,7 +149,8 @@ def test_a_larger_grid_sees_nothing_certain_beyond_the_box():
     assert (labels[inside] == STRUCTURES[0].label).all()
     assert not labels[near].any()  # a voxel beyond the box is all but certainly background
     assert p[:, far].max() == 0
-    assert result.full(result.flip_probability.levels)[:, far].max() * result.flip_probability.step < 1e-2
+    q = result.flip_probability
+    assert result.full(q.levels)[:, far].max() * q.step < 1e-2
 
 
 @pytest.mark.parametrize("code", ORIENTATIONS)

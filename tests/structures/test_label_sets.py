@@ -13,6 +13,7 @@ import torch
 from hetseg_bids.errors import InputError
 from hetseg_bids.network.architecture import HetsegNet
 from hetseg_bids.network.models import load_model, model_folder, read_plan
+from hetseg_bids.network.systems import LabelFlip
 from hetseg_bids.structures.aseg import ASEG
 from hetseg_bids.structures.label_sets import LabelSet
 from hetseg_bids.structures.label_tables import read_label_table, write_label_table

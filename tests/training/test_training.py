@@ -84,7 +84,9 @@ def volume(source) -> LabelledVolume:
 
 
 def small_config(system: str = "label-flip", samples: int = 48) -> TrainingConfig:
-    network = NetworkConfig(system_named(system).n_outputs(N_TASKS), (4, 4, 8), (8, 8, 12), (1, 2), 8)
+    network = NetworkConfig(
+        system_named(system).n_outputs(N_TASKS), (4, 4, 8), (8, 8, 12), (1, 2), 8
+    )
     return TrainingConfig(
         system=system,
         network=network,
