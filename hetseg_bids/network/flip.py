@@ -35,10 +35,12 @@ def focal_with_logits(logits: Tensor, target: Tensor, gamma: float = GAMMA) -> T
     return (target - torch.sigmoid(logits)).abs().pow(gamma) * bce
 
 
-def focal_of_probability(p: Tensor, target: Tensor, log_p: Tensor, gamma: float = GAMMA) -> Tensor:
+def focal_of_probability(
+    probability: Tensor, target: Tensor, log_probability: Tensor, gamma: float = GAMMA
+) -> Tensor:
     """The same loss for a probability below one whose logarithm is known exactly."""
-    bce = -(target * log_p + (1 - target) * torch.log1p(-p))
-    return (target - p).abs().pow(gamma) * bce
+    bce = -(target * log_probability + (1 - target) * torch.log1p(-probability))
+    return (target - probability).abs().pow(gamma) * bce
 
 
 def logistic(x: Tensor) -> Tensor:

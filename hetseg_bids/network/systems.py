@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from hetseg_bids.network import flip
 from hetseg_bids.network.flip import (
     GAMMA,
-    flip_probability,
     focal_of_probability,
     focal_with_logits,
     log_odds_kept,
@@ -46,8 +46,8 @@ class Heteroscedastic(ABC):
         """The probability q that the yes or no of a label logit is wrong: same shape, 0-0.5."""
 
     @abstractmethod
-    def _with_flip_probability(self, label_logits: Tensor, q: Tensor) -> Tensor:
-        """Second outputs whose flip probability is q."""
+    def _second_output(self, label_logits: Tensor, flip_probability: Tensor) -> Tensor:
+        """Second outputs that have a flip probability."""
 
     def raised(self, label_logits: Tensor, second_output: Tensor, least: Tensor) -> Tensor:
         """Second outputs whose flip probability is no smaller than given.
@@ -64,7 +64,7 @@ class Heteroscedastic(ABC):
             Unchanged where the flip probability is large enough.
         """
         q = self.flip_probability(label_logits, second_output)
-        raised = self._with_flip_probability(label_logits, least)
+        raised = self._second_output(label_logits, least)
         return torch.where(q < least, raised.to(second_output.dtype), second_output)
 
     def evidence(self, label_logits: Tensor, second_output: Tensor) -> Tensor:
@@ -176,8 +176,8 @@ class PredictiveVariance(System, Heteroscedastic):
         """The probability that a + sigma eps has another sign than a."""
         return torch.special.ndtr(-label_logits.abs() / spread(second_output))
 
-    def _with_flip_probability(self, label_logits: Tensor, q: Tensor) -> Tensor:
-        sigma = label_logits.abs() / torch.special.ndtri(1 - q)
+    def _second_output(self, label_logits: Tensor, flip_probability: Tensor) -> Tensor:
+        sigma = label_logits.abs() / torch.special.ndtri(1 - flip_probability)
         return 2 * sigma.log().clamp_max(_LARGEST_LOG_VARIANCE / 2)
 
 
@@ -208,11 +208,12 @@ class LabelFlip(System, Heteroscedastic):
 
     def flip_probability(self, label_logits: Tensor, second_output: Tensor) -> Tensor:  # noqa: ARG002
         """The probability that v stands for, whatever a is."""
-        return flip_probability(second_output)
+        return flip.flip_probability(second_output)
 
-    def _with_flip_probability(self, label_logits: Tensor, q: Tensor) -> Tensor:  # noqa: ARG002
+    def _second_output(self, label_logits: Tensor, flip_probability: Tensor) -> Tensor:  # noqa: ARG002
         steps = torch.linspace(-_LARGEST_FLIP_LOGIT, _LARGEST_FLIP_LOGIT, _STEPS)
-        place = torch.searchsorted(flip_probability(steps), q.contiguous())
+        known = flip.flip_probability(steps)
+        place = torch.searchsorted(known, flip_probability.contiguous())
         return steps[place.clamp_max(len(steps) - 1)]
 
     def _log_odds_kept(self, label_logits: Tensor, second_output: Tensor) -> Tensor:  # noqa: ARG002
@@ -228,8 +229,8 @@ class PooledEnsemble(Heteroscedastic):
         against = torch.where(label_logits > 0, -second_output, second_output)
         return logistic(against).clamp_max_(0.5)
 
-    def _with_flip_probability(self, label_logits: Tensor, q: Tensor) -> Tensor:
-        return torch.log1p(-q).sub_(q.log()).copysign_(label_logits)
+    def _second_output(self, label_logits: Tensor, flip_probability: Tensor) -> Tensor:
+        return torch.log1p(-flip_probability).sub_(flip_probability.log()).copysign_(label_logits)
 
 
 def spread(log_variance: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from hetseg_bids.planes import PLANES, Plane, display_slice
 from hetseg_bids.reports.window import display_window
-from hetseg_bids.segmentation.labels import MOST_FLIP_PROBABILITY
+from hetseg_bids.segmentation.labels import MAX_FLIP_PROBABILITY
 from hetseg_bids.structures.aseg import ASEG
 from hetseg_bids.structures.label_sets import LabelSet
 
@@ -26,7 +26,7 @@ _LEAST_FLIP = 0.03
 _FLIP_STYLE: dict[str, Any] = {
     "cmap": "inferno",
     "vmin": 0,
-    "vmax": MOST_FLIP_PROBABILITY,
+    "vmax": MAX_FLIP_PROBABILITY,
     "alpha": 0.85,
 }
 _FLIP_TICKS = 6
@@ -130,11 +130,11 @@ def flip_scale() -> FlipScale:
     figure = _figure(*(n / _DPI for n in _SCALE_PIXELS))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.axis("off")
-    extent = (0, MOST_FLIP_PROBABILITY, 0, 1)
+    extent = (0, MAX_FLIP_PROBABILITY, 0, 1)
     axes.imshow([[0.5]], cmap="gray", vmin=0, vmax=1, extent=extent, aspect="auto")
-    q = np.linspace(0, MOST_FLIP_PROBABILITY, _SCALE_PIXELS[0])[None]
+    q = np.linspace(0, MAX_FLIP_PROBABILITY, _SCALE_PIXELS[0])[None]
     axes.imshow(np.ma.masked_less(q, _LEAST_FLIP), extent=extent, aspect="auto", **_FLIP_STYLE)
-    ticks = tuple(f"{tick:.1f}" for tick in np.linspace(0, MOST_FLIP_PROBABILITY, _FLIP_TICKS))
+    ticks = tuple(f"{tick:.1f}" for tick in np.linspace(0, MAX_FLIP_PROBABILITY, _FLIP_TICKS))
     return FlipScale(_encode(figure), ticks, f"{_LEAST_FLIP:g}")
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from zlib_ng import gzip_ng
 
 from hetseg_bids.reports.mosaics import View
-from hetseg_bids.segmentation.labels import MOST_FLIP_PROBABILITY
+from hetseg_bids.segmentation.labels import MAX_FLIP_PROBABILITY
 from hetseg_bids.structures.label_sets import MAX_ASEG_ID, Structure
 
 _LEVELS = 255
@@ -66,7 +66,7 @@ def viewer_data(view: View) -> ViewerData:
 
 def _coarse(flip_probability: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """In 32 steps, 0-255 for 0-0.5: finer ones can't be seen and fill the page."""
-    return np.rint(flip_probability * (_FLIP_STEPS / MOST_FLIP_PROBABILITY)) * np.float32(
+    return np.rint(flip_probability * (_FLIP_STEPS / MAX_FLIP_PROBABILITY)) * np.float32(
         _LEVELS / _FLIP_STEPS
     )
 

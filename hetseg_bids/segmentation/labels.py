@@ -28,7 +28,7 @@ _SLAB_VALUES = 1 << 20  # 4 MiB a temporary: fits the cache, and the allocator k
 LEVELS = 255
 """Steps of a probability in uint8."""
 
-MOST_FLIP_PROBABILITY, MOST_PROBABILITY = 0.5, 1.0
+MAX_FLIP_PROBABILITY, MAX_PROBABILITY = 0.5, 1.0
 """What the last step of a flip probability and of a probability means."""
 
 
@@ -119,8 +119,8 @@ def segment(
     maps = (count, *target.shape)
     dseg = np.empty(target.shape, np.uint8)
     second, system = logits.second_output, logits.system
-    q_maps = LevelMaps(np.empty(maps, np.uint8), MOST_FLIP_PROBABILITY) if system else None
-    p_maps = LevelMaps(np.empty(maps, np.uint8), MOST_PROBABILITY) if probability else None
+    q_maps = LevelMaps(np.empty(maps, np.uint8), MAX_FLIP_PROBABILITY) if system else None
+    p_maps = LevelMaps(np.empty(maps, np.uint8), MAX_PROBABILITY) if probability else None
     sums = []
     planes = max(1, _SLAB_VALUES // (count * target.shape[1] * target.shape[2]))
     for start in range(0, target.shape[0], planes):
@@ -133,11 +133,11 @@ def segment(
         if q_maps is not None and second is not None and system is not None:
             moved = resample(second, box_grid, part, outside=_OUTSIDE_LOGIT)
             q = system.flip_probability(label, moved)
-            q_maps.levels[:, slab] = to_levels(q, MOST_FLIP_PROBABILITY).numpy()
+            q_maps.levels[:, slab] = to_levels(q, MAX_FLIP_PROBABILITY).numpy()
             sums.append(FlipSums.of(winner.numpy(), q.numpy()))
         if p_maps is not None:
             p = probability_map(label, q)
-            p_maps.levels[:, slab] = to_levels(p, MOST_PROBABILITY).numpy()
+            p_maps.levels[:, slab] = to_levels(p, MAX_PROBABILITY).numpy()
     uncertainty = reduce(add, sums).summaries() if sums else None
     return Segmentation(output, target_box, dseg, q_maps, p_maps, logits.label_set, uncertainty)
 

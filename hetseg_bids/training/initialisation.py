@@ -125,8 +125,8 @@ def _head_rows(
     network: NetworkConfig, system: System, model: Model, label_set: LabelSet
 ) -> list[tuple[int, int]]:
     """Rows of the whole head that mean the same, in the new network and in the model."""
-    old = model.plan.network
     plan = model.plan
+    old = plan.network
     one = _rows(label_set, model, second=plan.heteroscedastic and system == plan.system)
     pairs = []
     for i in range(network.labelled):
