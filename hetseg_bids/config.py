@@ -9,7 +9,7 @@ from hetseg_bids.planes import PLANES
 
 BIDS_VERSION = "1.11.1"
 RECIPE_NAMES = ("fast", "wide", "small", "polish", "paper")  # of hetseg-train
-SYSTEMS = ("plain", "predictive-variance", "label-flip")  # rows of design section 1
+SYSTEM_NAMES = ("plain", "predictive-variance", "label-flip")  # `network.systems`
 
 
 @dataclass(frozen=True)

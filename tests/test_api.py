@@ -31,15 +31,16 @@ def test_result_is_that_of_the_command_line(tmp_path):
     assert np.allclose(dseg.affine, result.dseg.affine)
     assert np.array_equal(np.asarray(dseg.dataobj), np.asarray(result.dseg.dataobj))
     written = nib.load(f"{stem}_desc-labelflip_probseg.nii.gz")
-    assert result.p.shape == result.q.shape == written.shape == (*dseg.shape, 28)
-    np.testing.assert_array_equal(result.q.get_fdata(), written.get_fdata())
-    np.testing.assert_allclose(result.q.affine, dseg.affine, atol=1e-5)
+    for image in (result.probability, result.flip_probability, written):
+        assert image.shape == (*dseg.shape, 28)
+    np.testing.assert_array_equal(result.flip_probability.get_fdata(), written.get_fdata())
+    np.testing.assert_allclose(result.flip_probability.affine, dseg.affine, atol=1e-5)
     # one byte a voxel, scaled when asked for, one structure at a time if that is all that's wanted
-    for image, step in ((result.q, 0.5 / 255), (result.p, 1 / 255)):
+    for image, step in ((result.flip_probability, 0.5 / 255), (result.probability, 1 / 255)):
         levels = image.dataobj.get_unscaled()
         assert levels.dtype == np.uint8
         np.testing.assert_allclose(image.dataobj[..., 3], levels[..., 3] * step, rtol=1e-6)
-    p, q = result.p.get_fdata(), result.q.get_fdata()
+    p, q = result.probability.get_fdata(), result.flip_probability.get_fdata()
     # p is q or 1 - q, each rounded by itself
     assert np.minimum(abs(p - q), abs(1 - p - q)).max() <= 1 / 510 + 1 / 1020 + 1e-9
     morph = pd.read_csv(f"{stem}_morph.tsv", sep="\t", na_values="n/a")

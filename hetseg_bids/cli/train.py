@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from hetseg_bids.cli.arguments import name_or_path, path, positive, positive_float
-from hetseg_bids.config import RECIPE_NAMES, SYSTEMS
+from hetseg_bids.config import RECIPE_NAMES, SYSTEM_NAMES
 from hetseg_bids.errors import InputError
 
 
@@ -89,7 +89,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
         help="start from a shipped model or a model folder; a --recipe with a larger network "
         "lets it grow",
     )
-    parser.add_argument("--system", choices=SYSTEMS, default="label-flip")
+    parser.add_argument("--system", choices=SYSTEM_NAMES, default="label-flip")
     parser.add_argument(
         "--recipe",
         choices=RECIPE_NAMES,

@@ -81,7 +81,7 @@ class Overlay:
     image : (X, Y, Z) float array
     segmentation, reference : (X, Y, Z) uint8 array
         `Structure.label` values.
-    flip : (X, Y, Z) float array
+    flip_probability : (X, Y, Z) float array
         Largest q over the structures.
     label_set : LabelSet
     """
@@ -90,7 +90,7 @@ class Overlay:
     image: npt.NDArray[np.floating]
     segmentation: npt.NDArray[np.uint8]
     reference: npt.NDArray[np.uint8]
-    flip: npt.NDArray[np.floating]
+    flip_probability: npt.NDArray[np.floating]
     label_set: LabelSet = ASEG
 
 
@@ -105,7 +105,7 @@ def flip_overlay(overlay: Overlay) -> Figure:
         place = int(wrong.sum(axis=others).argmax())
         layers: tuple[Any, ...] = (
             overlay.label_set.color_table()[display_slice(overlay.segmentation, plane, place)],
-            np.ma.masked_less(display_slice(overlay.flip, plane, place), _LEAST_FLIP),
+            np.ma.masked_less(display_slice(overlay.flip_probability, plane, place), _LEAST_FLIP),
             np.ma.masked_equal(0.5 * display_slice(wrong, plane, place).astype(float), 0),
         )
         for column, (layer, title) in enumerate(zip(layers, titles, strict=True)):

@@ -19,6 +19,7 @@ from torch import Tensor
 from hetseg_bids.errors import InputError
 from hetseg_bids.files import atomic_path, read_json, write_json
 from hetseg_bids.network.architecture import HetsegNet, NetworkConfig, to_channels_last
+from hetseg_bids.network.systems import System, system_named
 from hetseg_bids.preprocessing.normalisation import BACKGROUND, CLIP
 from hetseg_bids.structures.aseg import ASEG
 from hetseg_bids.structures.label_sets import LabelSet, Structure
@@ -58,8 +59,8 @@ class Plan:
     Attributes
     ----------
     name : str
-    system : str
-        ``plain``, ``predictive-variance`` or ``label-flip``.
+    system : System
+        What the outputs mean; plan.json has its name.
     network : NetworkConfig
     patch : tuple of 2 int
         Rows and columns of the training stacks; inference pads smaller slices to this size.
@@ -77,7 +78,7 @@ class Plan:
     """
 
     name: str
-    system: str
+    system: System
     network: NetworkConfig
     patch: tuple[int, int]
     background: float
@@ -91,11 +92,11 @@ class Plan:
     @property
     def heteroscedastic(self) -> bool:
         """Whether the model has a second map a task."""
-        return self.network.n_outputs == 2 * len(self.label_set.tasks)
+        return self.system.heteroscedastic
 
     def save(self, folder: Path) -> None:
         """Write plan.json."""
-        facts = asdict(self)
+        facts = asdict(self) | {"system": self.system.name}
         structures = facts.pop("label_set")["structures"]
         if self.pooling is None:
             del facts["pooling"]
@@ -212,12 +213,15 @@ def read_plan(folder: Path) -> Plan:
             k: tuple(v) if isinstance(v, list) else v for k, v in content["network"].items()
         }
         content["network"] = NetworkConfig(**network)
+        content["system"] = system_named(content["system"])
         content["patch"] = tuple(content["patch"])
         if "pooling" in content:
             content["pooling"] = Pooling(**content["pooling"])
         if (content["background"], content["clip"]) != (BACKGROUND, CLIP):
             raise ValueError("trained on another intensity scale")
         plan = Plan(**content, label_set=label_set)
+        if plan.network.n_outputs != plan.system.n_outputs(len(label_set.tasks)):
+            raise ValueError(f"not as many outputs as {plan.system.name} has")
         if plan.pooling is not None and not plan.heteroscedastic:
             raise ValueError("pooling of flip maps, but no flip maps")
         if type(plan.smoothing) is not int or not 0 <= plan.smoothing <= _SMOOTHEST:

@@ -24,7 +24,7 @@ from hetseg_bids.dataset.discovery import Scan
 from hetseg_bids.errors import InputError
 from hetseg_bids.files import atomic_path, read_json, remove_leftovers, write_json, write_text
 from hetseg_bids.images import Grid
-from hetseg_bids.network.models import Pooling
+from hetseg_bids.network.models import Plan
 from hetseg_bids.quality.image_quality import ImageQuality
 from hetseg_bids.segmentation.labels import LevelMaps, Segmentation
 from hetseg_bids.segmentation.morphometry import COLUMNS
@@ -68,7 +68,7 @@ class OutputPaths:
         return self._segmentation("dseg.nii.gz")
 
     @property
-    def flip(self) -> Path:
+    def flip_probability(self) -> Path:
         """4-D flip probabilities."""
         return self._segmentation("desc-labelflip_probseg.nii.gz")
 
@@ -105,7 +105,7 @@ class OutputPaths:
     @property
     def files(self) -> tuple[Path, ...]:
         """All of them."""
-        images = (self.dseg, self.flip, self.probseg, self.mask)
+        images = (self.dseg, self.flip_probability, self.probseg, self.mask)
         tables = (self.morph, self.morph.with_suffix(".json"), self.labels)
         return (*images, *map(_sidecar, images), *tables, self.report, self.run_log)
 
@@ -196,8 +196,8 @@ def write_images(paths: OutputPaths, result: Segmentation, mask: npt.NDArray[np.
     """Write dseg, (X, Y, Z) brain mask and, where there are any, flip map and probabilities."""
     save_image(paths.dseg, result.full(result.dseg), result.grid, intent="label")
     save_image(paths.mask, mask, result.grid, intent="label")
-    if result.flip is not None:
-        save_scaled(paths.flip, result, result.flip)
+    if result.flip_probability is not None:
+        save_scaled(paths.flip_probability, result, result.flip_probability)
     if result.probability is not None:
         save_scaled(paths.probseg, result, result.probability)
 
@@ -285,11 +285,8 @@ class Provenance:
         Checksum of the T1w file.
     mask_sha256 : str or None
         Of the brain mask that was given.
-    model, model_sha256 : str
-    pooling : Pooling or None
-        See `Plan.pooling`.
-    smoothing : int
-        See `Plan.smoothing`.
+    plan : Plan
+        Of the model.
     settings : Settings
     extraction : str
         Brain extraction that was carried out: ``deepbet``, ``mask`` or ``skip``.
@@ -304,10 +301,7 @@ class Provenance:
     sources: list[str]
     source_sha256: str
     mask_sha256: str | None
-    model: str
-    model_sha256: str
-    pooling: Pooling | None
-    smoothing: int
+    plan: Plan
     settings: Settings
     extraction: str
     mask_mm3: float
@@ -323,10 +317,10 @@ class Provenance:
             "SpatialReference": self.sources[0],  # results at 1 mm lie in the T1w's space, too
             **more,
             "HetsegVersion": __version__,
-            "HetsegModel": self.model,
-            "HetsegModelSHA256": self.model_sha256,
-            "HetsegPooling": asdict(self.pooling) if self.pooling else None,
-            "HetsegImageSmoothing": self.smoothing,
+            "HetsegModel": self.plan.name,
+            "HetsegModelSHA256": self.plan.weights_sha256,
+            "HetsegPooling": asdict(self.plan.pooling) if self.plan.pooling else None,
+            "HetsegImageSmoothing": self.plan.smoothing,
             "HetsegSourceSHA256": self.source_sha256,
             "HetsegMaskSHA256": self.mask_sha256,
             "HetsegSettings": asdict(self.settings),
@@ -339,7 +333,7 @@ class Provenance:
 
 
 def write_sidecars(
-    paths: OutputPaths, provenance: Provenance, label_set: LabelSet, *, flip: bool
+    paths: OutputPaths, provenance: Provenance, label_set: LabelSet, *, flip_probability: bool
 ) -> None:
     """Write every sidecar, the dseg's last: its presence means that all other files are there."""
     names = list(label_set.names)
@@ -350,9 +344,12 @@ def write_sidecars(
         _sidecar(paths.mask),
         provenance.sidecar("Brain mask", Type="Brain", **resolution),
     )
-    if flip:
+    if flip_probability:
         text = "Probability, 0-0.5, that the label of a structure disagrees with the reference"
-        write_json(_sidecar(paths.flip), provenance.sidecar(text, LabelMap=names, **resolution))
+        write_json(
+            _sidecar(paths.flip_probability),
+            provenance.sidecar(text, LabelMap=names, **resolution),
+        )
     if provenance.settings.write_probseg:
         text = "Probability that the reference holds a structure there"
         write_json(_sidecar(paths.probseg), provenance.sidecar(text, LabelMap=names, **resolution))

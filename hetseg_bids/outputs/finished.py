@@ -43,7 +43,7 @@ class FinishedScan:
     label_set : LabelSet
     image : ImageQuality
     plausibility : Plausibility
-    dseg, flip, page : Path
+    dseg, flip_probability, page : Path
     began : datetime
         When the run that finished it began, UTC.
     """
@@ -55,7 +55,7 @@ class FinishedScan:
     image: ImageQuality
     plausibility: Plausibility
     dseg: Path
-    flip: Path
+    flip_probability: Path
     page: Path
     began: datetime.datetime
 
@@ -117,7 +117,7 @@ def read_results(out_dir: Path) -> Results:
             stem = path.name.removesuffix(_RECORD).split(_MARK)[0]
             unusable[stem] = f"its result can't be read ({' '.join(str(error).split())})"
             log.warning("%s: left out (%s)", path, error)
-    scans = _of_one_label_set(scans, unusable)
+    scans = _of_one_label_set_(scans, unusable)
     scans = _one_of_each(scans)
     names = {scan.keys["scan"] for scan in scans}
     return Results(scans, {stem: why for stem, why in unusable.items() if stem not in names})
@@ -148,7 +148,7 @@ def _read(record_path: Path, out_dir: Path) -> FinishedScan:
         image=ImageQuality.of_record(record),
         plausibility=Plausibility.of_record(record),
         dseg=record_path.with_name(f"{start}_dseg.nii.gz"),
-        flip=record_path.with_name(f"{start}_desc-labelflip_probseg.nii.gz"),
+        flip_probability=record_path.with_name(f"{start}_desc-labelflip_probseg.nii.gz"),
         page=out_dir / f"{page}.html",
         began=_began(out_dir / "logs" / f"{page}_run.json", record_path),
     )
@@ -162,7 +162,7 @@ def _began(run_log: Path, record_path: Path) -> datetime.datetime:
         return datetime.datetime.fromtimestamp(record_path.stat().st_mtime, tz=datetime.UTC)
 
 
-def _of_one_label_set(scans: list[FinishedScan], unusable: dict[str, str]) -> list[FinishedScan]:
+def _of_one_label_set_(scans: list[FinishedScan], unusable: dict[str, str]) -> list[FinishedScan]:
     """Those with the structures that most have; of equally many the first."""
     counts = Counter(scan.label_set.names for scan in scans)
     if len(counts) < 2:

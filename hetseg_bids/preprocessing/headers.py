@@ -95,15 +95,15 @@ def read_t1w(path: Path) -> T1w:
     extent = grid.zooms * grid.part(content).shape
     if (extent > MAX_EXTENT_MM).any():
         raise _no_head(path, extent)
-    _fill_around(data, content, background)
-    warnings += _clip_spikes(data[content], background)
+    _fill_around_(data, content, background)
+    warnings += _clip_spikes_(data[content], background)
     if _is_mask(data):
         raise InputError(f"{path}: only two values, a mask or label image; give the T1w itself")
     return T1w(path, data, grid, background, content, tuple(warnings))
 
 
-def _fill_around(data: npt.NDArray[np.float32], content: Box, background: float) -> None:
-    """Give padding the background's value, in place, however many layers of padding there are."""
+def _fill_around_(data: npt.NDArray[np.float32], content: Box, background: float) -> None:
+    """Give padding the background's value, however many layers of padding there are."""
     for axis, inner in enumerate(content):
         for outer in (slice(0, inner.start), slice(inner.stop, None)):
             where = [slice(None)] * 3
@@ -111,8 +111,8 @@ def _fill_around(data: npt.NDArray[np.float32], content: Box, background: float)
             data[tuple(where)] = background
 
 
-def _clip_spikes(data: npt.NDArray[np.float32], background: float) -> list[str]:
-    """Bring absurd values down, in place: a single one would leave no contrast to the brain."""
+def _clip_spikes_(data: npt.NDArray[np.float32], background: float) -> list[str]:
+    """Bring absurd values down: a single one would leave no contrast to the brain."""
     some = np.abs(data.reshape(-1)[:: max(1, data.size // _SOME)] - background)
     limit = _SPIKE * typical_high(some)
     low, high = background - limit, background + limit

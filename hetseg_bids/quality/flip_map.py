@@ -111,9 +111,9 @@ def cohort_map(
     mean = np.zeros(template.grid.shape, np.float64)
     squares = np.zeros(template.grid.shape, np.float64)
     count = 0
-    for dseg, flip in scans:
+    for dseg, flip_probability in scans:
         try:
-            aligned = _aligned_flip(dseg, flip, template.grid, structures)
+            aligned = _aligned_flip(dseg, flip_probability, template.grid, structures)
         except InputError as error:
             log.warning("left out of the cohort's map: %s", error)
             continue
@@ -130,11 +130,13 @@ def cohort_map(
 
 
 def _aligned_flip(
-    dseg: Path, flip: Path, target: Grid, structures: Sequence[Structure]
+    dseg: Path, flip_probability: Path, target: Grid, structures: Sequence[Structure]
 ) -> npt.NDArray[np.float32] | None:
     labels, grid = read_labels(dseg)
     affine = template_affine(centroids(labels, grid, structures))
     if affine is None:
         return None
     moved = Grid(grid.shape, affine @ grid.affine)
-    return resample(torch.from_numpy(read_largest(flip))[None], moved, target)[0].numpy()
+    return resample(torch.from_numpy(read_largest(flip_probability))[None], moved, target)[
+        0
+    ].numpy()

@@ -211,7 +211,9 @@ def _map(scans: Sequence[FinishedScan]) -> CohortMap | None:
     """The mean flip map of one scan of each person, evenly spaced where there are very many."""
     first = {scan.person: scan for scan in reversed(scans)}
     usable = [
-        (s.dseg, s.flip) for _, s in sorted(first.items()) if s.dseg.exists() and s.flip.exists()
+        (s.dseg, s.flip_probability)
+        for _, s in sorted(first.items())
+        if s.dseg.exists() and s.flip_probability.exists()
     ]
     if not usable:
         return None

@@ -34,7 +34,7 @@ from hetseg_bids.runs.memory import check_room
 from hetseg_bids.segmentation.inference import predict
 from hetseg_bids.segmentation.labels import Segmentation, segment
 from hetseg_bids.segmentation.morphometry import has_columns, measure
-from hetseg_bids.segmentation.plausibility import Plausibility, doubt_implausible
+from hetseg_bids.segmentation.plausibility import Plausibility, doubt_implausible_
 from hetseg_bids.structures.atlas import load_atlas
 
 log = logging.getLogger(__name__)
@@ -61,6 +61,32 @@ class Outcome:
     status: Status
     message: str
     crash_file: Path | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A scan, how it is to be processed, and where its results go.
+
+    Attributes
+    ----------
+    scan : Scan
+    config : RunConfig
+    model : Model
+    paths : OutputPaths
+    mask_path : Path or None
+        The brain mask that belongs to the scan, where the settings ask for one.
+    """
+
+    scan: Scan
+    config: RunConfig
+    model: Model
+    paths: OutputPaths
+    mask_path: Path | None
+
+    @property
+    def sources(self) -> list[str]:
+        """See `derivatives.sources_of`."""
+        return sources_of(self.scan.path, self.mask_path, self.config.bids_dir)
 
 
 class ScanStages:
@@ -137,8 +163,8 @@ def _run_scan(
 ) -> Outcome:
     paths = output_paths(config.out_dir, scan, config.settings)
     derivatives.check_inside(paths.folder, config.out_dir)
-    mask_path = _mask_of(scan, config)
-    complete = not config.overwrite and is_complete(paths, scan, mask_path, config, model)
+    job = Job(scan, config, model, paths, _mask_of(scan, config))
+    complete = not config.overwrite and is_complete(job)
     if config.reports_only:
         if not complete:
             raise InputError(f"{scan.path}: no complete results to report; run without that option")
@@ -147,40 +173,34 @@ def _run_scan(
     if not complete or lock.exists():  # the lock of a killed run goes with ours
         with claimed(lock, str(scan.path)):
             # whoever held it a moment ago may have finished it
-            if config.overwrite or not is_complete(paths, scan, mask_path, config, model):
+            if config.overwrite or not is_complete(job):
                 check_room(scan.path, config.settings, room_gb)
-                return _make(paths, scan, mask_path, config, model, stages)
+                return _make(job, stages)
     if not paths.report.exists():
         _report(paths, scan)
     return Outcome(scan, "skipped", str(paths.report))
 
 
-def _make(
-    paths: OutputPaths,
-    scan: Scan,
-    mask_path: Path | None,
-    config: RunConfig,
-    model: Model,
-    stages: ScanStages,
-) -> Outcome:
-    remove_leftovers(paths.files)
+def _make(job: Job, stages: ScanStages) -> Outcome:
+    scan, config = job.scan, job.config
+    remove_leftovers(job.paths.files)
     started, clock = datetime.datetime.now(tz=datetime.UTC), time.monotonic()
     stages.stage("brain extraction")
-    prepared = prepare_image(scan.path, config.settings.brain_extraction, mask_path)
+    prepared = prepare_image(scan.path, config.settings.brain_extraction, job.mask_path)
     stages.stage("segmentation")
-    result, plausibility = _segment(prepared, model, config.settings, stages)
+    result, plausibility = _segment(prepared, job.model, config.settings, stages)
     stages.stage("writing")
-    _write(paths, scan, mask_path, config, model, prepared, result, plausibility)
+    _write(job, prepared, result, plausibility)
     facts = {
         "Command line": config.command,
         "Started": started.isoformat(timespec="seconds"),
         "Run time without the report": f"{time.monotonic() - clock:.1f} s",
-        "Device": device_name(next(model.network.parameters()).device),
+        "Device": device_name(next(job.model.network.parameters()).device),
         "Host": platform.node(),
     }
-    write_json(paths.run_log, facts)
+    write_json(job.paths.run_log, facts)
     stages.stage("report")
-    return Outcome(scan, "done", str(_report(paths, scan)))
+    return Outcome(scan, "done", str(_report(job.paths, scan)))
 
 
 def _report(paths: OutputPaths, scan: Scan) -> Path:
@@ -205,34 +225,25 @@ def _segment(
         blur=interpolation_blur(prepared.working, output),
         progress=stages.slices,
     )
-    plausibility = doubt_implausible(logits, prepared.working)
+    plausibility = doubt_implausible_(logits, prepared.working)
     result = segment(logits, prepared.working, output, probability=settings.write_probseg)
     return result, plausibility
 
 
 def _write(
-    paths: OutputPaths,
-    scan: Scan,
-    mask_path: Path | None,
-    config: RunConfig,
-    model: Model,
-    prepared: PreparedImage,
-    result: Segmentation,
-    plausibility: Plausibility,
+    job: Job, prepared: PreparedImage, result: Segmentation, plausibility: Plausibility
 ) -> None:
+    paths = job.paths
     # the old result stops being complete here, and what this run won't write must not stay
-    for stale in (paths.dseg, paths.probseg, paths.flip):
+    for stale in (paths.dseg, paths.probseg, paths.flip_probability):
         derivatives.remove(stale)
     mask = resample(prepared.mask.float()[None], prepared.working, result.grid)[0] > 0.5
     provenance = Provenance(
-        sources=sources_of(scan.path, mask_path, config.bids_dir),
-        source_sha256=file_sha256(scan.path),
-        mask_sha256=file_sha256(mask_path) if mask_path else None,
-        model=model.plan.name,
-        model_sha256=model.plan.weights_sha256,
-        pooling=model.plan.pooling,
-        smoothing=model.plan.smoothing,
-        settings=config.settings,
+        sources=job.sources,
+        source_sha256=file_sha256(job.scan.path),
+        mask_sha256=file_sha256(job.mask_path) if job.mask_path else None,
+        plan=job.model.plan,
+        settings=job.config.settings,
         extraction=prepared.extraction,
         mask_mm3=float(mask.sum()) * result.grid.voxel_volume,
         image=quality_of(prepared, result),
@@ -242,37 +253,36 @@ def _write(
     derivatives.write_images(paths, result, mask.numpy().astype(np.uint8))
     table = measure(result, noise=provenance.image.noise, surplus_mm3=plausibility.surplus_mm3)
     derivatives.write_tables(paths, table, result.label_set)
-    derivatives.write_sidecars(paths, provenance, result.label_set, flip=result.flip is not None)
+    there = result.flip_probability is not None
+    derivatives.write_sidecars(paths, provenance, result.label_set, flip_probability=there)
 
 
-def is_complete(
-    paths: OutputPaths, scan: Scan, mask_path: Path | None, config: RunConfig, model: Model
-) -> bool:
+def is_complete(job: Job) -> bool:
     """Whether the results on disk are those this input, model and settings would give."""
-    settings = config.settings
+    paths, plan, settings = job.paths, job.model.plan, job.config.settings
     try:
         record = read_json(paths.record)
         atlas = Plausibility.of_record(record).atlas
     except (OSError, ValueError):
         return False
     wanted = [paths.dseg, paths.mask, paths.morph, paths.labels]
-    if model.plan.heteroscedastic:
-        wanted.append(paths.flip)
+    if plan.heteroscedastic:
+        wanted.append(paths.flip_probability)
     if settings.write_probseg:
         wanted.append(paths.probseg)
-    pooling = model.plan.pooling
     return (
         all(path.is_file() for path in wanted)
-        and record.get("Sources") == sources_of(scan.path, mask_path, config.bids_dir)
+        and record.get("Sources") == job.sources
         and has_columns(paths.morph)
         and record.get("HetsegVersion") == __version__
-        and record.get("HetsegModelSHA256") == model.plan.weights_sha256
-        and record.get("HetsegPooling") == (pooling and asdict(pooling))
-        and record.get("HetsegImageSmoothing") == model.plan.smoothing
+        and record.get("HetsegModelSHA256") == plan.weights_sha256
+        and record.get("HetsegPooling") == (plan.pooling and asdict(plan.pooling))
+        and record.get("HetsegImageSmoothing") == plan.smoothing
         and atlas in (None, load_atlas().version)  # None: not compared with any
         and record.get("HetsegSettings") == json.loads(json.dumps(asdict(settings)))
-        and record.get("HetsegSourceSHA256") == file_sha256(scan.path)
-        and record.get("HetsegMaskSHA256") == (file_sha256(mask_path) if mask_path else None)
+        and record.get("HetsegSourceSHA256") == file_sha256(job.scan.path)
+        and record.get("HetsegMaskSHA256")
+        == (file_sha256(job.mask_path) if job.mask_path else None)
     )
 
 

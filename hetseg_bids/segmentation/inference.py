@@ -7,7 +7,7 @@ is ours: it makes the network treat the two sides of the brain alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,10 +16,10 @@ from torch import Tensor
 from hetseg_bids.network.architecture import DOWNSAMPLING, HetsegNet
 from hetseg_bids.network.devices import autocast
 from hetseg_bids.network.models import Model, Plan
+from hetseg_bids.network.systems import Heteroscedastic, PooledEnsemble
 from hetseg_bids.planes import PLANES, Plane
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
-from hetseg_bids.segmentation.islands import dismiss_islands
-from hetseg_bids.segmentation.uncertainty import POOLED, evidence
+from hetseg_bids.segmentation.islands import dismiss_islands_
 from hetseg_bids.structures.label_sets import LabelSet
 
 _MARGIN = 2  # voxels kept around the brain box
@@ -40,10 +40,11 @@ class Logits:
     ----------
     label : (S, x, y, z) float32 tensor
         Logit a of each of the S structures, smoothed, small detached pieces dismissed (`islands`).
-    second : (S, x, y, z) float32 tensor or None
-        Second output v, where the model has one; `system` says what it means.
-    system : str
-        `Plan.system`, or `POOLED` for a model with a `Pooling`.
+    second_output : (S, x, y, z) float32 tensor or None
+        Second output of each structure, where the model has one.
+    system : Heteroscedastic or None
+        What the second output means: `Plan.system`, or `PooledEnsemble` for a model with a
+        `Pooling`.
     box : tuple of 3 slice
         Where the box lies on the working grid.
     label_set : LabelSet
@@ -51,8 +52,8 @@ class Logits:
     """
 
     label: Tensor
-    second: Tensor | None
-    system: str
+    second_output: Tensor | None
+    system: Heteroscedastic | None
     box: tuple[slice, slice, slice]
     label_set: LabelSet
 
@@ -91,63 +92,42 @@ def predict(
     logits : Logits
     """
     box = brain_box(mask)
-    cropped = image[box]
-    total = empty_logits(len(kept_outputs(model.plan)), cropped.shape)
-    slices = (1 + mirror) * sum(cropped.shape[PLANES[name].axes[0]] for name in views)
-    passes = view_passes(model, cropped, total, views, mirror=mirror)
-    for view in passes.values():
-        for done in view:
-            if progress is not None:
-                progress(done, slices)
-    total /= len(passes)
-    return to_logits(total, model.plan, box, blur)
+    softened = soften(image[box], model.plan.smoothing)
+    chosen = views_of(model, views, mirror=mirror)
+    total = empty_logits(len(chosen[0].keep), softened.shape)
+    slices = sum(softened.shape[view.plane.axes[0]] for view in chosen)
+
+    def tell(done: int) -> None:
+        if progress is not None:
+            progress(done, slices)
+
+    for view in chosen:
+        add_view_(total, softened, view, progress=tell)
+    total /= len(chosen)
+    return to_logits_(total, model.plan, box, blur)
 
 
-def view_passes(
-    model: Model,
-    image: Tensor,
-    total: Tensor,
-    views: Sequence[str] = tuple(PLANES),
-    *,
-    mirror: bool = True,
-) -> dict[str, Iterator[int]]:
-    """What `predict` averages, by name: each, when it is run through, adds a view to `total`."""
-    passes = {}
-    image = soften(image, model.plan.smoothing)
-    for mirrored in (False, True) if mirror else (False,):
-        seen = image.flip(0) if mirrored else image
-        keep = kept_outputs(model.plan, mirrored=mirrored)
-        for name in views:
-            passes[f"{name} mirrored" if mirrored else name] = add_view(
-                model.network,
-                seen,
-                PLANES[name],
-                model.plan.patch,
-                keep,
-                total,
-                mirrored=mirrored,
-                said_by=model.plan.system if model.plan.pooling else None,
-            )
-    return passes
-
-
-def to_logits(
-    total: Tensor,
+def to_logits_(
+    mean: Tensor,
     plan: Plan,
     box: tuple[slice, slice, slice],
     blur: Sequence[float] = (0.0, 0.0, 0.0),
 ) -> Logits:
-    """The kept outputs (`kept_outputs`) of a box, told apart, smooth and without islands."""
+    """The views' mean outputs (`kept_outputs`) in a box, told apart, smooth and without islands.
+
+    What it returns are parts of `mean`, which changes.
+    """
     count = len(plan.label_set.structures)
+    label, second_output = mean[:count], mean[count:]
     # smoothed twice, thin structures would shrink on grids that aren't the working one
-    smooth(total[:count], [max(0.0, 1 - _BLUR_COUNTS * b / _VARIANCE) for b in blur])
-    dismiss_islands(total[:count], plan.label_set)
-    second = total[count:] if plan.heteroscedastic else None
-    system = plan.system
-    if second is not None and plan.pooling is not None:
-        second.mul_(plan.pooling.views).add_(total[:count], alpha=plan.pooling.ensemble)
-        system = POOLED
-    return Logits(total[:count], second, system, box, plan.label_set)
+    smooth_(label, [max(0.0, 1 - _BLUR_COUNTS * b / _VARIANCE) for b in blur])
+    dismiss_islands_(label, plan.label_set)
+    if not isinstance(plan.system, Heteroscedastic):
+        return Logits(label, None, None, box, plan.label_set)
+    if plan.pooling is None:
+        return Logits(label, second_output, plan.system, box, plan.label_set)
+    second_output.mul_(plan.pooling.views).add_(label, alpha=plan.pooling.ensemble)
+    return Logits(label, second_output, PooledEnsemble(), box, plan.label_set)
 
 
 def soften(image: Tensor, times: int) -> Tensor:
@@ -175,19 +155,19 @@ def soften(image: Tensor, times: int) -> Tensor:
     """
     softened = image[None].clone()
     for _ in range(times):
-        smooth(softened)
+        smooth_(softened)
     return torch.where(image == BACKGROUND, image, softened[0])
 
 
-def smooth(volumes: Tensor, shares: Sequence[float] = (1.0, 1.0, 1.0)) -> None:
-    """Mix each voxel with its neighbours, 1:6:1 along each axis, in place.
+def smooth_(volumes: Tensor, shares: Sequence[float] = (1.0, 1.0, 1.0)) -> None:
+    """Mix each voxel with its neighbours, 1:6:1 along each axis.
 
     The network labels each slice by itself, so borders of the logits are rougher than anatomy.
 
     Parameters
     ----------
     volumes : (S, x, y, z) float32 tensor
-        Logits, or an image.
+        Logits, or an image; changes.
     shares : sequence of 3 float
         Of the neighbours' weight that counts along each axis, 0-1.
     """
@@ -220,77 +200,116 @@ def brain_box(mask: Tensor) -> tuple[slice, slice, slice]:
     return box[0], box[1], box[2]
 
 
-def add_view(
-    network: HetsegNet,
-    image: Tensor,
-    plane: Plane,
-    patch: tuple[int, int],
-    keep: Tensor,
-    total: Tensor,
-    wanted: Tensor | None = None,
-    *,
-    mirrored: bool = False,
-    said_by: str | None = None,
-) -> Iterator[int]:
-    """Add one view's logits to `total`, in place; yields the slices of each pass.
+@dataclass(frozen=True)
+class View:
+    """One of the ways in which a network sees a volume; the ensemble is the mean of them.
 
-    Parameters
+    Attributes
     ----------
     network : HetsegNet
-    image : (x, y, z) float32 tensor
-        Standard scores.
     plane : Plane
     patch : tuple of 2 int
         Rows and columns of the training stacks.
     keep : (C,) int64 tensor
         Outputs of the network that are wanted.
+    mirrored : bool
+        The network sees the mirror image; its logits are turned back.
+    pooled : Heteroscedastic or None
+        The network's system: instead of its second outputs their `evidence` is wanted.
+    """
+
+    network: HetsegNet
+    plane: Plane
+    patch: tuple[int, int]
+    keep: Tensor
+    mirrored: bool = False
+    pooled: Heteroscedastic | None = None
+
+    @property
+    def name(self) -> str:
+        """Plane, and whether it is of the mirror image."""
+        return f"{self.plane.name} mirrored" if self.mirrored else self.plane.name
+
+    def kept(self, logits: Tensor) -> Tensor:
+        """What the ensemble gets of the (C, rows, columns) outputs of a slice."""
+        if self.pooled is None:
+            return logits
+        kept = torch.empty_like(logits, dtype=torch.float32)  # as it lies in memory
+        label, second_output = logits.chunk(2)
+        kept[: len(label)] = label
+        kept[len(label) :] = self.pooled.evidence(label, second_output)
+        return kept
+
+
+def views_of(
+    model: Model, names: Sequence[str] = tuple(PLANES), *, mirror: bool = True
+) -> list[View]:
+    """What `predict` averages: the views of some planes, then those of the mirror image."""
+    plan = model.plan
+    system = plan.system if plan.pooling else None
+    pooled = system if isinstance(system, Heteroscedastic) else None
+    return [
+        View(model.network, PLANES[name], plan.patch, keep, mirrored, pooled)
+        for mirrored in ((False, True) if mirror else (False,))
+        for keep in (kept_outputs(plan, mirrored=mirrored),)
+        for name in names
+    ]
+
+
+def add_view_(
+    total: Tensor,
+    image: Tensor,
+    view: View,
+    wanted: Tensor | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Add one view's logits to `total`.
+
+    Parameters
+    ----------
     total : (C, x, y, z) float32 tensor
-        As `empty_logits` makes it.
+        As `empty_logits` makes it; changes.
+    image : (x, y, z) float32 tensor
+        Standard scores.
+    view : View
     wanted : (slices of the plane,) bool tensor, optional
         Passes without a wanted slice are left out.
-    mirrored : bool
-        The image is turned about its first axis: the logits are turned back.
-    said_by : str, optional
-        The network's system: instead of its second outputs their `evidence` is added.
+    progress : callable, optional
+        Called with the number of slices just done.
     """
+    network, plane = view.network, view.plane
     device = next(network.parameters()).device
-    keep = keep.to(device)
+    keep = view.keep.to(device)
     reach = network.config.reach
-    stack, window = _padded_stack(image, plane, patch, reach)
+    seen = image.flip(0) if view.mirrored else image
+    stack, window = _padded_stack(seen, plane, view.patch, reach)
     # where the stack's (slice, row, column) axes lie in the volume
     into = total.permute(0, *(1 + axis for axis in plane.axes))
-    turned = plane.axes.index(0)  # the stack axis that runs from left to right
+    # the stack axis that runs from left to right
+    turned = plane.axes.index(0) if view.mirrored else None
     depth = image.shape[plane.axes[0]]
     chunk = _CHUNK.get(device.type, 8)
     for start in range(0, depth, chunk):
         stop = min(start + chunk, depth)
-        if wanted is not None and not wanted[start:stop].any():
-            yield stop - start
-            continue
-        block = stack[start : stop + 2 * reach].to(device)
-        with torch.inference_mode(), autocast(device):
-            output = network.forward_block(block, keep)
-        # slice by slice, all channels of a voxel at once: the order they lie in on both sides
-        for place, logits in enumerate(output[:, :, window[0], window[1]], start):
-            one = _said(logits, said_by).cpu()
-            if not mirrored:
-                into[:, place] += one
-            elif turned == 0:
-                into[:, depth - 1 - place] += one
-            else:
-                into[:, place] += one.flip(turned)
-        yield stop - start
+        if wanted is None or wanted[start:stop].any():
+            block = stack[start : stop + 2 * reach].to(device)
+            with torch.inference_mode(), autocast(device):
+                output = network.forward_block(block, keep)
+            # slice by slice, all channels of a voxel at once: the order they lie in on both sides
+            for place, logits in enumerate(output[:, :, window[0], window[1]], start):
+                _add_slice_(into, place, view.kept(logits).cpu(), turned)
+        if progress is not None:
+            progress(stop - start)
 
 
-def _said(logits: Tensor, system: str | None) -> Tensor:
-    """Logits of one view, with the evidence for second outputs where a system is named."""
-    if system is None:
-        return logits
-    said = torch.empty_like(logits, dtype=torch.float32)  # as it lies in memory
-    label, second = logits.chunk(2)
-    said[: len(label)] = label
-    said[len(label) :] = evidence(system, label, second)
-    return said
+def _add_slice_(into: Tensor, place: int, logits: Tensor, turned: int | None) -> None:
+    """Add a slice to a (C, slices, rows, columns) view of a volume, turned back along an axis."""
+    if turned is None:
+        into[:, place] += logits
+    elif turned == 0:
+        into[:, into.shape[1] - 1 - place] += logits
+    else:
+        into[:, place] += logits.flip(turned)
 
 
 def _padded_stack(

@@ -12,7 +12,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from hetseg_bids.segmentation.uncertainty import logistic
+from hetseg_bids.network.flip import logistic
 from hetseg_bids.structures.label_sets import LabelSet
 
 _SMALL = 0.1  # of the largest piece
@@ -22,15 +22,15 @@ _ALMOST_ONE = 0.999  # logits stay finite, which resampling needs
 _ROUNDS = 2  # the new label of a voxel may be a detached piece of another structure
 
 
-def dismiss_islands(label: Tensor, label_set: LabelSet) -> None:
-    """Lower the logits of small detached pieces of `Structure.single`, in place.
+def dismiss_islands_(label: Tensor, label_set: LabelSet) -> None:
+    """Lower the logits of small detached pieces of `Structure.single`.
 
     The other logits become those of the probabilities given that the voxel isn't this structure.
 
     Parameters
     ----------
     label : (S, x, y, z) float32 tensor
-        Logits of the structures.
+        Logits of the structures; changes.
     label_set : LabelSet
         The S structures.
     """
@@ -46,7 +46,7 @@ def dismiss_islands(label: Tensor, label_set: LabelSet) -> None:
                 continue
             islands = _islands(winner[box] == i + 1)
             if islands is not None:
-                instead = _exclude(label[(slice(None), *box)], i, torch.from_numpy(islands))
+                instead = _exclude_(label[(slice(None), *box)], i, torch.from_numpy(islands))
                 winner[box][islands] = instead
                 gained.update((np.unique(instead[instead > 0]) - 1).tolist())
         left = gained & single
@@ -88,8 +88,8 @@ def _islands(segment: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_] | None:
     return islands
 
 
-def _exclude(label: Tensor, number: int, where: Tensor) -> npt.NDArray[np.uint8]:
-    """Take a structure out of the running somewhere, in place; what wins there instead."""
+def _exclude_(label: Tensor, number: int, where: Tensor) -> npt.NDArray[np.uint8]:
+    """Lower a structure's logits somewhere; returns what wins there instead."""
     p = logistic(label[:, where])
     rest = (1 - p[number]).clamp_min(1 - _ALMOST_ONE)
     given = (p / rest).clamp(1 - _ALMOST_ONE, _ALMOST_ONE)

@@ -18,7 +18,6 @@ from hetseg_bids.segmentation.islands import most_probable
 from hetseg_bids.segmentation.uncertainty import (
     FlipSums,
     StructureUncertainty,
-    flip_map,
     probability_map,
 )
 from hetseg_bids.structures.label_sets import LabelSet
@@ -29,8 +28,8 @@ _SLAB_VALUES = 1 << 20  # 4 MiB per temporary: fits the cache, and the allocator
 LEVELS = 255
 """Steps of a probability in uint8."""
 
-Q_MAX, P_MAX = 0.5, 1.0
-"""What the last step of q and of p means."""
+MAX_FLIP_PROBABILITY, MAX_PROBABILITY = 0.5, 1.0
+"""What the last step of a flip probability and of a probability means."""
 
 
 @dataclass(frozen=True)
@@ -82,20 +81,20 @@ class Segmentation:
         The part of `grid` on which all arrays lie.
     dseg : (x, y, z) uint8 array
         `Structure.label` values.
-    flip : LevelMaps or None
-        q of each of the S structures, 0 outside the brain.
+    flip_probability : LevelMaps or None
+        Of each of the S structures, 0 outside the brain.
     probability : LevelMaps or None
-        p of each structure, if it was asked for.
+        Of each structure, if it was asked for.
     label_set : LabelSet
         The structures.
     uncertainty : tuple of S StructureUncertainty, or None
-        Summed from q before it was rounded to levels.
+        Summed from flip probabilities before they were rounded to levels.
     """
 
     grid: Grid
     box: tuple[slice, slice, slice]
     dseg: npt.NDArray[np.uint8]
-    flip: LevelMaps | None
+    flip_probability: LevelMaps | None
     probability: LevelMaps | None
     label_set: LabelSet
     uncertainty: tuple[StructureUncertainty, ...] | None = None
@@ -134,7 +133,7 @@ def segment(
         On a box of `working`.
     working, output : Grid
     probability : bool
-        Whether to keep p.
+        Whether to keep the probabilities.
     """
     box_grid = working.part(logits.box)
     target_box = covering_box(box_grid, output)
@@ -142,8 +141,9 @@ def segment(
     count = len(logits.label_set.structures)
     maps = (count, *target.shape)
     dseg = np.empty(target.shape, np.uint8)
-    flip = None if logits.second is None else LevelMaps(np.empty(maps, np.uint8), Q_MAX)
-    p = LevelMaps(np.empty(maps, np.uint8), P_MAX) if probability else None
+    second, system = logits.second_output, logits.system
+    q_maps = LevelMaps(np.empty(maps, np.uint8), MAX_FLIP_PROBABILITY) if system else None
+    p_maps = LevelMaps(np.empty(maps, np.uint8), MAX_PROBABILITY) if probability else None
     sums = []
     planes = max(1, _SLAB_VALUES // (count * target.shape[1] * target.shape[2]))
     for start in range(0, target.shape[0], planes):
@@ -153,15 +153,16 @@ def segment(
         winner = most_probable(label)
         dseg[slab] = label_values(logits.label_set)[winner].numpy()
         q = None
-        if flip is not None and logits.second is not None:
-            second = resample(logits.second, box_grid, part, outside=_OUTSIDE_LOGIT)
-            q = flip_map(logits.system, label, second)
-            flip.levels[:, slab] = to_levels(q, Q_MAX).numpy()
+        if q_maps is not None and second is not None and system is not None:
+            moved = resample(second, box_grid, part, outside=_OUTSIDE_LOGIT)
+            q = system.flip_probability(label, moved)
+            q_maps.levels[:, slab] = to_levels(q, MAX_FLIP_PROBABILITY).numpy()
             sums.append(FlipSums.of(winner.numpy(), q.numpy()))
-        if p is not None:
-            p.levels[:, slab] = to_levels(probability_map(label, q), P_MAX).numpy()
+        if p_maps is not None:
+            p = probability_map(label, q)
+            p_maps.levels[:, slab] = to_levels(p, MAX_PROBABILITY).numpy()
     uncertainty = reduce(add, sums).summaries() if sums else None
-    return Segmentation(output, target_box, dseg, flip, p, logits.label_set, uncertainty)
+    return Segmentation(output, target_box, dseg, q_maps, p_maps, logits.label_set, uncertainty)
 
 
 def decide(logits: Tensor, label_set: LabelSet) -> Tensor:

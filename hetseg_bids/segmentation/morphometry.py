@@ -93,6 +93,6 @@ def _error_bars(u: StructureUncertainty, voxel: float, noise: float) -> dict[str
         "volume_ci95_low_mm3": 0.0 if u.size <= _GONE * u.expected_size else low,
         "volume_ci95_high_mm3": u.expected_size * voxel + _NORMAL_975 * sd,
         "volume_repeat_sd_mm3": REPEAT_NOISE.sd(u.size * voxel, u.flip_variance * voxel, noise),
-        "mean_flip_probability": u.mean_q,
+        "mean_flip_probability": u.mean_flip_probability,
         "expected_dice": u.expected_dice,
     }

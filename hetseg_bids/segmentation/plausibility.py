@@ -20,7 +20,6 @@ from scipy import ndimage
 from hetseg_bids.images import Grid
 from hetseg_bids.segmentation.inference import Logits
 from hetseg_bids.segmentation.islands import most_probable
-from hetseg_bids.segmentation.uncertainty import raise_flip
 from hetseg_bids.structures.alignment import centroids, misfit, template_affine
 from hetseg_bids.structures.atlas import VENTRICLE, Atlas, load_atlas, to_cells
 from hetseg_bids.structures.label_sets import bare_name, partner_of
@@ -169,14 +168,14 @@ class _Scan:
         return ndimage.map_coordinates(field, cells, np.float32, order=1, mode="nearest")
 
 
-def doubt_implausible(logits: Logits, grid: Grid) -> Plausibility:
-    """Raise q where labels lie as in no brain, in place, and say where they do.
+def doubt_implausible_(logits: Logits, grid: Grid) -> Plausibility:
+    """Raise the flip probability where labels lie as in no brain, and say where they do.
 
     Parameters
     ----------
     logits : Logits
-        `second` changes, and no label. Without it, or with structures that the atlas doesn't
-        have, nothing does.
+        Its second output changes, and no label. Nothing does without a second output, or with
+        structures that the atlas doesn't have.
     grid : Grid
         The working grid.
 
@@ -204,12 +203,12 @@ def doubt_implausible(logits: Logits, grid: Grid) -> Plausibility:
     scan = _Scan(
         logits, atlas, to_cells() @ affine @ box_affine, winner, grid.voxel_volume / _MM3_PER_ML
     )
-    findings = _misplaced(scan) + _missing(scan, grid)
+    findings = _misplaced_(scan) + _missing_(scan, grid)
     return Plausibility(atlas.version, spread, _merged(findings))
 
 
-def _misplaced(scan: _Scan) -> list[Finding]:
-    """Structures beyond their place, or too large for any."""
+def _misplaced_(scan: _Scan) -> list[Finding]:
+    """Structures beyond their place, or too large for any; raises their flip probability."""
     names = scan.atlas.label_set.names
     counts = np.bincount(scan.coarse.reshape(-1), minlength=len(names) + 1)[1:].astype(float)
     sizes = dict(zip(names, counts / max(1.0, counts.sum()), strict=True))
@@ -229,7 +228,7 @@ def _misplaced(scan: _Scan) -> list[Finding]:
         if oversized or misplaced > _LEAST_ML:
             within = _around(places if oversized else places[far], scan.logits)
             excess = 1 - 1 / times if oversized else 0.0
-            surplus = _doubt(scan, i, within, beyond, excess)
+            surplus = _doubt_(scan, i, within, beyond, excess)
             findings.append(Finding(name, misplaced, 0.0, times if oversized else 0.0, surplus))
     return findings
 
@@ -252,7 +251,7 @@ def _beyond(scan: _Scan, number: int, sizes: Mapping[str, float]) -> Values:
     return atlas.ventricle_beyond_mm(names[number], size, other)
 
 
-def _doubt(scan: _Scan, number: int, box: Box, beyond: Values, excess: float) -> float:
+def _doubt_(scan: _Scan, number: int, box: Box, beyond: Values, excess: float) -> float:
     """Raise q of a structure in a box, and of those that belong there; returns the surplus, ml."""
     label = scan.logits.label[(slice(None), *box)]
     places = np.argwhere((label[number] > 0).numpy())
@@ -261,29 +260,29 @@ def _doubt(scan: _Scan, number: int, box: Box, beyond: Values, excess: float) ->
     where = tuple(torch.from_numpy(axis) for axis in places.T)
     labelled = most_probable(label.permute(1, 2, 3, 0)[where].T).numpy() == number + 1
     surplus = float((wrong[labelled] - _EVEN).clip(min=0).sum()) * scan.voxel_ml
-    _raise(scan.logits, number, box, places, wrong)
+    _raise_(scan.logits, number, box, places, wrong)
     for other, share in enumerate(scan.atlas.share):
         if other != number:
             expected = wrong * scan.at(share, places + [part.start for part in box])
             no = (label[other][where] <= 0).numpy() & (expected > 0)
-            _raise(scan.logits, other, box, places[no], expected[no])
+            _raise_(scan.logits, other, box, places[no], expected[no])
     return surplus
 
 
-def _raise(
+def _raise_(
     logits: Logits, number: int, box: Box, places: npt.NDArray[np.integer], wrong: Values
 ) -> None:
     """Make q of a structure at voxels of a box no smaller than a probability, or 0.5."""
-    if logits.second is None or not len(places):
+    if logits.second_output is None or logits.system is None or not len(places):
         return
     where = tuple(torch.from_numpy(p + s.start) for p, s in zip(places.T, box, strict=True))
     least = torch.from_numpy(wrong).clamp_max(_EVEN)
-    label, second = logits.label[number], logits.second[number]
-    second[where] = raise_flip(logits.system, label[where], second[where], least)
+    label, second_output = logits.label[number], logits.second_output[number]
+    second_output[where] = logits.system.raised(label[where], second_output[where], least)
 
 
-def _missing(scan: _Scan, grid: Grid) -> list[Finding]:
-    """Structures that aren't where all brains of the atlas have them."""
+def _missing_(scan: _Scan, grid: Grid) -> list[Finding]:
+    """Structures that aren't where all brains of the atlas have them; expects them there."""
     findings = []
     to_voxels = np.linalg.inv(scan.cells)
     low = -np.array([part.start for part in scan.logits.box])
@@ -303,7 +302,7 @@ def _missing(scan: _Scan, grid: Grid) -> list[Finding]:
         gone = _clustered(core, seen & ~there, share.shape)
         missing = float(np.count_nonzero(gone) * cell_ml)
         if missing > _LEAST_ML:
-            _expect(scan, i, core[gone], voxels[gone & inside])
+            _expect_(scan, i, core[gone], voxels[gone & inside])
             findings.append(Finding(scan.atlas.label_set.names[i], missing_ml=missing))
     return findings
 
@@ -318,7 +317,7 @@ def _clustered(
     return np.asarray(field[tuple(cells.T)])
 
 
-def _expect(
+def _expect_(
     scan: _Scan, number: int, cells: npt.NDArray[np.integer], voxels: npt.NDArray[np.integer]
 ) -> None:
     """Raise q of a structure that is missing in cells, the nearest voxels of which are given."""
@@ -329,7 +328,7 @@ def _expect(
     box = _around(voxels, scan.logits)
     places = np.argwhere((scan.logits.label[(number, *box)] <= 0).numpy())
     expected = scan.at(field, places + [part.start for part in box])
-    _raise(scan.logits, number, box, places[expected > 0], _EVEN * expected[expected > 0])
+    _raise_(scan.logits, number, box, places[expected > 0], _EVEN * expected[expected > 0])
 
 
 def _around(voxels: npt.NDArray[np.integer], logits: Logits) -> Box:

@@ -70,7 +70,7 @@ def average_models(names: Sequence[str], folder: Path, name: str | None = None) 
     }
     plan = replace(
         first.plan,
-        name=name or first.plan.system,
+        name=name or first.plan.system.name,
         provenance=provenance,
         pooling=None,  # fitted to other weights
     )

@@ -97,7 +97,7 @@ def optimizer_tensors(
     }
 
 
-def restore_optimizer(
+def restore_optimizer_(
     optimizer: torch.optim.Optimizer, names: Mapping[nn.Parameter, str], tensors: dict[str, Tensor]
 ) -> None:
     """Undo `optimizer_tensors`."""

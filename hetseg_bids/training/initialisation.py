@@ -10,13 +10,14 @@ from torch import Tensor
 from hetseg_bids.errors import InputError
 from hetseg_bids.network.architecture import HetsegNet, NetworkConfig
 from hetseg_bids.network.models import Model
+from hetseg_bids.network.systems import System
 from hetseg_bids.structures.label_sets import LabelSet
 
 _HEADS = ("head.", "coarse_heads.0.", "coarse_heads.1.")
 
 
-def start_from(network: HetsegNet, system: str, model: Model, label_set: LabelSet) -> None:
-    """Copy a model's weights into a fresh network, in place.
+def start_from_(network: HetsegNet, system: System, model: Model, label_set: LabelSet) -> None:
+    """Copy a model's weights into a fresh network.
 
     The network may be wider, and may have more dense blocks: new channels keep their random
     weights, but channels of the model get weight 0 for them, so that at first the logits are those
@@ -31,7 +32,8 @@ def start_from(network: HetsegNet, system: str, model: Model, label_set: LabelSe
     Parameters
     ----------
     network : HetsegNet
-    system : str
+        Its weights change.
+    system : System
         What the network will be trained as.
     model : Model
     label_set : LabelSet
@@ -55,12 +57,12 @@ def start_from(network: HetsegNet, system: str, model: Model, label_set: LabelSe
         places = [_places(a, b) for a, b in zip(parts, new[layer], strict=True)]
         for name in (name for name in weights if name.startswith(layer)):
             if layer in _HEADS:
-                _copy(state[name], weights[name][rows[:, 1]], [rows[:, 0], places[1]])
+                _copy_(state[name], weights[name][rows[:, 1]], [rows[:, 0], places[1]])
             else:
-                _copy(state[name], weights[name], places)
+                _copy_(state[name], weights[name], places)
 
 
-def _copy(target: Tensor, source: Tensor, places: list[Tensor]) -> None:
+def _copy_(target: Tensor, source: Tensor, places: list[Tensor]) -> None:
     if target.dim() == 1:  # of a norm, or a bias
         target[places[0]] = source
         return
@@ -121,11 +123,12 @@ def _places(old: _Parts, new: _Parts) -> Tensor:
 
 
 def _head_rows(
-    network: NetworkConfig, system: str, model: Model, label_set: LabelSet
+    network: NetworkConfig, system: System, model: Model, label_set: LabelSet
 ) -> list[tuple[int, int]]:
     """Rows of the whole head that mean the same, in the new network and in the model."""
-    old = model.plan.network
-    one = _rows(label_set, model, second=model.plan.heteroscedastic and system == model.plan.system)
+    plan = model.plan
+    old = plan.network
+    one = _rows(label_set, model, second=plan.heteroscedastic and system == plan.system)
     pairs = []
     for i in range(network.labelled):
         source = i if network.labelled == old.labelled else old.labelled // 2

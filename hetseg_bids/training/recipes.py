@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from hetseg_bids.network.architecture import NetworkConfig
+from hetseg_bids.network.systems import LabelFlip, System, system_named
+from hetseg_bids.structures.aseg import N_TASKS
 from hetseg_bids.training.augmentation import AugmentationConfig
-from hetseg_bids.training.losses import n_outputs_of
 from hetseg_bids.training.rejection import RejectionConfig
 from hetseg_bids.training.samples import SamplingConfig
 from hetseg_bids.training.schedules import Schedule
@@ -34,7 +35,7 @@ class TrainingConfig:
     Attributes
     ----------
     system : str
-        One of `config.SYSTEMS`.
+        Its name; one of `config.SYSTEM_NAMES`.
     network : NetworkConfig
     sampling : SamplingConfig
     samples : int
@@ -50,9 +51,9 @@ class TrainingConfig:
     system_weight, dice_weight : float
         Loss = system_weight x mean system loss + dice_weight x soft Dice loss.
     detach_q : bool
-        See `LabelFlipLoss`.
+        See `LabelFlip`.
     monte_carlo : int
-        Samples of `PredictiveVarianceLoss`.
+        Samples of `PredictiveVariance`.
     output_bias : float
         Initial bias of every logit: most pixels are background of most tasks.
     rejection : RejectionConfig or None
@@ -68,9 +69,9 @@ class TrainingConfig:
         See `Plan.smoothing`.
     """
 
-    system: str = "label-flip"
+    system: str = LabelFlip.name
     network: NetworkConfig = field(
-        default_factory=lambda: NetworkConfig(n_outputs_of("label-flip"))
+        default_factory=lambda: NetworkConfig(LabelFlip().n_outputs(N_TASKS))
     )
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     samples: int = FAST_SAMPLES
@@ -96,10 +97,14 @@ class TrainingConfig:
         """Optimiser steps of the whole run."""
         return self.samples // self.batch
 
+    def build_system(self) -> System:
+        """The system, with this run's settings of its loss."""
+        return system_named(self.system, detach_q=self.detach_q, monte_carlo=self.monte_carlo)
+
 
 def fast_recipe(system: str, *, samples: int | None = None, seed: int = 0) -> TrainingConfig:
     """The recipe for a small budget: hours on a CPU, minutes on a GPU."""
-    network = NetworkConfig(n_outputs_of(system))
+    network = NetworkConfig(system_named(system).n_outputs(N_TASKS))
     return TrainingConfig(
         system=system, network=network, samples=samples or FAST_SAMPLES, seed=seed
     )
@@ -144,9 +149,10 @@ def paper_recipe(system: str, *, samples: int | None = None, seed: int = 0) -> T
     The paper gives no initial bias and no range for the rotation; both are ours.
     """
     batch = 2
+    second_map = system_named(system).heteroscedastic
     return TrainingConfig(
         system=system,
-        network=NetworkConfig(n_outputs_of(system)),
+        network=NetworkConfig(system_named(system).n_outputs(N_TASKS)),
         sampling=SamplingConfig(
             patch=(196, 196),
             structure_rate=0.0,
@@ -157,7 +163,7 @@ def paper_recipe(system: str, *, samples: int | None = None, seed: int = 0) -> T
         optimizer="rmsprop",
         schedule=Schedule(peak=1e-4, floor=1e-7, warmup=0, period=_PAPER_PERIOD),
         weight_decay=0.0,
-        plain_share=0.0 if system == "plain" else _PAPER_PLAIN_RESTARTS / _PAPER_RESTARTS,
+        plain_share=_PAPER_PLAIN_RESTARTS / _PAPER_RESTARTS if second_map else 0.0,
         system_weight=1.0,
         dice_weight=0.0,
         clip=None,

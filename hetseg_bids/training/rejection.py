@@ -3,7 +3,7 @@
 Source: paper section 2.2 (design section 1, system 4).  A (voxel, task) whose label the
 axial, the coronal and the sagittal prediction each contradict with q < 0.001 is taken out
 of the loss until the next look.  The paper's q is that of its loss; ours, but for its own
-recipe, is the probability that this stands for (`uncertainty.flip_probability`).
+recipe, is the probability that this stands for (`network.flip.flip_probability`).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from torch import Tensor
 from hetseg_bids.files import atomic_path
 from hetseg_bids.images import open_image
 from hetseg_bids.network.architecture import HetsegNet
+from hetseg_bids.network.flip import flip_probability, trained_flip
 from hetseg_bids.planes import PLANES
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
-from hetseg_bids.segmentation.inference import add_view, brain_box, empty_logits
-from hetseg_bids.segmentation.uncertainty import flip_probability, trained_flip
+from hetseg_bids.segmentation.inference import View, add_view_, brain_box, empty_logits
 from hetseg_bids.structures.aseg import ASEG
 from hetseg_bids.structures.label_sets import LabelSet
 from hetseg_bids.training.tasks import pack_tasks
@@ -136,9 +136,8 @@ def contradictions(
         # slices in which the views so far reject nothing needn't be predicted again
         open_cases = (largest < limit).any(dim=0).permute(*plane.axes).flatten(1).any(dim=1)
         output = empty_logits(2 * count, image.shape)
-        every = torch.arange(2 * count)
-        for _ in add_view(network, image, plane, patch, every, output, open_cases):
-            pass
+        view = View(network, plane, patch, torch.arange(2 * count))
+        add_view_(output, image, view, open_cases)
         for task in range(count):
             denies = (output[task] > 0) != membership[task][labels.int()]
             q = q_of(output[count + task])

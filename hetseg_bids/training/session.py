@@ -16,11 +16,11 @@ from hetseg_bids import __version__
 from hetseg_bids.errors import InputError
 from hetseg_bids.network.devices import CPU, keep_freed_memory, resolve_device, set_threads
 from hetseg_bids.network.models import Model, Plan, load_model, save_model
+from hetseg_bids.network.systems import LabelFlip, system_named
 from hetseg_bids.preprocessing.normalisation import BACKGROUND, CLIP
 from hetseg_bids.structures.aseg import ASEG
 from hetseg_bids.structures.label_sets import LabelSet
 from hetseg_bids.structures.label_tables import read_label_table
-from hetseg_bids.training.losses import n_outputs_of
 from hetseg_bids.training.pace import paced
 from hetseg_bids.training.paired import PairedSource
 from hetseg_bids.training.recipes import (
@@ -135,7 +135,7 @@ def _config(request: TrainingRequest, initial: Model | None, label_set: LabelSet
     network = config.network
     if initial is not None and request.recipe in AS_BEFORE:
         network = initial.plan.network
-    outputs = n_outputs_of(request.system, label_set)
+    outputs = system_named(request.system).n_outputs(len(label_set.tasks))
     config = replace(config, network=replace(network, n_outputs=outputs))
     if request.batch is not None:
         config = replace(config, batch=request.batch)
@@ -183,7 +183,7 @@ def export(trainer: Trainer, folder: Path, name: str) -> Plan:
     config = trainer.config
     plan = Plan(
         name=name,
-        system=config.system,
+        system=config.build_system(),
         network=config.network,
         patch=config.sampling.patch,
         background=BACKGROUND,
@@ -208,7 +208,7 @@ def export(trainer: Trainer, folder: Path, name: str) -> Plan:
 def _check_rejection(request: TrainingRequest, label_set: LabelSet) -> None:
     if len(label_set.tasks) > MOST_TASKS:
         raise InputError(f"--reject-sporadic: more than {MOST_TASKS - 3} structures")
-    if request.system != "label-flip":
+    if not isinstance(system_named(request.system), LabelFlip):
         raise InputError("--reject-sporadic needs the flip map of --system label-flip")
     if request.scans is None and request.synthetic_scans is None:
         raise InputError(

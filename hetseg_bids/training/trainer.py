@@ -18,11 +18,12 @@ from torch.utils.data import DataLoader
 from hetseg_bids.network.architecture import HetsegNet, to_channels_last
 from hetseg_bids.network.devices import autocast, computes_bf16
 from hetseg_bids.network.models import Model
+from hetseg_bids.network.systems import Plain
 from hetseg_bids.structures.aseg import ASEG
 from hetseg_bids.structures.label_sets import LabelSet
-from hetseg_bids.training.checkpoints import Checkpoint, optimizer_tensors, restore_optimizer
-from hetseg_bids.training.initialisation import start_from
-from hetseg_bids.training.losses import Loss, PlainLoss, loss_of, soft_dice_loss
+from hetseg_bids.training.checkpoints import Checkpoint, optimizer_tensors, restore_optimizer_
+from hetseg_bids.training.initialisation import start_from_
+from hetseg_bids.training.losses import soft_dice_loss
 from hetseg_bids.training.recipes import TrainingConfig
 from hetseg_bids.training.rejection import (
     RejectionConfig,
@@ -114,8 +115,9 @@ class Trainer:
         self.schedule = [(0, config.samples)]
         torch.manual_seed(config.seed)
         network = build_network(config)
+        system = config.build_system()
         if initial is not None:
-            start_from(network, config.system, initial, label_set)
+            start_from_(network, system, initial, label_set)
         self.network = to_channels_last(network).to(options.device)
         state = self.network.state_dict()
         self._current = list(state.values())  # in the memory of the parameters
@@ -123,7 +125,7 @@ class Trainer:
         self.optimizer = _build_optimizer(config, self.network)
         self._names = {p: name for name, p in self.network.named_parameters()}
         self._membership = torch.from_numpy(label_set.membership()).to(options.device)
-        self._losses = (PlainLoss(), _system_loss(config))
+        self._losses = (Plain().loss, system.loss)
         self._half = options.amp and computes_bf16(options.device)
         self._forward: Callable[[Tensor], tuple[Tensor, ...]] = self._compute_logits
         self._objective: Callable[..., Tensor] = self._compute_objective
@@ -165,7 +167,7 @@ class Trainer:
         self.network.load_state_dict(state.network)
         for name, value in state.average.items():
             self.average[name].copy_(value)  # in its own memory order, on which rounding depends
-        restore_optimizer(self.optimizer, self._names, state.optimizer)
+        restore_optimizer_(self.optimizer, self._names, state.optimizer)
         self.step = state.step
         self.schedule = list(state.schedule)
         if self.schedule[-1][1] != self.config.samples:
@@ -349,10 +351,6 @@ def _build_optimizer(config: TrainingConfig, network: HetsegNet) -> torch.optim.
     if config.optimizer == "rmsprop":
         return torch.optim.RMSprop(parameters, lr=rate)
     return torch.optim.AdamW(parameters, lr=rate, weight_decay=config.weight_decay)
-
-
-def _system_loss(config: TrainingConfig) -> Loss:
-    return loss_of(config.system, detach_q=config.detach_q, monte_carlo=config.monte_carlo)
 
 
 def _as_is(block: Any) -> Any:

@@ -65,6 +65,7 @@ def test_missing_weights_are_named(copy):
     [
         *({"format": 99}, {"tasks": ["one"]}, {"patch": 3}, {"background": 0.0}),
         *({"pooling": {"views": 1.0}}, {"pooling": 3}),
+        *({"system": system} for system in ("plain", "pooled", None, ["label-flip"])),
         *({"smoothing": times} for times in (-1, 10, 2.0, "2")),
         *({"network": {"n_outputs": 62, "labelled": slices}} for slices in (2, "3")),
     ],

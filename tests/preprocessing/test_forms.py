@@ -134,7 +134,7 @@ def test_a_pair_of_header_and_image_is_nifti(tmp_path):
 
 def test_a_whole_result_keeps_its_grid(tmp_path):
     paths, _ = write_results(tmp_path, "sub-01", np.ones((20, 22, 18), np.uint8))
-    for path in (paths.dseg, paths.mask, paths.flip):
+    for path in (paths.dseg, paths.mask, paths.flip_probability):
         header = nib.load(path).header
         assert header["qform_code"] == header["sform_code"] == 1
 

@@ -13,12 +13,12 @@ import torch
 from hetseg_bids.errors import InputError
 from hetseg_bids.network.architecture import HetsegNet
 from hetseg_bids.network.models import load_model, model_folder, read_plan
+from hetseg_bids.network.systems import LabelFlip
 from hetseg_bids.structures.aseg import ASEG
 from hetseg_bids.structures.label_sets import LabelSet
 from hetseg_bids.structures.label_tables import read_label_table, write_label_table
 from hetseg_bids.training.augmentation import AugmentationConfig
-from hetseg_bids.training.initialisation import start_from
-from hetseg_bids.training.losses import n_outputs_of
+from hetseg_bids.training.initialisation import start_from_
 from hetseg_bids.training.samples import SamplingConfig, draw_cut, resample_stacks
 from hetseg_bids.training.volumes import LabelledVolume
 from support.commands import QUICK, run_cli, run_here
@@ -104,9 +104,10 @@ def test_a_table_that_cannot_be_learned_is_refused(tmp_path, text, message):
 
 def test_what_a_model_knows_by_name_is_taken_over(table):
     found, model = read_label_table(table), load_model("label-flip", torch.device("cpu"))
-    network = HetsegNet(replace(model.plan.network, n_outputs=n_outputs_of("label-flip", found)))
+    outputs = LabelFlip().n_outputs(len(found.tasks))
+    network = HetsegNet(replace(model.plan.network, n_outputs=outputs))
     before = network.state_dict()["head.weight"].clone()
-    start_from(network, "label-flip", model, found)
+    start_from_(network, LabelFlip(), model, found)
     after, old = network.state_dict()["head.weight"], model.network.state_dict()["head.weight"]
     for name in ("left_thalamus", "brainstem", "left_hemisphere"):
         here, there = found.task_names.index(name), ASEG.task_names.index(name)

@@ -17,12 +17,12 @@ from hetseg_bids.config import RECIPE_NAMES
 from hetseg_bids.errors import InputError
 from hetseg_bids.network.architecture import HetsegNet, NetworkConfig, StackDepth
 from hetseg_bids.network.models import Pooling, load_model, model_folder, read_plan
+from hetseg_bids.network.systems import LabelFlip, Plain, PredictiveVariance, system_named
 from hetseg_bids.planes import PLANES
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
 from hetseg_bids.structures.aseg import ASEG, N_TASKS, STRUCTURES
 from hetseg_bids.training.augmentation import AugmentationConfig, StackTransform, sample_transform
-from hetseg_bids.training.initialisation import start_from
-from hetseg_bids.training.losses import n_outputs_of
+from hetseg_bids.training.initialisation import start_from_
 from hetseg_bids.training.pace import paced
 from hetseg_bids.training.paired import PairedSource
 from hetseg_bids.training.recipes import RECIPES, TrainingConfig, paper_recipe, small_recipe
@@ -38,7 +38,7 @@ from hetseg_bids.training.synthesis.label_maps import derive_corpus_callosum, re
 from hetseg_bids.training.synthesis.label_noise import (
     CLEAN,
     LabelNoiseConfig,
-    add_sporadic_errors,
+    add_sporadic_errors_,
     displace,
     weaken,
 )
@@ -48,7 +48,7 @@ from hetseg_bids.training.synthesis.painting import (
     SyntheticSource,
     paint,
 )
-from hetseg_bids.training.synthesis.sizes import find_places, resize
+from hetseg_bids.training.synthesis.sizes import find_places, resize_
 from hetseg_bids.training.trainer import RunOptions, Trainer, build_network
 from hetseg_bids.training.validation import ValidationScan, even_stacks, structure_dice
 from hetseg_bids.training.volumes import LabelledVolume
@@ -84,7 +84,9 @@ def volume(source) -> LabelledVolume:
 
 
 def small_config(system: str = "label-flip", samples: int = 48) -> TrainingConfig:
-    network = NetworkConfig(n_outputs_of(system), (4, 4, 8), (8, 8, 12), (1, 2), 8)
+    network = NetworkConfig(
+        system_named(system).n_outputs(N_TASKS), (4, 4, 8), (8, 8, 12), (1, 2), 8
+    )
     return TrainingConfig(
         system=system,
         network=network,
@@ -149,7 +151,7 @@ def test_label_noise_is_moved_boundaries_and_then_sporadic_errors():
     config = LabelNoiseConfig(sporadic_rate=3)
     rng = np.random.default_rng(5)
     weak = displace(rng, labels, config)
-    add_sporadic_errors(rng, weak, config)
+    add_sporadic_errors_(rng, weak, config)
     assert torch.equal(weak, weaken(np.random.default_rng(5), labels, config))
 
 
@@ -158,7 +160,7 @@ def test_swapped_structures_change_sides_and_nothing_else():
     weak = labels.clone()
     swap = LabelNoiseConfig(sporadic_rate=0, missing_rate=0, swap_rate=1)
     for seed in range(20):  # until a structure that the phantom has is drawn
-        add_sporadic_errors(np.random.default_rng(seed), weak, swap)
+        add_sporadic_errors_(np.random.default_rng(seed), weak, swap)
         if not torch.equal(weak, labels):
             break
     changed = weak != labels
@@ -194,7 +196,7 @@ _DEEP = (10, 49, 12, 51, 13, 52, 28, 60)
 def _resized(positions, places, spread, seed=0):
     moved = [p.clone() for p in positions]
     here = np.c_[np.eye(3), np.zeros(3)]
-    resize(np.random.default_rng(seed), moved, places, spread, here)
+    resize_(np.random.default_rng(seed), moved, places, spread, here)
     return moved
 
 
@@ -598,7 +600,7 @@ def fresh(system: str) -> HetsegNet:
 def test_a_run_starts_from_all_weights_of_the_same_system(trained):
     model = load_model(str(trained), torch.device("cpu"))
     network = fresh("label-flip")
-    start_from(network, "label-flip", model, ASEG)
+    start_from_(network, LabelFlip(), model, ASEG)
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, model.network.state_dict()[name]), name
 
@@ -608,12 +610,12 @@ def test_the_second_map_of_another_system_stays_behind(trained):
     weights = model.network.state_dict()
     before = fresh("predictive-variance").state_dict()
     network = fresh("predictive-variance")
-    start_from(network, "predictive-variance", model, ASEG)
+    start_from_(network, PredictiveVariance(), model, ASEG)
     after = network.state_dict()
     assert torch.equal(after["head.weight"][:N_TASKS], weights["head.weight"][:N_TASKS])
     assert torch.equal(after["head.weight"][N_TASKS:], before["head.weight"][N_TASKS:])
     plain = fresh("plain")
-    start_from(plain, "plain", model, ASEG)
+    start_from_(plain, Plain(), model, ASEG)
     assert torch.equal(plain.state_dict()["head.bias"], weights["head.bias"][:N_TASKS])
 
 
@@ -632,7 +634,7 @@ def test_a_larger_network_starts_with_the_same_output(trained, larger):
     model = load_model(str(trained), torch.device("cpu"))
     torch.manual_seed(1)
     network = HetsegNet(replace(model.plan.network, **larger))
-    start_from(network, "label-flip", model, ASEG)
+    start_from_(network, LabelFlip(), model, ASEG)
     stacks = torch.randn((2, 1, 7, 32, 40), generator=torch.Generator().manual_seed(2))
     expected = model.network(stacks)
     found = network(stacks)
@@ -648,7 +650,7 @@ def test_new_slices_and_resolutions_start_from_the_middle_slice(trained):
     old = model.network.state_dict()
     torch.manual_seed(1)
     network = HetsegNet(replace(model.plan.network, labelled=3, deep_supervision=True))
-    start_from(network, "label-flip", model, ASEG)
+    start_from_(network, LabelFlip(), model, ASEG)
     stacks = torch.randn((2, 1, 7, 32, 40), generator=torch.Generator().manual_seed(2))
     expected = model.network(stacks).repeat_interleave(3, dim=0)
     found = network.forward_training(stacks)[0]
@@ -670,7 +672,7 @@ def test_a_smaller_network_can_not_start_from_a_model(trained, smaller):
     model = load_model(str(trained), torch.device("cpu"))
     network = HetsegNet(replace(model.plan.network, **smaller))
     with pytest.raises(InputError, match="a larger one"):
-        start_from(network, "label-flip", model, ASEG)
+        start_from_(network, LabelFlip(), model, ASEG)
 
 
 @pytest.mark.slow
@@ -820,7 +822,7 @@ def tiny_scan() -> LabelledVolume:
 def test_a_short_run_overfits_one_scan(tmp_path):
     still = AugmentationConfig(reflection_rate=0, rotation_deg=0, offset=0, scale=0, shift=0)
     config = TrainingConfig(
-        network=NetworkConfig(n_outputs_of("label-flip"), (4, 4, 8), (8, 16, 24), (1, 2), 8),
+        network=NetworkConfig(LabelFlip().n_outputs(N_TASKS), (4, 4, 8), (8, 16, 24), (1, 2), 8),
         sampling=SamplingConfig((48, 48), 2, 32, augmentation=still),
         samples=2400,
         batch=2,

@@ -76,17 +76,16 @@ def weaken(rng: np.random.Generator, labels: Tensor, config: LabelNoiseConfig) -
     True
     """
     weak = displace(rng, labels, config)
-    add_sporadic_errors(rng, weak, config)
+    add_sporadic_errors_(rng, weak, config)
     return weak
 
 
-def add_sporadic_errors(rng: np.random.Generator, labels: Tensor, config: LabelNoiseConfig) -> None:
-    """The part of `weaken` that isn't boundaries: blobs, a lost structure, swapped sides.
-
-    Changes `labels` in place.
-    """
+def add_sporadic_errors_(
+    rng: np.random.Generator, labels: Tensor, config: LabelNoiseConfig
+) -> None:
+    """The part of `weaken` that isn't boundaries: blobs, a lost structure, swapped sides."""
     for _ in range(rng.poisson(config.sporadic_rate)):
-        _add_blob(rng, labels, config.sporadic_radius)
+        _add_blob_(rng, labels, config.sporadic_radius)
     if rng.random() < config.missing_rate:
         labels[labels == int(rng.choice(_SMALL))] = 0
     if config.swap_rate and rng.random() < config.swap_rate:
@@ -135,7 +134,7 @@ def displace(rng: np.random.Generator, labels: Tensor, config: LabelNoiseConfig)
     return labels.view(-1)[flat.view(-1)].view(shape)
 
 
-def _add_blob(rng: np.random.Generator, labels: Tensor, radius: tuple[float, float]) -> None:
+def _add_blob_(rng: np.random.Generator, labels: Tensor, radius: tuple[float, float]) -> None:
     """Inside a ball, turn one structure into its neighbour, background or other side."""
     structure = STRUCTURES[rng.integers(len(STRUCTURES))]
     places = torch.nonzero(labels == structure.label)

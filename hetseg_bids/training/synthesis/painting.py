@@ -22,7 +22,7 @@ from hetseg_bids.training.synthesis.label_maps import read_label_map
 from hetseg_bids.training.synthesis.label_noise import LabelNoiseConfig, weaken
 from hetseg_bids.training.synthesis.protocol import grow
 from hetseg_bids.training.synthesis.random_fields import gaussian_blur, smooth_field, white_noise
-from hetseg_bids.training.synthesis.sizes import Place, find_places, resize
+from hetseg_bids.training.synthesis.sizes import Place, find_places, resize_
 from hetseg_bids.training.synthesis.tissue_priors import draw_appearance
 from hetseg_bids.training.volumes import FRAME, LabelledVolume, centre_in_frame
 
@@ -223,7 +223,7 @@ def deform(
     if config.sizes:
         back = np.linalg.inv(matrix)
         shift = (np.array(FRAME) - 1) / 2 - back @ middle
-        resize(rng, list(positions), places, config.sizes, np.c_[back, shift])
+        resize_(rng, list(positions), places, config.sizes, np.c_[back, shift])
     flat = torch.zeros(FRAME, dtype=torch.int32, device=device)
     for axis, size in enumerate(maps.shape[1:]):
         index = positions[axis].round_().clamp_(0, size - 1).to(torch.int32)
@@ -275,7 +275,7 @@ def paint(rng: np.random.Generator, labels: Tensor, config: SynthesisConfig) -> 
     texture += smooth_field(rng, shape, rng.uniform(8.0, 16.0), device=device)[0]
     image.addcmul_(texture, within[index])
     for grey in _GREY:
-        _lay_pia(image, labels, grey, float(look.mean[grey[0]]), rng.uniform(*config.pia))
+        _lay_pia_(image, labels, grey, float(look.mean[grey[0]]), rng.uniform(*config.pia))
     sigma = rng.uniform(*config.blur, 3)
     image = gaussian_blur(image, (float(sigma[0]), float(sigma[1]), float(sigma[2])))
     if rng.random() < config.thick_rate:
@@ -293,10 +293,10 @@ def _mostly_low(rng: np.random.Generator, low: float, high: float) -> float:
     return low + (high - low) * float(rng.uniform()) ** 2
 
 
-def _lay_pia(
+def _lay_pia_(
     image: Tensor, labels: Tensor, grey: tuple[int, int], value: float, share: float
 ) -> None:
-    """Make the fluid that touches grey matter look a little like it, in place."""
+    """Make the fluid that touches grey matter look a little like it."""
     inside = (labels == grey[0]) | (labels == grey[1])
     touching = torch.zeros_like(inside)
     for axis, size in enumerate(labels.shape):

@@ -70,7 +70,7 @@ def grow(labels: Tensor, factors: Iterable[tuple[str, float]]) -> Tensor:
             raise ValueError(f"can't grow {name} by {factor}: only {known}, by 1 or more")
         for structure in ASEG.structures:
             if structure.bare_name == name:
-                _grow_one(result, structure.label, factor, _sources(name, structure.hemisphere))
+                _grow_one_(result, structure.label, factor, _sources(name, structure.hemisphere))
     return torch.from_numpy(result).to(labels.device)
 
 
@@ -84,8 +84,8 @@ def _sources(name: str, side: Hemisphere | None) -> list[int]:
     ]
 
 
-def _grow_one(labels: np.ndarray, label: int, factor: float, sources: list[int]) -> None:
-    """Give a label the voxels of `sources` that have most of it around them, in place."""
+def _grow_one_(labels: np.ndarray, label: int, factor: float, sources: list[int]) -> None:
+    """Give a label the voxels of `sources` that have most of it around them."""
     own = labels == label
     wanted = round((factor - 1) * int(own.sum()))
     share = ndimage.gaussian_filter(own.astype(np.float32), _WIDTH)

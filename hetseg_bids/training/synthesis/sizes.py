@@ -87,14 +87,14 @@ def find_places(labels: Tensor) -> dict[int, Place]:
     }
 
 
-def resize(
+def resize_(
     rng: np.random.Generator,
     positions: Sequence[Tensor],
     places: dict[int, Place],
     spread: float,
     guess: npt.NDArray[np.float64],
 ) -> None:
-    """Draw a size for each structure and move the positions around it, in place.
+    """Draw a size for each structure and move the positions around it.
 
     A position p near the centre c becomes c + (p - c) (1 + s w(|p - c|)), where w is a Gaussian:
     neighbours move out of the way, and distant structures don't move.
@@ -103,7 +103,7 @@ def resize(
     ----------
     rng : numpy.random.Generator
     positions : 3 (X, Y, Z) float32 tensors
-        Voxel of the map from which each voxel of the frame is taken.
+        Voxel of the map from which each voxel of the frame is taken; change.
     places : dict of int to Place
     spread : float
         Standard deviation of the log of the factor on lengths at the centre.
@@ -127,10 +127,10 @@ def resize(
             if all(
                 part.start < min(part.stop, size) for part, size in zip(box, shape, strict=True)
             ):
-                _scale([p[box] for p in positions], place.centre, sigma, strength)
+                _scale_([p[box] for p in positions], place.centre, sigma, strength)
 
 
-def _scale(
+def _scale_(
     positions: Sequence[Tensor], centre: npt.NDArray[np.float64], sigma: float, strength: float
 ) -> None:
     offsets = [p - float(c) for p, c in zip(positions, centre, strict=True)]

@@ -130,11 +130,11 @@ def draw_appearance(
             mean[label] = max(0.0, value + rng.normal(0, 0.01))
             within[label] = tissue.within * rng.uniform(0.4, 1.3)
             slope[label] = rng.normal(0, 0.07, 3)
-    _brighten_lateral_thalamus(rng, mean, slope, factor * deep)
+    _brighten_lateral_thalamus_(rng, mean, slope, factor * deep)
     return Appearance(mean, within, slope)
 
 
-def _brighten_lateral_thalamus(
+def _brighten_lateral_thalamus_(
     rng: np.random.Generator,
     mean: npt.NDArray[np.float32],
     slope: npt.NDArray[np.float32],
