@@ -86,15 +86,9 @@ def segment(
 
     Raises
     ------
-    hetseg_bids.errors.ImageError
-        If the scan can't be read or segmented; its subclass `HeaderError` if that is because of
-        what the file says of itself: format, shape, voxel type, place in space.
-    hetseg_bids.errors.MaskError
-        If the mask can't be used, or no brain is found.
-    hetseg_bids.errors.ModelError
-        If the model can't be used.
-    hetseg_bids.errors.OptionError
-        If the device can't be used.
+    hetseg_bids.errors.ImageError, MaskError, ModelError, OptionError
+        If the scan, the mask, the model or the device can't be used; `HeaderError`, an
+        `ImageError`, if format, shape, voxel type or place in space of the scan can't.
 
     Examples
     --------

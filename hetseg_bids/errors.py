@@ -29,12 +29,15 @@ class HetsegError(Exception):
 
     Examples
     --------
-    >>> from hetseg_bids.errors import HeaderError, ImageError
-    >>> try:
-    ...     raise HeaderError("shape (9, 9) is not a 3-D volume", "give a T1w", path=Path("a.nii"))
-    ... except ImageError as error:
-    ...     print(error.path, "|", error.remedy, "|", error)
-    a.nii | give a T1w | a.nii: shape (9, 9) is not a 3-D volume; give a T1w
+    >>> from pathlib import Path
+    >>> from hetseg_bids.errors import HeaderError
+    >>> try:  # as `segment` does with an image of complex numbers
+    ...     raise HeaderError("voxels are complex64", "export a grey T1w", path=Path("a.nii"))
+    ... except HeaderError as error:
+    ...     print(error)
+    ...     print(error.path, "|", error.problem, "|", error.remedy)
+    a.nii: voxels are complex64; export a grey T1w
+    a.nii | voxels are complex64 | export a grey T1w
     """
 
     def __init__(
