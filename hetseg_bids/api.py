@@ -90,8 +90,9 @@ def segment(
 
     Raises
     ------
-    hetseg_bids.errors.InputError
-        If the scan, the mask, the model or the device can't be used.
+    hetseg_bids.errors.ImageError, MaskError, ModelError, OptionError
+        If the scan, the mask, the model or the device can't be used; `HeaderError`, an
+        `ImageError`, if format, shape, voxel type or place in space of the scan can't.
 
     Examples
     --------

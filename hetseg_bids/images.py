@@ -19,7 +19,7 @@ from nibabel.spatialimages import HeaderDataError
 from zlib_ng import gzip_ng, zlib_ng
 
 from hetseg_bids import file_formats
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import ASIDE, HeaderError, ImageError
 
 logging.getLogger("nibabel").setLevel(logging.CRITICAL)  # it raises errors beside logging them
 _PART, _MOST_BYTES = 1 << 20, 8 << 30
@@ -102,37 +102,41 @@ def open_image(path: Path) -> nib.nifti1.Nifti1Pair:
 
     Raises
     ------
-    InputError
-        If it isn't one.
+    ImageError
+        If there is no file with content.
+    HeaderError
+        If it isn't NIfTI.
     """
     _check_file(path)
     try:
         image = nib.load(path)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
+        raise ImageError("no such file", path=path) from None
     except _BROKEN as error:
-        why = file_formats.remedy(path) or one_line(error)
-        raise InputError(f"{path}: not a readable NIfTI image ({why})") from None
+        problem, remedy = "not a readable NIfTI image", file_formats.remedy(path)
+        if not remedy:
+            problem = f"{problem} ({one_line(error)})"
+        raise HeaderError(problem, remedy, path=path, form=ASIDE) from None
     if not isinstance(image, nib.nifti1.Nifti1Pair):  # NIfTI-2 and single files are pairs, too
         analyze = isinstance(image, nib.analyze.AnalyzeImage)
-        why = file_formats.ANALYZE if analyze else file_formats.remedy(path)
-        raise InputError(f"{path}: not a NIfTI image ({why or 'convert it'})")
+        remedy = file_formats.ANALYZE if analyze else file_formats.remedy(path)
+        raise HeaderError("not a NIfTI image", remedy or "convert it", path=path, form=ASIDE)
     return image
 
 
 def _check_file(path: Path) -> None:
     """Refuse what could block for ever (a pipe) or give a misleading message."""
     if path.is_symlink() and not path.exists():
-        raise InputError(f"{path}: broken link; fetch the file (datalad get) or remove it")
+        raise ImageError("broken link", "fetch the file (datalad get) or remove it", path=path)
     if path.exists() and not path.is_file():
-        raise InputError(f"{path}: not a file; put the image there or remove it")
+        raise ImageError("not a file", "put the image there or remove it", path=path)
     try:
         with path.open("rb") as file:
             start = file.read(len(_ANNEX))
     except OSError:
         return  # nibabel will raise, and its message is good enough
     if start == _ANNEX:
-        raise InputError(f"{path}: git-annex pointer without content; fetch it (datalad get)")
+        raise ImageError("git-annex pointer without content", "fetch it (datalad get)", path=path)
 
 
 @contextmanager
@@ -141,7 +145,7 @@ def _readable(path: Path, remedy: str) -> Iterator[None]:
     try:
         yield
     except _BROKEN as error:
-        raise InputError(f"{path}: truncated or corrupt ({one_line(error)}); {remedy}") from None
+        raise ImageError(f"truncated or corrupt ({one_line(error)})", remedy, path=path) from None
 
 
 def read_voxels(path: Path, image: nib.nifti1.Nifti1Pair) -> npt.NDArray[np.float32]:
@@ -149,7 +153,7 @@ def read_voxels(path: Path, image: nib.nifti1.Nifti1Pair) -> npt.NDArray[np.floa
 
     Raises
     ------
-    InputError
+    ImageError
         If the file is truncated or corrupt.
     """
     return read_checked(path, image)[0]
@@ -162,7 +166,7 @@ def read_checked(
 
     Raises
     ------
-    InputError
+    ImageError
         If the file is truncated or corrupt, or doesn't say where its voxels begin.
     """
     held = Path(image.file_map["image"].filename or path)  # of a pair, the other half
@@ -230,7 +234,7 @@ def read_largest(path: Path) -> npt.NDArray[np.float32]:
 
     Raises
     ------
-    InputError
+    ImageError
         If it can't be read or isn't 4-D.
 
     Examples
@@ -244,7 +248,7 @@ def read_largest(path: Path) -> npt.NDArray[np.float32]:
     """
     image = open_image(path)
     if len(image.shape) != 4:
-        raise InputError(f"{path}: shape {image.shape}, a 4-D image expected")
+        raise HeaderError(f"shape {image.shape}, a 4-D image expected", path=path)
     scaled: Any = image.dataobj
     opened = gzip_ng.open if path.name.endswith(".gz") else open
     with _readable(path, "make it again"), opened(path, "rb") as file:
@@ -269,7 +273,7 @@ def read_labels(path: Path) -> tuple[npt.NDArray[np.int32], Grid]:
 
     Raises
     ------
-    InputError
+    ImageError
         If it can't be read or isn't 3-D.
 
     Examples
@@ -283,7 +287,7 @@ def read_labels(path: Path) -> tuple[npt.NDArray[np.int32], Grid]:
     """
     image = open_image(path)
     if len(image.shape) != 3:
-        raise InputError(f"{path}: labels of shape {image.shape}, a 3-D image expected")
+        raise HeaderError(f"labels of shape {image.shape}, a 3-D image expected", path=path)
     return np.rint(read_voxels(path, image)).astype(np.int32), grid_of(image)
 
 

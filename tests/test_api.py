@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import hetseg_bids
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import ImageError
 from support.commands import run_cli
 from support.datasets import t1w_path, write_dataset
 from support.phantoms import centred_affine, reorient, stripped_phantom
@@ -51,7 +51,7 @@ def test_result_is_that_of_the_command_line(tmp_path):
 
 
 def test_what_cannot_be_used_raises_one_line(tmp_path):
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(ImageError, match="no such file"):
         hetseg_bids.segment(tmp_path / "absent.nii.gz")
 
 

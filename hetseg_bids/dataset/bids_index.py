@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import DatasetError
 
 log = logging.getLogger(__name__)
 EXTENSIONS = (".nii.gz", ".nii")
@@ -42,7 +42,7 @@ def t1w_paths(root: Path, participants: Sequence[str], database: Path | None) ->
 
     Raises
     ------
-    InputError
+    DatasetError
         If the index is another dataset's or can't be read.
     """
     layout = _kept_layout(root, database) if database is not None else None
@@ -103,9 +103,11 @@ def _kept_layout(root: Path, database: Path) -> Any | None:
         # pybids takes the root from the database, whatever it is given here
         layout = BIDSLayout(root, validate=False, database_path=database)
     if Path(layout.root).resolve() != root:
-        raise InputError(
-            f"--bids-database-dir {database}: it is the index of {layout.root}, not of {root}; "
-            f"{_REMEDY}"
+        raise DatasetError(
+            f"it is the index of {layout.root}, not of {root}",
+            _REMEDY,
+            option="--bids-database-dir",
+            path=database,
         )
     return layout
 
@@ -118,8 +120,11 @@ def _readable(database: Path) -> Iterator[None]:
         yield
     except (SQLAlchemyError, ValueError, AttributeError) as error:
         line = " ".join(str(getattr(error, "orig", error)).split())
-        raise InputError(
-            f"--bids-database-dir {database}: not readable as a pybids index ({line}); {_REMEDY}"
+        raise DatasetError(
+            f"not readable as a pybids index ({line})",
+            _REMEDY,
+            option="--bids-database-dir",
+            path=database,
         ) from None
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from hetseg_bids.config import Selection
 from hetseg_bids.dataset.bids_index import EXTENSIONS, in_place, is_in_place, t1w_paths
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import DatasetError, OptionError
 from hetseg_bids.files import read_json
 
 log = logging.getLogger(__name__)
@@ -94,8 +94,10 @@ def find_scans(bids_dir: Path, selection: Selection) -> Found:
 
     Raises
     ------
-    InputError
+    DatasetError
         If the folder isn't a BIDS dataset, or holds no such image.
+    OptionError
+        If the filter file can't be used.
     """
     _check_dataset(bids_dir, described=selection.validate)
     filters = _filters(selection)
@@ -114,7 +116,8 @@ def find_scans(bids_dir: Path, selection: Selection) -> Found:
     )
     missing = _missing(bids_dir, selection, there, scans)
     if not scans:
-        raise InputError(f"{bids_dir}: {'; '.join(missing) or _nothing_found(bids_dir, filters)}")
+        problem, remedy = ("; ".join(missing), "") if missing else _nothing_found(bids_dir, filters)
+        raise DatasetError(problem, remedy, path=bids_dir)
     for line in missing:
         log.warning("%s: %s; the others are processed", bids_dir, line)
     log.info("%s: T1w images to segment: %d", bids_dir, len(found.scans))
@@ -139,19 +142,22 @@ def expected_scans(bids_dir: Path) -> list[Scan]:
 
 def _check_dataset(bids_dir: Path, *, described: bool) -> None:
     if not bids_dir.is_dir():
-        raise InputError(f"{bids_dir}: no such folder; the first argument is the BIDS dataset")
+        raise DatasetError(
+            "no such folder", "the first argument is the BIDS dataset", path=bids_dir
+        )
     if not described:
         return
     description = bids_dir / "dataset_description.json"
     if not description.is_file():
-        raise InputError(
-            f"{bids_dir}: no dataset_description.json; is this the top folder of a BIDS dataset? "
-            "(--skip-bids-validation goes on without it)"
+        raise DatasetError(
+            "no dataset_description.json",
+            "is this the top folder of a BIDS dataset? (--skip-bids-validation goes on without it)",
+            path=bids_dir,
         )
     try:
         read_json(description)
     except (OSError, ValueError) as error:
-        raise InputError(f"{description}: not readable as a JSON object ({error})") from None
+        raise DatasetError(f"not readable as a JSON object ({error})", path=description) from None
 
 
 def _filters(selection: Selection) -> dict[str, list[Any]]:
@@ -167,17 +173,18 @@ def _filters(selection: Selection) -> dict[str, list[Any]]:
 
 
 def _read_filter(path: Path) -> dict[str, list[Any]]:
+    option = "--bids-filter-file"
     try:
         content = dict(read_json(path)["t1w"])
     except (OSError, ValueError) as error:
-        raise InputError(f"--bids-filter-file {path}: not readable as JSON ({error})") from None
+        raise OptionError(f"not readable as JSON ({error})", option=option, path=path) from None
     except (KeyError, TypeError):
-        raise InputError(f'--bids-filter-file {path}: needs an entry "t1w"') from None
+        raise OptionError('needs an entry "t1w"', option=option, path=path) from None
     for key in ("suffix", "datatype", "extension"):
         content.pop(key, None)
     unknown = set(content) - set(_ENTITIES)
     if unknown:
-        raise InputError(f"--bids-filter-file {path}: unknown entities {sorted(unknown)}")
+        raise OptionError(f"unknown entities {sorted(unknown)}", option=option, path=path)
     return {
         _ENTITIES[name]: wanted if isinstance(wanted, list) else [wanted]
         for name, wanted in content.items()
@@ -324,13 +331,14 @@ def _few(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN]) + more
 
 
-def _nothing_found(bids_dir: Path, filters: Mapping[str, list[Any]]) -> str:
+def _nothing_found(bids_dir: Path, filters: Mapping[str, list[Any]]) -> tuple[str, str]:
+    """The problem and the remedy."""
     if filters:
-        return "no T1w image matches the participant, session, run or filter options"
+        return "no T1w image matches the participant, session, run or filter options", ""
     subjects = sum(path.is_dir() for path in bids_dir.glob("sub-*"))
     if subjects:
-        return f"{subjects} participants but no sub-*/[ses-*/]anat/*_T1w.nii[.gz]"
-    return "no participants (sub-*) found; check the path"
+        return f"{subjects} participants but no sub-*/[ses-*/]anat/*_T1w.nii[.gz]", ""
+    return "no participants (sub-*) found", "check the path"
 
 
 def _without_duplicates(scans: Iterable[Scan]) -> list[Scan]:

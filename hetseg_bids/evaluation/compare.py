@@ -11,7 +11,7 @@ from pathlib import Path
 import nibabel as nib
 import pandas as pd
 
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import DatasetError, ImageError
 from hetseg_bids.evaluation.metrics import compare
 from hetseg_bids.files import atomic_path
 from hetseg_bids.images import read_labels
@@ -78,8 +78,10 @@ def score_systems(
 
     Raises
     ------
-    InputError
-        See `find_matches` and `evaluate`.
+    DatasetError
+        See `find_matches`.
+    ImageError
+        See `evaluate`.
     """
     work = [
         (system.name, run, match)
@@ -104,15 +106,17 @@ def find_matches(references: Path, derivatives: Path) -> list[Match]:
 
     Raises
     ------
-    InputError
+    DatasetError
         If nothing matches, or a reference has no segmentation or several.
     """
     found = _dseg_images(references)
     if not found:
-        raise InputError(f"{references}: no *_dseg.nii.gz in it or below to compare with")
+        raise DatasetError("no *_dseg.nii.gz in it or below to compare with", path=references)
     others = [path for path in found if _MARK not in path.name]
     if not others and references.resolve() == derivatives.resolve():
-        raise InputError(f"{references}: these are the results themselves; give references first")
+        raise DatasetError(
+            "these are the results themselves", "give references first", path=references
+        )
     results: dict[str, Path] = {}
     for path in _dseg_images(derivatives):
         if _MARK in path.name:
@@ -122,15 +126,17 @@ def find_matches(references: Path, derivatives: Path) -> list[Match]:
         name = _scan_name(reference)
         fitting = [name] if name in results else [n for n in results if n.startswith(f"{name}_")]
         if len(fitting) > 1:
-            raise InputError(
-                f"{reference}: {', '.join(fitting)} could be meant; name it after one of them"
+            raise DatasetError(
+                f"{', '.join(fitting)} could be meant",
+                "name it after one of them",
+                path=reference,
             )
         if fitting:
             matches.append(Match(name, results[fitting[0]], reference))
         else:
             missing.append(name)
     if missing:
-        raise InputError(f"{derivatives}: no segmentation of {', '.join(missing)}")
+        raise DatasetError(f"no segmentation of {', '.join(missing)}", path=derivatives)
     return matches
 
 
@@ -162,13 +168,13 @@ def evaluate(match: Match, label_set: LabelSet = ASEG) -> pd.DataFrame:
 
     Raises
     ------
-    InputError
-        If the two images aren't on one grid.
+    ImageError
+        If one can't be read, or the two images aren't on one grid.
     """
     labels, grid = read_labels(match.segmentation)
     reference, reference_grid = read_labels(match.reference)
     if not grid.matches(reference_grid):
-        raise InputError(f"{match.reference}: not on the grid of {match.segmentation.name}")
+        raise ImageError(f"not on the grid of {match.segmentation.name}", path=match.reference)
     truth = label_set.collapse(reference)
     zooms = nib.affines.voxel_sizes(grid.affine)
     rows = []

@@ -6,9 +6,10 @@ import ctypes
 
 import torch
 
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import COLON, OptionError
 
 CPU = torch.device("cpu")
+_CHOICES = "use auto, cpu, cuda, cuda:N or mps"
 # bytes; arrays of a head at 1 mm are kept, larger ones go back, or 0.7 mm would need a GiB more
 _KEPT_ARRAY, _KEPT = 96 * 2**20, 2**28
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
@@ -19,7 +20,7 @@ def resolve_device(name: str) -> torch.device:
 
     Raises
     ------
-    InputError
+    OptionError
         If the name is unknown or the device is absent.
 
     Examples
@@ -36,15 +37,17 @@ def resolve_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise InputError(f"--device {name}: use auto, cpu, cuda, cuda:N or mps") from None
+        raise OptionError(f"--device {name}", _CHOICES, form=COLON) from None
     if device.type == "cuda":
         count = torch.cuda.device_count()
         if not torch.cuda.is_available() or (device.index or 0) >= count:
-            raise InputError(f"--device {name}: {count} CUDA devices found; use auto or cpu")
+            raise OptionError(
+                f"{count} CUDA devices found", "use auto or cpu", option=f"--device {name}"
+            )
     elif device.type == "mps" and not torch.backends.mps.is_available():
-        raise InputError("--device mps: not available here; use auto or cpu")
+        raise OptionError("not available here", "use auto or cpu", option="--device mps")
     elif device.type not in ("cpu", "mps"):
-        raise InputError(f"--device {name}: use auto, cpu, cuda, cuda:N or mps")
+        raise OptionError(f"--device {name}", _CHOICES, form=COLON)
     return device
 
 

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import ModelError
 from hetseg_bids.files import atomic_path, read_json, write_json
 from hetseg_bids.network.architecture import HetsegNet, NetworkConfig, to_channels_last
 from hetseg_bids.network.systems import System, system_named
@@ -142,7 +142,7 @@ def model_folder(name: str, option: str = "--model") -> Path:
 
     Raises
     ------
-    InputError
+    ModelError
         If there is neither.
 
     Examples
@@ -157,8 +157,8 @@ def model_folder(name: str, option: str = "--model") -> Path:
     if (folder / PLAN_NAME).is_file():
         return folder
     known = ", ".join(shipped) or "none shipped"
-    raise InputError(
-        f"{option} {name}: not a shipped model ({known}) nor a folder with {PLAN_NAME}"
+    raise ModelError(
+        f"not a shipped model ({known}) nor a folder with {PLAN_NAME}", option=f"{option} {name}"
     )
 
 
@@ -174,21 +174,23 @@ def load_model(name: str, device: torch.device, option: str = "--model") -> Mode
 
     Raises
     ------
-    InputError
+    ModelError
         If the plan or the weights are missing, changed or don't fit each other.
     """
     folder = model_folder(name, option)
     plan = read_plan(folder)
     weights = folder / WEIGHTS_NAME
     if not weights.is_file():
-        raise InputError(f"{folder}: {WEIGHTS_NAME} is missing; install the model again")
+        raise ModelError(f"{WEIGHTS_NAME} is missing", "install the model again", path=folder)
     if file_sha256(weights) != plan.weights_sha256:
-        raise InputError(f"{weights}: checksum differs from {PLAN_NAME}; install the model again")
+        raise ModelError(
+            f"checksum differs from {PLAN_NAME}", "install the model again", path=weights
+        )
     try:
         network = HetsegNet(plan.network)
         network.load_state_dict(load_file(weights))
     except (SafetensorError, RuntimeError, TypeError, LookupError) as error:
-        raise InputError(f"{weights}: weights don't fit the plan ({error})") from None
+        raise ModelError(f"weights don't fit the plan ({error})", path=weights) from None
     network.eval().requires_grad_(False)
     return Model(plan, to_channels_last(network).to(device), folder)
 
@@ -198,7 +200,7 @@ def read_plan(folder: Path) -> Plan:
 
     Raises
     ------
-    InputError
+    ModelError
         If it isn't a plan of this version of hetseg.
     """
     path = folder / PLAN_NAME
@@ -228,7 +230,7 @@ def read_plan(folder: Path) -> Plan:
             raise ValueError(f"smoothing is a whole number of 0 to {_SMOOTHEST}")
         return plan
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: not a usable model plan ({error})") from None
+        raise ModelError(f"not a usable model plan ({error})", path=path) from None
 
 
 def _label_set(rows: list[dict[str, Any]] | None) -> LabelSet:

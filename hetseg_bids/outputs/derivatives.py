@@ -21,7 +21,7 @@ from zlib_ng import gzip_ng
 from hetseg_bids import __version__
 from hetseg_bids.config import BIDS_VERSION, Settings
 from hetseg_bids.dataset.discovery import Scan
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import OutputError
 from hetseg_bids.files import atomic_path, read_json, remove_leftovers, write_json, write_text
 from hetseg_bids.images import Grid
 from hetseg_bids.network.models import Plan
@@ -130,11 +130,11 @@ def check_inside(folder: Path, out_dir: Path) -> None:
 
     Raises
     ------
-    InputError
+    OutputError
         If the folder isn't below the output folder.
     """
     if not folder.resolve().is_relative_to(out_dir.resolve()):
-        raise InputError(f"{folder}: a link leads out of the output folder; remove it")
+        raise OutputError("a link leads out of the output folder", "remove it", path=folder)
 
 
 def sources_of(t1w: Path, mask: Path | None, bids_dir: Path) -> list[str]:

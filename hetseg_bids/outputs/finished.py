@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from hetseg_bids.dataset.discovery import entities_of
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import HetsegError
 from hetseg_bids.files import read_json
 from hetseg_bids.quality.image_quality import ImageQuality
 from hetseg_bids.segmentation.morphometry import COLUMNS
@@ -113,7 +113,7 @@ def read_results(out_dir: Path) -> Results:
     for path in sorted(out_dir.glob(f"sub-*/**/*{_MARK}*{_RECORD}")):
         try:
             scans.append(_read(path, out_dir))
-        except (OSError, ValueError, KeyError, InputError) as error:
+        except (OSError, ValueError, KeyError, HetsegError) as error:
             stem = path.name.removesuffix(_RECORD).split(_MARK)[0]
             unusable[stem] = f"its result can't be read ({' '.join(str(error).split())})"
             log.warning("%s: left out (%s)", path, error)

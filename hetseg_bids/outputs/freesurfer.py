@@ -8,7 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import OutputError
 from hetseg_bids.files import atomic_path, write_text
 from hetseg_bids.images import open_image, read_labels
 from hetseg_bids.outputs.finished import FinishedScan, read_results
@@ -56,19 +56,22 @@ def export(out_dir: Path, subjects_dir: Path) -> Iterator[Path]:
 
     Raises
     ------
-    InputError
-        If nothing is finished, a dseg can't be read, or a subject's folder is FreeSurfer's own.
+    OutputError
+        If nothing is finished, its structures aren't FreeSurfer's, or a subject's folder is
+        FreeSurfer's own.
+    ImageError
+        If a dseg can't be read.
     """
     scans = read_results(out_dir).scans
     if not scans:
-        raise InputError(f"{out_dir}: no finished scans; run the participant level first")
+        raise OutputError("no finished scans", "run the participant level first", path=out_dir)
     if scans[0].label_set.names != ASEG.names:
-        raise InputError(f"{out_dir}: its model has structures of its own, not FreeSurfer's")
+        raise OutputError("its model has structures of its own, not FreeSurfer's", path=out_dir)
     write_text(subjects_dir / COLOR_TABLE, color_table())
     for scan in scans:
         folder = subjects_dir / scan.keys["scan"]
         if (folder / "surf").exists() or (folder / "scripts").exists():
-            raise InputError(f"{folder}: made by FreeSurfer; choose another folder")
+            raise OutputError("made by FreeSurfer", "choose another folder", path=folder)
         labels, grid = read_labels(scan.dseg)
         image = nib.MGHImage(labels, grid.affine, open_image(scan.dseg).header)
         with atomic_path(folder / "mri" / "aseg.mgz") as temporary:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import MaskError
 from hetseg_bids.preprocessing.field import find_field, foreground, head_box
 
 log = logging.getLogger(__name__)
@@ -116,8 +116,8 @@ def extract_brain(image: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
 
     Raises
     ------
-    InputError
-        If no brain is found.  The message has no file name; the caller adds it.
+    MaskError
+        If no brain is found; without a path, which an array doesn't have.
 
     Notes
     -----
@@ -153,7 +153,7 @@ def _deepbet(head: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
             return np.asarray(bet.postprocess(probability > 0.5, 0)) > 0
     except (AssertionError, ValueError, IndexError) as error:
         log.debug("deepbet: %s", error)
-        raise InputError("deepbet found no brain; check orientation and contrast") from None
+        raise MaskError("deepbet found no brain", "check orientation and contrast") from None
 
 
 def check_brain(mask: npt.NDArray[np.bool_]) -> tuple[str, ...]:
@@ -170,15 +170,15 @@ def check_brain(mask: npt.NDArray[np.bool_]) -> tuple[str, ...]:
 
     Raises
     ------
-    InputError
-        The message has no file name; the caller adds it.
+    MaskError
+        If they can't; without a path, which an array doesn't have.
     """
     volume = mask.sum() / 1000
     if not _MIN_BRAIN_ML <= volume <= _MAX_BRAIN_ML:
-        raise InputError(
+        raise MaskError(
             f"brain mask of {volume:.0f} ml is not one brain "
-            f"({_MIN_BRAIN_ML:.0f}-{_MAX_BRAIN_ML:.0f} ml expected); "
-            "give a mask with --brain-extraction mask, or check the scan"
+            f"({_MIN_BRAIN_ML:.0f}-{_MAX_BRAIN_ML:.0f} ml expected)",
+            "give a mask with --brain-extraction mask, or check the scan",
         )
     if volume > _LARGE_BRAIN_ML:
         return (f"brain mask of {volume:.0f} ml is larger than brains are; look at its contour",)

@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import HeaderError, ImageError
 from hetseg_bids.images import Grid, open_image, read_checked
 from hetseg_bids.preprocessing.field import Box, find_field
 from hetseg_bids.preprocessing.forms import find_place
@@ -68,9 +68,10 @@ def read_t1w(path: Path) -> T1w:
 
     Raises
     ------
-    InputError
-        If the file can't be read, isn't one 3-D scalar volume, has an unusable geometry
-        or holds no signal; the message names the file and the remedy.
+    ImageError
+        If the file can't be read or holds no signal.
+    HeaderError
+        If it isn't NIfTI or one 3-D scalar volume, or has an unusable geometry.
     """
     image = open_image(path)
     _check_shape(path, image)
@@ -83,14 +84,14 @@ def read_t1w(path: Path) -> T1w:
     bad = ~np.isfinite(data)
     share = float(bad.mean())
     if share == 1:
-        raise InputError(f"{path}: every voxel is NaN or infinite; convert the scan again")
+        raise ImageError("every voxel is NaN or infinite", "convert the scan again", path=path)
     if share > 0:
         data[bad] = 0
         warnings.append(f"{share:.2%} of the voxels are NaN or infinite and were set to 0")
     low, high = float(data.min()), float(data.max())
     if low == high:
         what = "zero" if low == 0 else f"{low:g}"
-        raise InputError(f"{path}: every voxel is {what}; convert or transfer the scan again")
+        raise ImageError(f"every voxel is {what}", "convert or transfer the scan again", path=path)
     background, content = find_field(data)
     extent = grid.zooms * grid.part(content).shape
     if (extent > MAX_EXTENT_MM).any():
@@ -98,7 +99,7 @@ def read_t1w(path: Path) -> T1w:
     _fill_around_(data, content, background)
     warnings += _clip_spikes_(data[content], background)
     if _is_mask(data):
-        raise InputError(f"{path}: only two values, a mask or label image; give the T1w itself")
+        raise ImageError("only two values, a mask or label image", "give the T1w itself", path=path)
     return T1w(path, data, grid, background, content, tuple(warnings))
 
 
@@ -135,19 +136,22 @@ def _check_shape(path: Path, image: nib.nifti1.Nifti1Pair) -> None:
     shape = image.shape
     spatial = shape[:3]
     if len(shape) < 3 or any(n < 1 for n in shape):
-        raise InputError(f"{path}: shape {shape} is not a 3-D volume")
+        raise HeaderError(f"shape {shape} is not a 3-D volume", path=path)
     if len(shape) > 3 and any(n != 1 for n in shape[3:]):
-        raise InputError(
-            f"{path}: {len(shape)}-D image of shape {shape}; "
-            "store one 3-D T1w volume a file (average or split the frames)"
+        raise HeaderError(
+            f"{len(shape)}-D image of shape {shape}",
+            "store one 3-D T1w volume a file (average or split the frames)",
+            path=path,
         )
     if np.prod([int(n) for n in spatial]) > _MAX_VOXELS:
-        raise InputError(f"{path}: shape {shape} is too large for a head scan; check the header")
+        raise HeaderError(
+            f"shape {shape} is too large for a head scan", "check the header", path=path
+        )
     dtype = image.get_data_dtype()
     if dtype.fields is not None or dtype.kind not in "iuf":
-        raise InputError(f"{path}: voxels are {dtype}, not plain numbers; export a grey T1w")
+        raise HeaderError(f"voxels are {dtype}, not plain numbers", "export a grey T1w", path=path)
 
 
-def _no_head(path: Path, extent: npt.NDArray[np.float64]) -> InputError:
+def _no_head(path: Path, extent: npt.NDArray[np.float64]) -> HeaderError:
     text = " x ".join(f"{e:.0f}" for e in extent)
-    return InputError(f"{path}: field of view of {text} mm doesn't hold one whole head")
+    return HeaderError(f"field of view of {text} mm doesn't hold one whole head", path=path)

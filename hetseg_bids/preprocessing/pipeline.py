@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import HetsegError, ImageError, MaskError
 from hetseg_bids.images import Grid, read_labels
 from hetseg_bids.preprocessing import brain_extraction as strip
 from hetseg_bids.preprocessing.conform import resample, resample_inside, working_grid
@@ -68,8 +68,10 @@ def prepare_image(
 
     Raises
     ------
-    InputError
-        If the scan or its mask can't be used; the message names the file.
+    ImageError
+        If the scan can't be used.
+    MaskError
+        If its mask can't be used, or none is found.
     """
     scan = read_t1w(path)
     working = _working_grid(scan)
@@ -90,8 +92,10 @@ def prepare_image(
         mask = signal if method == "skip" else _brain_mask(conformed, method, mask_path, working)
         doubts = strip.check_brain(mask.numpy())
         scores = standardise(conformed, mask)
-    except (InputError, ValueError) as error:
-        raise InputError(f"{path}: {error}") from None
+    except HetsegError as error:
+        raise error.at(path) from None
+    except ValueError as error:
+        raise ImageError(str(error), path=path) from None
     cut = cut_area(mask, working, scan.grid, scan.content)
     warnings = (*scan.warnings, *doubts)
     return PreparedImage(scan.grid, working, scores, mask, method, cut, warnings)
@@ -108,8 +112,11 @@ def _brain_mask(image: Tensor, method: str, mask_path: Path | None, working: Gri
     if method == "deepbet":
         return torch.from_numpy(strip.extract_brain(image.numpy()))
     if mask_path is None:
-        raise InputError("no brain mask found; see --brain-extraction in the usage notes")
-    labels, grid = read_labels(mask_path)
+        raise MaskError("no brain mask found", "see --brain-extraction in the usage notes")
+    try:
+        labels, grid = read_labels(mask_path)
+    except ImageError as error:
+        raise MaskError(error.problem, error.remedy, path=error.path, form=error.form) from None
     return resample(torch.from_numpy((labels > 0).astype(np.float32))[None], grid, working)[0] > 0.5
 
 

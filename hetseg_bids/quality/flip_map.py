@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import ImageError
 from hetseg_bids.images import Grid, grid_of, open_image, read_labels, read_largest
 from hetseg_bids.preprocessing.conform import resample
 from hetseg_bids.structures.alignment import centroids, template_affine
@@ -114,7 +114,7 @@ def cohort_map(
     for dseg, flip_probability in scans:
         try:
             aligned = _aligned_flip(dseg, flip_probability, template.grid, structures)
-        except InputError as error:
+        except ImageError as error:
             log.warning("left out of the cohort's map: %s", error)
             continue
         if aligned is None:

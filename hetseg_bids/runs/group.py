@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import OutputError
 from hetseg_bids.files import atomic_path, write_json
 from hetseg_bids.outputs.finished import FinishedScan, processed_alike, read_results, shortened
 from hetseg_bids.quality.flip_map import CohortMap, cohort_map, load_template
@@ -69,13 +69,13 @@ def run_group(bids_dir: Path, out_dir: Path) -> Path:
 
     Raises
     ------
-    InputError
+    OutputError
         If there are no finished scans.
     """
     results = read_results(out_dir)
     scans = results.scans
     if not scans:
-        raise InputError(f"{out_dir}: no finished scans; run the participant level first")
+        raise OutputError("no finished scans", "run the participant level first", path=out_dir)
     morph = pd.concat([scan.table.assign(**scan.keys) for scan in scans])
     _write(morph[[*_KEYS, *COLUMNS]].round(5), out_dir / "group_morph.tsv", _KEYS | COLUMNS)
     volumes, dice = _wide(scans, "volume_mm3"), _wide(scans, "expected_dice")

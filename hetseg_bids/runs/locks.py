@@ -9,13 +9,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import HeldError
 
 log = logging.getLogger(__name__)
-
-
-class HeldError(InputError):
-    """Another process is at work on the same thing."""
 
 
 def lock_beside(run_log: Path, report: Path) -> Path:
@@ -30,7 +26,7 @@ def lock_beside(run_log: Path, report: Path) -> Path:
 
 
 @contextlib.contextmanager
-def claimed(path: Path, what: str) -> Iterator[None]:
+def claimed(path: Path, what: Path) -> Iterator[None]:
     """Hold the lock file `path` as long as the block runs; it is gone afterwards.
 
     A run that is killed leaves the file, but the system releases the lock.
@@ -38,8 +34,8 @@ def claimed(path: Path, what: str) -> Iterator[None]:
     Parameters
     ----------
     path : Path
-    what : str
-        For the message.
+    what : Path
+        The scan or folder that it is held for, named in the message.
 
     Raises
     ------
@@ -61,7 +57,9 @@ def claimed(path: Path, what: str) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise HeldError(
-            f"{what}: another run is at work on it; give the command again when that has ended"
+            "another run is at work on it",
+            "give the command again when that has ended",
+            path=what,
         ) from None
     except OSError as error:
         # some network file systems have no locks; results are renamed into place all the same

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from hetseg_bids.config import Settings
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import OptionError
 from hetseg_bids.images import grid_of, open_image
 from hetseg_bids.preprocessing.conform import working_grid
 from hetseg_bids.preprocessing.headers import MAX_EXTENT_MM
@@ -39,7 +39,7 @@ def needed_gb(t1w: Path, settings: Settings) -> float:
 
     Raises
     ------
-    InputError
+    ImageError
         If the file can't be opened.
 
     Examples
@@ -75,14 +75,17 @@ def check_room(t1w: Path, settings: Settings, room_gb: float | None) -> None:
 
     Raises
     ------
-    InputError
-        If it does, or can't be opened.
+    OptionError
+        If it does.
+    ImageError
+        If it can't be opened.
     """
     if room_gb is None:
         return
     needed = needed_gb(t1w, settings)
     if needed > room_gb:
-        raise InputError(
-            f"{t1w}: needs about {needed:.1f} GB of memory, {room_gb:.1f} GB are there for it; "
-            "give fewer --nprocs or more --mem-gb"
+        raise OptionError(
+            f"needs about {needed:.1f} GB of memory, {room_gb:.1f} GB are there for it",
+            "give fewer --nprocs or more --mem-gb",
+            path=t1w,
         )

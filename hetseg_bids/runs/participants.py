@@ -16,11 +16,11 @@ from tqdm import tqdm
 from hetseg_bids.config import RunConfig
 from hetseg_bids.dataset.discovery import Found, find_scans
 from hetseg_bids.dataset.validator import bids_complaint
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import COLON, HeldError, OptionError, OutputError
 from hetseg_bids.network.devices import resolve_device
 from hetseg_bids.network.models import load_model
 from hetseg_bids.outputs.derivatives import check_inside, write_dataset_description
-from hetseg_bids.runs.locks import HeldError, claimed
+from hetseg_bids.runs.locks import claimed
 from hetseg_bids.runs.scan import Outcome, ScanStages, report_loss
 from hetseg_bids.runs.workers import run_scans
 
@@ -37,8 +37,8 @@ def run_participants(config: RunConfig) -> int:
 
     Raises
     ------
-    InputError
-        If the dataset, the model, the device or the output folder can't be used.
+    DatasetError, ModelError, OptionError, OutputError
+        If the dataset, the model, an option or the output folder can't be used.
     """
     found = find_scans(config.bids_dir, config.selection)
     if config.dry_run:
@@ -82,9 +82,11 @@ def _choose_temporary_folder(work_dir: Path | None) -> None:
     try:
         tempfile.gettempdir()
     except FileNotFoundError:
-        raise InputError(
-            "no writable folder for temporary files: give one with -w, set TMPDIR, or in a "
-            "read-only container mount one (docker run --tmpfs /tmp)"
+        raise OptionError(
+            "no writable folder for temporary files",
+            "give one with -w, set TMPDIR, or in a read-only container mount one "
+            "(docker run --tmpfs /tmp)",
+            form=COLON,
         ) from None
 
 
@@ -105,17 +107,17 @@ def _validate(config: RunConfig) -> None:
 def _prepare_output(config: RunConfig) -> None:
     out = config.out_dir
     if out.resolve() == config.bids_dir.resolve():
-        raise InputError(f"{out}: the output folder is the dataset itself; choose another")
+        raise OutputError("the output folder is the dataset itself", "choose another", path=out)
     check_inside(out / "logs", out)
     try:
         out.mkdir(parents=True, exist_ok=True)
         if not os.access(out, os.W_OK):
             raise PermissionError(13, "not writable")
         # who comes second lets the first do it; both would write the same
-        with contextlib.suppress(HeldError), claimed(out / "logs" / ".dataset.lock", str(out)):
+        with contextlib.suppress(HeldError), claimed(out / "logs" / ".dataset.lock", out):
             write_dataset_description(out, config.bids_dir)
     except OSError as error:
-        raise InputError(f"{out}: can't write there ({error.strerror or error})") from None
+        raise OutputError(f"can't write there ({error.strerror or error})", path=out) from None
 
 
 class _Display(ScanStages):

@@ -19,7 +19,7 @@ import torch
 from hetseg_bids import __version__
 from hetseg_bids.config import RunConfig, Settings
 from hetseg_bids.dataset.discovery import Scan
-from hetseg_bids.errors import HetsegError, InputError
+from hetseg_bids.errors import HetsegError, MaskError, OptionError, OutputError
 from hetseg_bids.files import read_json, remove_leftovers, write_json
 from hetseg_bids.network.devices import device_name
 from hetseg_bids.network.models import Model, file_sha256
@@ -125,27 +125,29 @@ def run_scan(
     try:
         return _run_scan(scan, config, model, stages or ScanStages(), room_gb)
     except Exception as error:  # one scan's trouble must never cost another its result
-        line = " ".join(_in_words(error, scan).split())
+        line = " ".join(str(_explained(error, scan)).split())
         crash = _try_write_crash(config, scan, traceback.format_exc())
         log.debug("%s", line, exc_info=True)
         return Outcome(scan, "failed", line, crash)
 
 
-def _in_words(error: Exception, scan: Scan) -> str:
+def _explained(error: Exception, scan: Scan) -> HetsegError:
     """What went wrong and, where hetseg knows it, the remedy."""
     if isinstance(error, HetsegError):
-        return str(error)
+        return error
     if isinstance(error, OSError) and error.errno in _FULL:
-        return f"{scan.path}: no room for its results ({error.strerror}); free some and run again"
+        problem = f"no room for its results ({error.strerror})"
+        return OutputError(problem, "free some and run again", path=scan.path)
     memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
     if memory or (isinstance(error, RuntimeError) and "allocate memory" in str(error)):
-        return f"{scan.path}: out of memory; allow more, or give fewer --nprocs or --device cpu"
-    return f"{scan.path}: {type(error).__name__}: {error}"
+        remedy = "allow more, or give fewer --nprocs or --device cpu"
+        return OptionError("out of memory", remedy, path=scan.path)
+    return HetsegError(f"{type(error).__name__}: {error}", path=scan.path)
 
 
 def report_loss(scan: Scan, config: RunConfig, why: str) -> Outcome:
     """The outcome of a scan whose worker never answered."""
-    line = " ".join(f"{scan.path}: {why}".split())
+    line = " ".join(str(HetsegError(why, path=scan.path)).split())
     return Outcome(scan, "failed", line, _try_write_crash(config, scan, line))
 
 
@@ -167,11 +169,13 @@ def _run_scan(
     complete = not config.overwrite and is_complete(job)
     if config.reports_only:
         if not complete:
-            raise InputError(f"{scan.path}: no complete results to report; run without that option")
+            raise OutputError(
+                "no complete results to report", "run without that option", path=scan.path
+            )
         return Outcome(scan, "done", str(_report(paths, scan)))
     lock = lock_beside(paths.run_log, paths.report)
     if not complete or lock.exists():  # the lock of a killed run goes with ours
-        with claimed(lock, str(scan.path)):
+        with claimed(lock, scan.path):
             # whoever held it a moment ago may have finished it
             if config.overwrite or not is_complete(job):
                 check_room(scan.path, config.settings, room_gb)
@@ -296,7 +300,8 @@ def _mask_of(scan: Scan, config: RunConfig) -> Path | None:
         for ending in ("_desc-brain_mask.nii.gz", "_desc-brain_mask.nii"):
             if (folder / f"{scan.stem}{ending}").is_file():
                 return folder / f"{scan.stem}{ending}"
-    raise InputError(
-        f"{scan.path}: --brain-extraction mask needs {scan.stem}_desc-brain_mask.nii.gz "
-        "beside it or under derivatives/*/"
+    raise MaskError(
+        f"--brain-extraction mask needs {scan.stem}_desc-brain_mask.nii.gz beside it or under "
+        "derivatives/*/",
+        path=scan.path,
     )

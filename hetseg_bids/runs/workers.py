@@ -15,7 +15,7 @@ import torch
 
 from hetseg_bids.config import Execution, RunConfig
 from hetseg_bids.dataset.discovery import Scan
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import COLON, OptionError
 from hetseg_bids.images import one_line
 from hetseg_bids.network.devices import (
     keep_freed_memory,
@@ -57,8 +57,10 @@ def run_scans(
 
     Raises
     ------
-    InputError
-        If the model, the device or the cluster can't be used.
+    ModelError
+        If the model can't be used.
+    OptionError
+        If the device or the cluster can't be used.
     """
     local = config.execution.executor == "local"
     outcomes = _in_this_process(scans, config, stages) if local else _with_dask(scans, config)
@@ -169,7 +171,9 @@ def _client(config: RunConfig, scans: int) -> Iterator[Client]:
         import dask
         from distributed import Client
     except ImportError:
-        raise InputError("--executor dask needs dask: pip install 'hetseg[dask]'") from None
+        raise OptionError(
+            "--executor dask needs dask", "pip install 'hetseg[dask]'", form=COLON
+        ) from None
     execution = config.execution
     settings = {
         "distributed.scheduler.allowed-failures": _DEATHS,
@@ -185,7 +189,9 @@ def _client(config: RunConfig, scans: int) -> Iterator[Client]:
         try:
             client = Client(address)
         except (OSError, TimeoutError) as error:
-            raise InputError(f"--dask-scheduler {address}: no answer ({error})") from None
+            raise OptionError(
+                f"no answer ({error})", option=f"--dask-scheduler {address}"
+            ) from None
         with client:
             workers = len(client.nthreads())
             log.info("dask workers: %d; each scan is reported when it ends", workers)
@@ -234,7 +240,7 @@ def _local_cluster(config: RunConfig, scans: int, scratch: str) -> Any:
             return SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL)
     except RuntimeError as error:
         cause = one_line(error.__cause__ or error)
-        raise InputError(f"no worker could be started ({cause}); try without --nprocs") from None
+        raise OptionError(f"no worker could be started ({cause})", "try without --nprocs") from None
 
 
 def _gpus(config: RunConfig) -> int:
@@ -287,8 +293,8 @@ def _slurm_cluster(config: RunConfig, scans: int, scratch: str) -> Any:
     try:
         from dask_jobqueue import SLURMCluster
     except ImportError:
-        raise InputError(
-            "--dask-cluster slurm needs dask-jobqueue: pip install 'hetseg[dask]'"
+        raise OptionError(
+            "--dask-cluster slurm needs dask-jobqueue", "pip install 'hetseg[dask]'", form=COLON
         ) from None
     execution = config.execution
     jobs, memory = _jobs(execution, scans), room_of_worker(config, scans)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import DatasetError
 from hetseg_bids.files import atomic_path
 from hetseg_bids.structures.label_sets import MAX_ASEG_ID, LabelSet, Structure, partner_of
 
@@ -32,7 +32,7 @@ def read_label_table(path: Path) -> LabelSet:
 
     Raises
     ------
-    InputError
+    DatasetError
         If it can't be read, or the structures in it can't be told apart or mirrored.
 
     Examples
@@ -52,9 +52,11 @@ def read_label_table(path: Path) -> LabelSet:
         rows = enumerate(table.to_dict("records"))
         return make_label_set(tuple(_structure(i, row) for i, row in rows))
     except KeyError as error:
-        raise InputError(f"{path}: not a table of structures (column {error} is missing)") from None
+        raise DatasetError(
+            f"not a table of structures (column {error} is missing)", path=path
+        ) from None
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not a table of structures ({error})") from None
+        raise DatasetError(f"not a table of structures ({error})", path=path) from None
 
 
 def _structure(number: int, row: dict[str, str]) -> Structure:

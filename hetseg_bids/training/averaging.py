@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from hetseg_bids import __version__
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import COLON, ModelError, OptionError
 from hetseg_bids.network.devices import CPU
 from hetseg_bids.network.models import Model, Plan, load_model, save_model
 
@@ -37,24 +37,28 @@ def average_models(names: Sequence[str], folder: Path, name: str | None = None) 
 
     Raises
     ------
-    InputError
-        If there are fewer than two, they aren't networks of one kind for the same structures,
+    OptionError
+        If there are fewer than two.
+    ModelError
+        If one can't be loaded, or they aren't networks of one kind for the same structures,
         aren't used in the same way, or don't come from the same weights.
     """
     if len(names) < 2:
-        raise InputError("--average: give two models at least")
+        raise OptionError("--average", "give two models at least", form=COLON)
     models = [load_model(one, CPU, "--average") for one in names]
     first = models[0]
     for other in models[1:]:
         if _kind(other) != _kind(first):
-            raise InputError(
-                f"{other.folder}: not of the same system, network, patch, structures and "
-                f"smoothing as {first.folder}; only such models have a mean"
+            raise ModelError(
+                "not of the same system, network, patch, structures and smoothing as "
+                f"{first.folder}; only such models have a mean",
+                path=other.folder,
             )
         if not _origins(other) & _origins(first):
-            raise InputError(
-                f"{other.folder}: not trained from the same --init as {first.folder}; the mean of "
-                "unrelated weights is no network"
+            raise ModelError(
+                f"not trained from the same --init as {first.folder}; the mean of unrelated "
+                "weights is no network",
+                path=other.folder,
             )
     weights = [model.network.state_dict() for model in models]
     mean = {key: torch.stack([w[key] for w in weights]).mean(dim=0) for key in weights[0]}

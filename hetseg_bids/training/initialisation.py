@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import ModelError
 from hetseg_bids.network.architecture import HetsegNet, NetworkConfig
 from hetseg_bids.network.models import Model
 from hetseg_bids.network.systems import System
@@ -41,13 +41,14 @@ def start_from_(network: HetsegNet, system: System, model: Model, label_set: Lab
 
     Raises
     ------
-    InputError
+    ModelError
         If the model's network is wider or deeper, or its stem or dense blocks are others.
     """
     if not _fits(model.plan.network, network.config):
-        raise InputError(
-            f"{model.folder}: its network is wider or deeper than the recipe's, or takes other "
-            "stacks; leave the recipe out to train the network as it is, or choose a larger one"
+        raise ModelError(
+            "its network is wider or deeper than the recipe's, or takes other stacks",
+            "leave the recipe out to train the network as it is, or choose a larger one",
+            path=model.folder,
         )
     weights, state = model.network.state_dict(), network.state_dict()
     old, new = _channels(model.plan.network), _channels(network.config)

@@ -13,7 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from hetseg_bids import __version__
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import DatasetError, OptionError
 from hetseg_bids.network.devices import CPU, keep_freed_memory, resolve_device, set_threads
 from hetseg_bids.network.models import Model, Plan, load_model, save_model
 from hetseg_bids.network.systems import LabelFlip, system_named
@@ -79,8 +79,8 @@ def train(request: TrainingRequest) -> None:
 
     Raises
     ------
-    InputError
-        If the data or the device can't be used.
+    HetsegError
+        If the options, the data, the model or the device can't be used; each has its class.
     ValueError
         If the output folder holds another run.
     """
@@ -128,7 +128,9 @@ def _label_set(request: TrainingRequest, initial: Model | None) -> LabelSet:
 
 def _config(request: TrainingRequest, initial: Model | None, label_set: LabelSet) -> TrainingConfig:
     if request.recipe == "polish" and initial is None:
-        raise InputError("--recipe polish: there is nothing to polish; name a model with --init")
+        raise OptionError(
+            "there is nothing to polish", "name a model with --init", option="--recipe polish"
+        )
     recipe = RECIPES[request.recipe or DEFAULT_RECIPE]
     config = recipe(request.system, samples=request.samples, seed=request.seed)
     # a model keeps its network, unless a recipe with a larger one was chosen
@@ -207,11 +209,11 @@ def export(trainer: Trainer, folder: Path, name: str) -> Plan:
 
 def _check_rejection(request: TrainingRequest, label_set: LabelSet) -> None:
     if len(label_set.tasks) > MOST_TASKS:
-        raise InputError(f"--reject-sporadic: more than {MOST_TASKS - 3} structures")
+        raise OptionError(f"more than {MOST_TASKS - 3} structures", option="--reject-sporadic")
     if not isinstance(system_named(request.system), LabelFlip):
-        raise InputError("--reject-sporadic needs the flip map of --system label-flip")
+        raise OptionError("--reject-sporadic needs the flip map of --system label-flip")
     if request.scans is None and request.synthetic_scans is None:
-        raise InputError(
+        raise OptionError(
             "--reject-sporadic needs --scans or --synthetic-scans: freely drawn scans never "
             "come back"
         )
@@ -226,13 +228,15 @@ def open_source(request: TrainingRequest, device: torch.device = CPU) -> VolumeS
     if request.label_maps is not None:
         maps = sorted(request.label_maps.glob("*.nii*"))
         if not maps:
-            raise InputError(f"--label-maps {request.label_maps}: no *.nii or *.nii.gz there")
+            raise DatasetError(
+                "no *.nii or *.nii.gz there", option="--label-maps", path=request.label_maps
+            )
         if request.synthetic_scans is not None:
             return SyntheticScans(SyntheticSource(maps), request.synthetic_scans, request.seed)
         return SyntheticSource(maps, device=device if device.type == "cuda" else CPU)
     if request.scans is not None:
         return PairedSource(request.scans)
-    raise InputError("give --label-maps or --scans")
+    raise OptionError("give --label-maps or --scans")
 
 
 def _log_run(trainer: Trainer, reports: Iterable[StepReport]) -> None:

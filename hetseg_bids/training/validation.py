@@ -53,8 +53,10 @@ def read_validation_scans(
 
     Raises
     ------
-    InputError
-        If there is no pair, or one can't be used.
+    DatasetError
+        If there is no pair.
+    ImageError, MaskError
+        If one can't be used.
     """
     source = PairedSource(folder)
     scans = []

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import ModelError
 from hetseg_bids.network.models import WEIGHTS_NAME, Pooling, load_model, shipped_models
 from support.tiny_model import write_tiny_model
 
@@ -50,13 +50,13 @@ def test_changed_weights_are_refused(copy):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(bytes(content))
-    with pytest.raises(InputError, match="checksum"):
+    with pytest.raises(ModelError, match="checksum"):
         load_model(str(copy), CPU)
 
 
 def test_missing_weights_are_named(copy):
     (copy / WEIGHTS_NAME).unlink()
-    with pytest.raises(InputError, match="missing"):
+    with pytest.raises(ModelError, match="missing"):
         load_model(str(copy), CPU)
 
 
@@ -73,7 +73,7 @@ def test_missing_weights_are_named(copy):
 def test_a_plan_of_another_kind_is_refused(copy, change):
     path = copy / "plan.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(InputError, match="not a usable model plan"):
+    with pytest.raises(ModelError, match="not a usable model plan"):
         load_model(str(copy), CPU)
 
 
@@ -82,7 +82,7 @@ def test_weights_of_another_network_are_refused(copy, change):
     path = copy / "plan.json"
     plan = json.loads(path.read_text())
     path.write_text(json.dumps(plan | {"network": plan["network"] | change}))
-    with pytest.raises(InputError, match="don't fit the plan"):
+    with pytest.raises(ModelError, match="don't fit the plan"):
         load_model(str(copy), CPU)
 
 
@@ -99,10 +99,10 @@ def test_flip_maps_that_are_not_there_cannot_be_pooled(tmp_path):
     path = tmp_path / "plain" / "plan.json"
     pooling = {"views": 1.0, "ensemble": 0.25}
     path.write_text(json.dumps(json.loads(path.read_text()) | {"pooling": pooling}))
-    with pytest.raises(InputError, match="no flip maps"):
+    with pytest.raises(ModelError, match="no flip maps"):
         load_model(str(tmp_path / "plain"), CPU)
 
 
 def test_an_unknown_name_lists_what_there_is():
-    with pytest.raises(InputError, match="label-flip"):
+    with pytest.raises(ModelError, match="label-flip"):
         load_model("no-such-model", CPU)

@@ -15,7 +15,7 @@ import pytest
 from hetseg_bids import __version__
 from hetseg_bids.config import Settings
 from hetseg_bids.dataset.discovery import Scan
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import OutputError
 from hetseg_bids.images import Grid
 from hetseg_bids.network.models import Pooling
 from hetseg_bids.outputs.derivatives import (
@@ -306,7 +306,7 @@ def test_no_link_leads_out(tmp_path):
     elsewhere.mkdir()
     check_inside(out / "sub-01" / "anat", out)
     (out / "sub-01").symlink_to(elsewhere)
-    with pytest.raises(InputError, match=r"a link leads out of the output folder; remove it$"):
+    with pytest.raises(OutputError, match=r"a link leads out of the output folder; remove it$"):
         check_inside(out / "sub-01" / "anat", out)
 
 

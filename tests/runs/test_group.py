@@ -171,7 +171,7 @@ def untidy(tmp_path_factory) -> Untidy:
     record.write_text(json.dumps(content))
     now = datetime.datetime.now(tz=datetime.UTC)
     hour = datetime.timedelta(hours=1)
-    why = "Traceback\n\nhetseg_bids.errors.InputError: /a/sub-03_T1w.nii.gz: truncated <b>\n"
+    why = "Traceback\n\nhetseg_bids.errors.ImageError: /a/sub-03_T1w.nii.gz: truncated <b>\n"
     write_crash_at(out, "sub-03", now - 2 * hour, "an older one")
     write_crash_at(out, "sub-03", now - hour, why)
     write_crash_at(out, "sub-04", now - hour, "before it went well")

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import DatasetError, ModelError
 from hetseg_bids.network.architecture import HetsegNet
 from hetseg_bids.network.models import load_model, model_folder, read_plan
 from hetseg_bids.network.systems import LabelFlip
@@ -97,7 +97,7 @@ def test_names_and_colours_survive_writing(table, tmp_path):
 def test_a_table_that_cannot_be_learned_is_refused(tmp_path, text, message):
     path = tmp_path / "bad.tsv"
     path.write_text(text)
-    with pytest.raises(InputError, match=r"bad\.tsv") as refusal:
+    with pytest.raises(DatasetError, match=r"bad\.tsv") as refusal:
         read_label_table(path)
     assert message in str(refusal.value)
 
@@ -150,7 +150,7 @@ def test_a_plan_whose_structures_make_no_sense_is_refused(tmp_path, change):
     row = {"name": "x", "label": 1, "members": [1], "color": [1, 2, 3]} | change
     names = [row["name"], "left_hemisphere", "right_hemisphere", "brain_parenchyma"]
     (tmp_path / "plan.json").write_text(json.dumps(plan | {"structures": [row], "tasks": names}))
-    with pytest.raises(InputError, match="not a usable model plan"):
+    with pytest.raises(ModelError, match="not a usable model plan"):
         read_plan(tmp_path)
 
 

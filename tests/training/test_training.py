@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from hetseg_bids.config import RECIPE_NAMES
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import ImageError, ModelError
 from hetseg_bids.network.architecture import HetsegNet, NetworkConfig, StackDepth
 from hetseg_bids.network.models import Pooling, load_model, model_folder, read_plan
 from hetseg_bids.network.systems import LabelFlip, Plain, PredictiveVariance, system_named
@@ -573,7 +573,7 @@ def test_labels_on_another_grid_are_refused(tmp_path):
     moved = image.affine.copy()
     moved[0, 3] += 4
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj), moved), path)
-    with pytest.raises(InputError, match="grid"):
+    with pytest.raises(ImageError, match="grid"):
         PairedSource(folder).draw(np.random.default_rng(0))
 
 
@@ -671,7 +671,7 @@ def test_new_slices_and_resolutions_start_from_the_middle_slice(trained):
 def test_a_smaller_network_can_not_start_from_a_model(trained, smaller):
     model = load_model(str(trained), torch.device("cpu"))
     network = HetsegNet(replace(model.plan.network, **smaller))
-    with pytest.raises(InputError, match="a larger one"):
+    with pytest.raises(ModelError, match="a larger one"):
         start_from_(network, LabelFlip(), model, ASEG)
 
 
