@@ -43,8 +43,9 @@ class Segmented:
         1/1020 from the exact value; None if the model's system has no such map. With q for the
         flip probability, the probability is q or 1 - q.
     volumes : DataFrame
-        A row for each structure: volume in mm3 with the standard deviation over scans of the
-        person and the interval for a reference's volume, mean flip probability, expected Dice.
+        One row per structure, columns as in `segmentation.morphometry.COLUMNS`: volume in mm3
+        with its standard deviation over scans of one person and the 95 % interval for the volume
+        in a reference segmentation, mean flip probability, expected Dice.
     warnings : tuple of str
         What was unusual about the scan but could be used.
     plausibility : Plausibility

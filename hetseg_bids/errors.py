@@ -10,7 +10,7 @@ AFTER, COLON, ASIDE = "{}; {}", "{}: {}", "{} ({})"
 
 
 class HetsegError(Exception):
-    """What hetseg refuses; there is one class per domain, so that callers can tell them apart.
+    """Input that hetseg refuses; with one class per domain, so that callers can tell them apart.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ class HetsegError(Exception):
         return ": ".join(str(part) for part in (self.scan, named, line) if part)
 
     def at(self, scan: Path) -> Self:
-        """The same error, met at work on a scan: the file at fault unless another one is."""
+        """The same error with the scan that was processed, as `path` or, if that is set, `scan`."""
         path, scanned = (scan, None) if self.path is None else (self.path, scan)
         fields = {"path": path, "scan": scanned}
         return type(self)(self.problem, self.remedy, option=self.option, form=self.form, **fields)
@@ -79,7 +79,7 @@ class ImageError(HetsegError):
 
 
 class HeaderError(ImageError):
-    """What an image file says of itself: its format, shape, voxel type or place in space."""
+    """The header of an image file: its format, shape, voxel type or place in space."""
 
 
 class MaskError(HetsegError):
@@ -87,7 +87,7 @@ class MaskError(HetsegError):
 
 
 class ModelError(HetsegError):
-    """A model: its folder, plan or weights, or what it is to be trained or averaged with."""
+    """A model: its folder, plan or weights, or the data and models used to make it."""
 
 
 class OutputError(HetsegError):
@@ -95,7 +95,7 @@ class OutputError(HetsegError):
 
 
 class HeldError(OutputError):
-    """Another process is at work on the same results."""
+    """Another process holds the lock of the same results."""
 
 
 class OptionError(HetsegError):

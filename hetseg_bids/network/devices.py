@@ -10,7 +10,8 @@ from hetseg_bids.errors import COLON, OptionError
 
 CPU = torch.device("cpu")
 _CHOICES = "use auto, cpu, cuda, cuda:N or mps"
-# bytes; arrays of a head at 1 mm are kept, larger ones go back, or 0.7 mm would need a GiB more
+# bytes; arrays of a head at 1 mm are kept; larger ones are given back to the system, otherwise
+# scans of 0.7 mm would need a GiB more
 _KEPT_ARRAY, _KEPT = 96 * 2**20, 2**28
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 

@@ -1,4 +1,4 @@
-"""The focal loss, and the flip probability that a network trained by it means.
+"""The focal loss, and the flip probability that follows from the output of a network it trained.
 
 The second output v of a label-flip network is trained as ``0.5 sigmoid(v)`` by a focal loss, whose
 minimiser is not the probability itself but a known function of it; `flip_probability` undoes that
@@ -14,7 +14,7 @@ from torch.nn import functional
 GAMMA = 2.0
 """Exponent of the focal loss; `flip_probability` holds for this one."""
 
-# of what is trained: below it the probability is less than 1e-17, and log(0) is near
+# of `trained_flip`: for smaller values the probability is less than 1e-17, and log(0) is near
 _SMALLEST = 1e-6
 
 
@@ -30,6 +30,11 @@ def focal_with_logits(logits: Tensor, target: Tensor, gamma: float = GAMMA) -> T
     Returns
     -------
     loss : tensor, same shape
+
+    Examples
+    --------
+    >>> focal_with_logits(torch.zeros(2), torch.tensor([0.0, 1.0]))  # 0.5^2 log 2
+    tensor([0.1733, 0.1733])
     """
     bce = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
     return (target - torch.sigmoid(logits)).abs().pow(gamma) * bce
@@ -38,7 +43,17 @@ def focal_with_logits(logits: Tensor, target: Tensor, gamma: float = GAMMA) -> T
 def focal_of_probability(
     probability: Tensor, target: Tensor, log_probability: Tensor, gamma: float = GAMMA
 ) -> Tensor:
-    """The same loss for a probability below one whose logarithm is known exactly."""
+    """`focal_with_logits` for a probability below one whose logarithm is known exactly.
+
+    Parameters
+    ----------
+    p, target, log_p : tensors of one shape
+    gamma : float
+
+    Returns
+    -------
+    loss : tensor, same shape
+    """
     bce = -(target * log_probability + (1 - target) * torch.log1p(-probability))
     return (target - probability).abs().pow(gamma) * bce
 
@@ -48,12 +63,23 @@ def logistic(x: Tensor) -> Tensor:
 
     `torch.sigmoid` of a CPU computes the last few values of each thread's share, and all that
     don't lie side by side in memory, by another formula: they differ in the last bit.
+
+    Examples
+    --------
+    >>> logistic(torch.tensor([-1.0, 0, 1]))
+    tensor([0.2689, 0.5000, 0.7311])
     """
     return x.neg().exp_().add_(1).reciprocal_()
 
 
 def trained_flip(flip_logits: Tensor) -> Tensor:
-    """What the label-flip loss is trained on: 0.5 sigmoid(v), in (0, 0.5)."""
+    """The value that the label-flip loss is computed from: 0.5 sigmoid(v), in (0, 0.5).
+
+    Examples
+    --------
+    >>> trained_flip(torch.tensor([-5.0, 0, 5]))
+    tensor([0.0033, 0.2500, 0.4967])
+    """
     return 0.5 * torch.sigmoid(flip_logits)
 
 
@@ -72,6 +98,14 @@ def flip_probability(flip_logits: Tensor) -> Tensor:
     ``r (1 - s)^2 (-log s) + (1 - r) s^2 (-log(1 - s))`` to zero and solving for r gives the
     answer in closed form (Charoenphakdee et al. 2021, "On focal loss for class-posterior
     probability estimation").
+
+    Examples
+    --------
+    >>> v = torch.tensor([-1.0, 0, 5])
+    >>> flip_probability(v).round(decimals=3)
+    tensor([0.0070, 0.0500, 0.4910])
+    >>> trained_flip(v).round(decimals=3)  # nearer to 0.5
+    tensor([0.1340, 0.2500, 0.4970])
     """
     s = logistic(flip_logits).mul_(0.5)
     kept, flipped = _slopes(s)
@@ -90,13 +124,19 @@ def log_odds_kept(flip_logits: Tensor) -> Tensor:
     -------
     log_odds : float32 tensor, same shape
         Finite for any v.
+
+    Examples
+    --------
+    >>> v = torch.tensor([-1.0, 0, 1])
+    >>> torch.allclose(log_odds_kept(v), -torch.logit(flip_probability(v)), atol=1e-5)
+    True
     """
     kept, flipped = _slopes(logistic(flip_logits).mul_(0.5).clamp_min_(_SMALLEST))
     return flipped.div_(kept).log_()
 
 
 def _slopes(s: Tensor) -> tuple[Tensor, Tensor]:
-    """How fast the focal losses of a kept and of a flipped label rise and fall with s."""
+    """Slopes of the focal losses of a kept (rising) and of a flipped label (falling) at s."""
     rest = 1 - s
     kept = torch.log1p(-s).mul_(s).mul_(-2).add_(s * s / rest)
     flipped = torch.log(s).mul_(rest).mul_(-2).add_(rest * rest / s)

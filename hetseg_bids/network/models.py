@@ -60,7 +60,7 @@ class Plan:
     ----------
     name : str
     system : System
-        What the outputs mean; plan.json has its name.
+        Tells what the outputs mean; plan.json has its name.
     network : NetworkConfig
     patch : tuple of 2 int
         Rows and columns of the training stacks; inference pads smaller slices to this size.
@@ -91,7 +91,7 @@ class Plan:
 
     @property
     def heteroscedastic(self) -> bool:
-        """Whether the model has a second map a task."""
+        """Whether the model has a second map for each task."""
         return self.system.heteroscedastic
 
     def save(self, folder: Path) -> None:

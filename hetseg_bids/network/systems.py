@@ -26,17 +26,17 @@ from hetseg_bids.network.flip import (
 )
 
 SUREST = 12.0
-"""Log-odds: no view says more, or one view would outvote all others."""
+"""Largest log-odds of one view: with more, one view could outvote all others."""
 
-_LARGEST_LOG_VARIANCE = 20.0  # sigma = 22026 already makes any label logit a toss-up
+_LARGEST_LOG_VARIANCE = 20.0  # sigma = 22026: with it the sign of any label logit is chance
 _LARGEST_FLIP_LOGIT = 20.0  # the flip probability has reached 0 and 0.5 there
 _STEPS = 4001  # hundredths of a flip logit
-_NOTHING = 1e-30  # leaves every other logit as it is
+_NOTHING = 1e-30  # makes a logit of 0 negative and changes no other
 _LEAST = 1e-6  # flip probability: its log-odds are beyond `SUREST`
 
 
 class Heteroscedastic(ABC):
-    """What a second output beside each label logit means.
+    """The meaning of the second output beside each label logit.
 
     The methods take label logits a and second outputs as float tensors of one shape.
     """
@@ -62,13 +62,20 @@ class Heteroscedastic(ABC):
         -------
         second_output : float tensor, same shape
             Unchanged where the flip probability is large enough.
+
+        Examples
+        --------
+        >>> v = torch.zeros(2)  # flip probability 0.05
+        >>> raised = LabelFlip().raised(torch.ones(2), v, torch.tensor([0.01, 0.3]))
+        >>> LabelFlip().flip_probability(torch.ones(2), raised).round(decimals=2)
+        tensor([0.0500, 0.3000])
         """
         q = self.flip_probability(label_logits, second_output)
         raised = self._second_output(label_logits, least)
         return torch.where(q < least, raised.to(second_output.dtype), second_output)
 
     def evidence(self, label_logits: Tensor, second_output: Tensor) -> Tensor:
-        """What one view says for a structure (above 0) or against it: log-odds, at most 12.
+        """Log-odds of one view for a structure (above 0) or against it, at most 12.
 
         Parameters
         ----------
@@ -79,10 +86,15 @@ class Heteroscedastic(ABC):
         -------
         log_odds : float32 tensor, same shape
             log((1 - q) / q), with the sign of the label logit.
+
+        Examples
+        --------
+        >>> LabelFlip().evidence(torch.tensor([2.0, -2.0]), torch.zeros(2))  # yes and no
+        tensor([ 2.9475, -2.9475])
         """
         a = label_logits.float()
         log_odds = self._log_odds_kept(a, second_output.float())
-        # a logit of exactly 0, which bfloat16 has, is a no
+        # a logit of exactly 0, which occurs in bfloat16, means no
         return log_odds.clamp_max_(SUREST).copysign_(a - _NOTHING)
 
     def _log_odds_kept(self, label_logits: Tensor, second_output: Tensor) -> Tensor:
@@ -101,6 +113,11 @@ class System(ABC):
         As in plan.json and after ``hetseg-train --system``.
     gamma : float
         Exponent of the focal loss.
+
+    Examples
+    --------
+    >>> Plain().n_outputs(31), LabelFlip().n_outputs(31)
+    (31, 62)
     """
 
     name: ClassVar[str]
@@ -173,7 +190,14 @@ class PredictiveVariance(System, Heteroscedastic):
         return total / self.samples
 
     def flip_probability(self, label_logits: Tensor, second_output: Tensor) -> Tensor:
-        """The probability that a + sigma eps has another sign than a."""
+        """The probability that a + sigma eps has another sign than a.
+
+        Examples
+        --------
+        >>> a, v = torch.tensor([1.0, -1.0, 0.0]), torch.zeros(3)  # sigma = 1
+        >>> PredictiveVariance().flip_probability(a, v)
+        tensor([0.1587, 0.1587, 0.5000])
+        """
         return torch.special.ndtr(-label_logits.abs() / spread(second_output))
 
     def _second_output(self, label_logits: Tensor, flip_probability: Tensor) -> Tensor:
@@ -196,9 +220,17 @@ class LabelFlip(System, Heteroscedastic):
     detach_q: bool = field(default=True, compare=False)
 
     def loss(self, output: Tensor, labels: Tensor) -> Tensor:
-        """L(p, (1 - x) q + x (1 - q)) + L(q, z), z = [(p > 0.5) != x] detached."""
+        """L(p, (1 - x) q + x (1 - q)) + L(q, z), z = [(p > 0.5) != x] detached.
+
+        Examples
+        --------
+        >>> output = torch.zeros(1, 2 * 31, 8, 8)
+        >>> LabelFlip().loss(output, torch.zeros(1, 31, 8, 8)).shape
+        torch.Size([1, 31, 8, 8])
+        """
         a, v = output.chunk(2, dim=1)
         q = trained_flip(v)
+        # a free q could rise where that makes its own target easier; detached, it only forecasts
         softening = q.detach() if self.detach_q else q
         target = (1 - labels) * softening + labels * (1 - softening)
         disagrees = ((a > 0) != (labels > 0.5)).to(q.dtype)
@@ -207,7 +239,7 @@ class LabelFlip(System, Heteroscedastic):
         return fit + focal_of_probability(q, disagrees, log_q, self.gamma)
 
     def flip_probability(self, label_logits: Tensor, second_output: Tensor) -> Tensor:  # noqa: ARG002
-        """The probability that v stands for, whatever a is."""
+        """The probability that follows from v alone."""
         return flip.flip_probability(second_output)
 
     def _second_output(self, label_logits: Tensor, flip_probability: Tensor) -> Tensor:  # noqa: ARG002
@@ -225,7 +257,14 @@ class PooledEnsemble(Heteroscedastic):
     """The second output is the ensemble's log-odds of each structure; see `models.Pooling`."""
 
     def flip_probability(self, label_logits: Tensor, second_output: Tensor) -> Tensor:
-        """The probability of the answer that a did not give, at most 0.5."""
+        """Probability that the sign of a is wrong, at most 0.5.
+
+        Examples
+        --------
+        >>> log_odds = torch.tensor([2.0, 2.0])  # for the structure
+        >>> PooledEnsemble().flip_probability(torch.tensor([1.0, -1.0]), log_odds)  # yes, no
+        tensor([0.1192, 0.5000])
+        """
         against = torch.where(label_logits > 0, -second_output, second_output)
         return logistic(against).clamp_max_(0.5)
 
@@ -253,6 +292,11 @@ def system_named(name: str, *, detach_q: bool = True, monte_carlo: int = 10) -> 
     ------
     ValueError
         If there is no such system.
+
+    Examples
+    --------
+    >>> system_named("label-flip")
+    LabelFlip(gamma=2.0, detach_q=True)
     """
     systems = (Plain(), PredictiveVariance(samples=monte_carlo), LabelFlip(detach_q=detach_q))
     known = {system.name: system for system in systems}

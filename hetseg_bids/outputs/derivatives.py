@@ -284,7 +284,7 @@ class Provenance:
     source_sha256 : str
         Checksum of the T1w file.
     mask_sha256 : str or None
-        Of the brain mask that was given.
+        Checksum of the brain mask that was given.
     plan : Plan
         Of the model.
     settings : Settings

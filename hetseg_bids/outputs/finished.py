@@ -44,6 +44,7 @@ class FinishedScan:
     image : ImageQuality
     plausibility : Plausibility
     dseg, flip_probability, page : Path
+        The images and the page; not opened here, and they may be absent.
     began : datetime
         When the run that finished it began, UTC.
     """
@@ -163,7 +164,7 @@ def _began(run_log: Path, record_path: Path) -> datetime.datetime:
 
 
 def _of_one_label_set_(scans: list[FinishedScan], unusable: dict[str, str]) -> list[FinishedScan]:
-    """Those with the structures that most have; of equally many the first."""
+    """The scans with the structures that most scans have; the first where two sets are as many."""
     counts = Counter(scan.label_set.names for scan in scans)
     if len(counts) < 2:
         return scans

@@ -172,6 +172,11 @@ def check_brain(mask: npt.NDArray[np.bool_]) -> tuple[str, ...]:
     ------
     MaskError
         If they can't; without a path, which an array doesn't have.
+
+    Examples
+    --------
+    >>> check_brain(np.ones((120, 120, 100), bool))  # 1440 ml
+    ()
     """
     volume = mask.sum() / 1000
     if not _MIN_BRAIN_ML <= volume <= _MAX_BRAIN_ML:

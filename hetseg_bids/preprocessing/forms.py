@@ -46,6 +46,14 @@ def find_place(path: Path, image: nib.nifti1.Nifti1Pair) -> tuple[Grid, list[str
     ------
     HeaderError
         If no form can be used; the problem names the form.
+
+    Examples
+    --------
+    >>> image = nib.Nifti1Image(np.zeros((9, 9, 9), np.uint8), np.eye(4))
+    >>> image.set_qform(np.diag([-1, 1, 1, 1]), code=1)
+    >>> grid, warnings = find_place(Path("sub-01_T1w.nii.gz"), image)
+    >>> grid.codes, len(warnings)  # the forms have different sides on the left
+    ((2, 2), 1)
     """
     forms = _coded_forms(image)
     codes = (forms["qform"][1], forms["sform"][1])
@@ -87,7 +95,7 @@ def _coded_forms(image: nib.nifti1.Nifti1Pair) -> dict[str, tuple[Affine, int]]:
 
 
 def _fault(affine: Affine) -> HeaderError | None:
-    """What is wrong with an affine, and the remedy; None if it can be."""
+    """The error of an impossible affine; None for a possible one."""
     if not np.isfinite(affine).all():
         return HeaderError("the affine holds NaN or infinity or no rotation", "repair it")
     zooms = nib.affines.voxel_sizes(affine)

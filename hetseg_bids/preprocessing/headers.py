@@ -72,6 +72,16 @@ def read_t1w(path: Path) -> T1w:
         If the file can't be read or holds no signal.
     HeaderError
         If it isn't NIfTI or one 3-D scalar volume, or has an unusable geometry.
+
+    Examples
+    --------
+    >>> x, y, z = np.ogrid[-40:40, -40:40, -40:40]
+    >>> voxels = np.where(x**2 + y**2 + z**2 < 30**2, 100.0 + x, 0)
+    >>> path = getfixture("tmp_path") / "sub-01_T1w.nii.gz"
+    >>> nib.save(nib.Nifti1Image(voxels, np.eye(4)), path)
+    >>> scan = read_t1w(path)
+    >>> scan.data.shape, scan.background, scan.content[0]
+    ((80, 80, 80), 0.0, slice(11, 70, None))
     """
     image = open_image(path)
     _check_shape(path, image)
@@ -104,7 +114,7 @@ def read_t1w(path: Path) -> T1w:
 
 
 def _fill_around_(data: npt.NDArray[np.float32], content: Box, background: float) -> None:
-    """Give padding the background's value, however many layers of padding there are."""
+    """Give everything outside the content the background's value."""
     for axis, inner in enumerate(content):
         for outer in (slice(0, inner.start), slice(inner.stop, None)):
             where = [slice(None)] * 3
@@ -113,7 +123,7 @@ def _fill_around_(data: npt.NDArray[np.float32], content: Box, background: float
 
 
 def _clip_spikes_(data: npt.NDArray[np.float32], background: float) -> list[str]:
-    """Bring absurd values down: a single one would leave no contrast to the brain."""
+    """Clip extreme values: a single one would leave no contrast in the brain."""
     some = np.abs(data.reshape(-1)[:: max(1, data.size // _SOME)] - background)
     limit = _SPIKE * typical_high(some)
     low, high = background - limit, background + limit

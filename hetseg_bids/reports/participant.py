@@ -178,7 +178,7 @@ def _provenance(record: dict[str, Any]) -> list[tuple[str, str]]:
 def _load_view(paths: OutputPaths, source: Path, label_set: LabelSet) -> View:
     labels, native = read_labels(paths.dseg)
     working = working_grid(native)
-    t1w = read_t1w(source)  # cleaned as it was for the network
+    t1w = read_t1w(source)  # with the same corrections as for the network
     flips = paths.flip_probability
     mask, mask_grid = read_labels(paths.mask)
     return View(

@@ -27,7 +27,7 @@ def lock_beside(run_log: Path, report: Path) -> Path:
 
 @contextlib.contextmanager
 def claimed(path: Path, what: Path) -> Iterator[None]:
-    """Hold the lock file `path` as long as the block runs; it is gone afterwards.
+    """Hold the lock file `path` while the block runs, and remove it afterwards.
 
     A run that is killed leaves the file, but the system releases the lock.
 

@@ -113,7 +113,7 @@ def _prepare_output(config: RunConfig) -> None:
         out.mkdir(parents=True, exist_ok=True)
         if not os.access(out, os.W_OK):
             raise PermissionError(13, "not writable")
-        # who comes second lets the first do it; both would write the same
+        # a run that doesn't get the lock writes nothing: both would write the same
         with contextlib.suppress(HeldError), claimed(out / "logs" / ".dataset.lock", out):
             write_dataset_description(out, config.bids_dir)
     except OSError as error:

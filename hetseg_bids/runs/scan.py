@@ -124,7 +124,7 @@ def run_scan(
     """
     try:
         return _run_scan(scan, config, model, stages or ScanStages(), room_gb)
-    except Exception as error:  # one scan's trouble must never cost another its result
+    except Exception as error:  # the failure of one scan must not stop the others
         line = " ".join(str(_explained(error, scan)).split())
         crash = _try_write_crash(config, scan, traceback.format_exc())
         log.debug("%s", line, exc_info=True)
@@ -132,7 +132,7 @@ def run_scan(
 
 
 def _explained(error: Exception, scan: Scan) -> HetsegError:
-    """What went wrong and, where hetseg knows it, the remedy."""
+    """The exception as an error of hetseg, with the remedy where it is known."""
     if isinstance(error, HetsegError):
         return error
     if isinstance(error, OSError) and error.errno in _FULL:
@@ -146,7 +146,7 @@ def _explained(error: Exception, scan: Scan) -> HetsegError:
 
 
 def report_loss(scan: Scan, config: RunConfig, why: str) -> Outcome:
-    """The outcome of a scan whose worker never answered."""
+    """The outcome and the crash file of a scan that failed outside of `run_scan`."""
     line = " ".join(str(HetsegError(why, path=scan.path)).split())
     return Outcome(scan, "failed", line, _try_write_crash(config, scan, line))
 
@@ -174,9 +174,9 @@ def _run_scan(
             )
         return Outcome(scan, "done", str(_report(paths, scan)))
     lock = lock_beside(paths.run_log, paths.report)
-    if not complete or lock.exists():  # the lock of a killed run goes with ours
+    if not complete or lock.exists():  # a killed run's lock file is removed with ours
         with claimed(lock, scan.path):
-            # whoever held it a moment ago may have finished it
+            # another run may have finished the scan in the meantime
             if config.overwrite or not is_complete(job):
                 check_room(scan.path, config.settings, room_gb)
                 return _make(job, stages)
@@ -238,7 +238,7 @@ def _write(
     job: Job, prepared: PreparedImage, result: Segmentation, plausibility: Plausibility
 ) -> None:
     paths = job.paths
-    # the old result stops being complete here, and what this run won't write must not stay
+    # from here on the old result isn't complete; files that this run won't write must not stay
     for stale in (paths.dseg, paths.probseg, paths.flip_probability):
         derivatives.remove(stale)
     mask = resample(prepared.mask.float()[None], prepared.working, result.grid)[0] > 0.5
@@ -262,7 +262,11 @@ def _write(
 
 
 def is_complete(job: Job) -> bool:
-    """Whether the results on disk are those this input, model and settings would give."""
+    """Whether the results on disk are those that this input, model and settings would give.
+
+    The sidecar of the dseg is written last, so it exists only if everything else does, and it
+    holds the checksums of everything that the results depend on.
+    """
     paths, plan, settings = job.paths, job.model.plan, job.config.settings
     try:
         record = read_json(paths.record)

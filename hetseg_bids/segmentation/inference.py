@@ -103,6 +103,7 @@ def predict(
 
     for view in chosen:
         add_view_(total, softened, view, progress=tell)
+    # equal weights: weights fitted for each structure and view changed mean Dice by 0.001 at most
     total /= len(chosen)
     return to_logits_(total, model.plan, box, blur)
 
@@ -113,9 +114,17 @@ def to_logits_(
     box: tuple[slice, slice, slice],
     blur: Sequence[float] = (0.0, 0.0, 0.0),
 ) -> Logits:
-    """The views' mean outputs (`kept_outputs`) in a box, told apart, smooth and without islands.
+    """Separate label logits from second outputs, smooth the logits and remove islands.
 
-    What it returns are parts of `mean`, which changes.
+    Parameters
+    ----------
+    mean : (C, x, y, z) float32 tensor
+        Mean of the views' outputs (`kept_outputs`); changes, and the result holds parts of it.
+    plan : Plan
+    box : tuple of 3 slice
+        Where `mean` lies on the working grid.
+    blur : sequence of 3 float
+        See `predict`.
     """
     count = len(plan.label_set.structures)
     label, second_output = mean[:count], mean[count:]
@@ -170,6 +179,14 @@ def smooth_(volumes: Tensor, shares: Sequence[float] = (1.0, 1.0, 1.0)) -> None:
         Logits, or an image; changes.
     shares : sequence of 3 float
         Of the neighbours' weight that counts along each axis, 0-1.
+
+    Examples
+    --------
+    >>> volumes = torch.zeros(1, 3, 1, 1)
+    >>> volumes[0, 1] = 8
+    >>> smooth_(volumes)
+    >>> volumes.flatten()
+    tensor([1., 6., 1.])
     """
     for (axis, across), share in zip(((1, 2), (2, 1), (3, 1)), shares, strict=True):
         if not share:
@@ -202,7 +219,7 @@ def brain_box(mask: Tensor) -> tuple[slice, slice, slice]:
 
 @dataclass(frozen=True)
 class View:
-    """One of the ways in which a network sees a volume; the ensemble is the mean of them.
+    """A plane in which a network sees a volume or its mirror image; the ensemble is their mean.
 
     Attributes
     ----------
@@ -231,7 +248,7 @@ class View:
         return f"{self.plane.name} mirrored" if self.mirrored else self.plane.name
 
     def kept(self, logits: Tensor) -> Tensor:
-        """What the ensemble gets of the (C, rows, columns) outputs of a slice."""
+        """The values that are averaged, from the (C, rows, columns) outputs of a slice."""
         if self.pooled is None:
             return logits
         kept = torch.empty_like(logits, dtype=torch.float32)  # as it lies in memory
@@ -244,7 +261,15 @@ class View:
 def views_of(
     model: Model, names: Sequence[str] = tuple(PLANES), *, mirror: bool = True
 ) -> list[View]:
-    """What `predict` averages: the views of some planes, then those of the mirror image."""
+    """The views that `predict` averages: those of some planes, then those of the mirror image.
+
+    Examples
+    --------
+    >>> from hetseg_bids.network.devices import CPU
+    >>> from hetseg_bids.network.models import load_model
+    >>> [view.name for view in views_of(load_model("label-flip", CPU), ["axial", "coronal"])]
+    ['axial', 'coronal', 'axial mirrored', 'coronal mirrored']
+    """
     plan = model.plan
     system = plan.system if plan.pooling else None
     pooled = system if isinstance(system, Heteroscedastic) else None
@@ -295,7 +320,7 @@ def add_view_(
             block = stack[start : stop + 2 * reach].to(device)
             with torch.inference_mode(), autocast(device):
                 output = network.forward_block(block, keep)
-            # slice by slice, all channels of a voxel at once: the order they lie in on both sides
+            # slice by slice, all channels of a voxel at once: both tensors have that memory order
             for place, logits in enumerate(output[:, :, window[0], window[1]], start):
                 _add_slice_(into, place, view.kept(logits).cpu(), turned)
         if progress is not None:

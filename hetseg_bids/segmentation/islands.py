@@ -33,6 +33,16 @@ def dismiss_islands_(label: Tensor, label_set: LabelSet) -> None:
         Logits of the structures; changes.
     label_set : LabelSet
         The S structures.
+
+    Examples
+    --------
+    >>> from hetseg_bids.structures.label_sets import Structure
+    >>> brainstem = Structure("brainstem", 16, (16,), (119, 159, 176), single=True)
+    >>> logits = torch.full((1, 40, 3, 3), -5.0)
+    >>> logits[0, :20] = logits[0, 30] = 3  # its main part, and a piece of one slice
+    >>> dismiss_islands_(logits, LabelSet((brainstem,)))
+    >>> float(logits[0, 10, 1, 1]), float(logits[0, 30, 1, 1])
+    (3.0, -3.0)
     """
     winner = most_probable(label).to(torch.uint8).numpy()
     single = {i for i, s in enumerate(label_set.structures) if s.single}

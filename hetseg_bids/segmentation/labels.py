@@ -29,7 +29,7 @@ LEVELS = 255
 """Steps of a probability in uint8."""
 
 MAX_FLIP_PROBABILITY, MAX_PROBABILITY = 0.5, 1.0
-"""What the last step of a flip probability and of a probability means."""
+"""The flip probability and the probability that `LEVELS` stands for."""
 
 
 @dataclass(frozen=True)

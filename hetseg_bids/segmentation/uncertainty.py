@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hetseg_bids.network.flip import logistic
 
-# Errors are not independent from voxel to voxel: boundaries move together over about this much
+# Errors of neighbouring voxels aren't independent: a boundary moves together over about this much
 # (the training noise: 7 mm along a sheet one or two voxels thick) ...
 _CORRELATED_MM3 = 50.0
 # ... and a part of a structure's errors has the same sign everywhere: with this share the 95 %

@@ -103,7 +103,14 @@ class TrainingConfig:
 
 
 def fast_recipe(system: str, *, samples: int | None = None, seed: int = 0) -> TrainingConfig:
-    """The recipe for a small budget: hours on a CPU, minutes on a GPU."""
+    """The recipe for a small budget: hours on a CPU, minutes on a GPU.
+
+    Examples
+    --------
+    >>> config = fast_recipe("label-flip", samples=6000)
+    >>> config.steps, config.network.n_outputs
+    (1500, 62)
+    """
     network = NetworkConfig(system_named(system).n_outputs(N_TASKS))
     return TrainingConfig(
         system=system, network=network, samples=samples or FAST_SAMPLES, seed=seed

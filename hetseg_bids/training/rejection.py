@@ -1,8 +1,8 @@
 """Sporadic error rejection: labels that all three views contradict with confidence.
 
 Source: paper section 2.2 (design section 1, system 4).  A (voxel, task) whose label the
-axial, the coronal and the sagittal prediction each contradict with q < 0.001 is taken out
-of the loss until the next look.  The paper's q is that of its loss; ours, but for its own
+axial, the coronal and the sagittal prediction each contradict with q < 0.001 is left out
+of the loss until the next search.  The paper's q is that of its loss; ours, but for its own
 recipe, is the probability that this stands for (`network.flip.flip_probability`).
 """
 

@@ -166,7 +166,7 @@ class Trainer:
             )
         self.network.load_state_dict(state.network)
         for name, value in state.average.items():
-            self.average[name].copy_(value)  # in its own memory order, on which rounding depends
+            self.average[name].copy_(value)  # keeps the memory order, on which rounding depends
         restore_optimizer_(self.optimizer, self._names, state.optimizer)
         self.step = state.step
         self.schedule = list(state.schedule)

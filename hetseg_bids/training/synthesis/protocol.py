@@ -1,9 +1,9 @@
 """Structures whose labels are larger in the protocol to be learned than in the label maps.
 
-The SynthSeg maps were labelled by hand; users compare with FreeSurfer. Beside caudate and putamen,
-its pallida are larger since version 6, and so are the accumbens of young and middle-aged people
-(docs/synthesis.md has the figures). What a scan looks like follows the map; what is to be learned
-is this.
+The SynthSeg maps were labelled by hand, but users compare with FreeSurfer. Relative to caudate and
+putamen, its pallida are larger since version 6, and its accumbens in young and middle-aged people,
+too (docs/synthesis.md has the figures). Only the labels grow: the image follows the map, because a
+structure that is larger in the image would be segmented correctly anyway.
 """
 
 from __future__ import annotations

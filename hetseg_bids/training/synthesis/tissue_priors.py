@@ -1,8 +1,8 @@
 """T1w intensities of each label, relative to cerebral white matter.
 
-Means and spreads were read off FreeSurfer- and hand-labelled 1 mm T1w scans (median
-over scans of the within-structure median; see docs/synthesis.md); extra-cerebral values
-are wide guesses, since strip masks let only slivers of them through.
+Means and spreads were measured on 1 mm T1w scans with FreeSurfer's or manual labels (median over
+scans of the median within a structure; see docs/synthesis.md). Extra-cerebral values are guesses
+with large spreads, because only thin parts of those tissues are left by a brain mask.
 """
 
 from __future__ import annotations
