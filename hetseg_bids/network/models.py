@@ -21,7 +21,7 @@ from hetseg_bids.files import atomic_path, read_json, write_json
 from hetseg_bids.network.architecture import HetsegNet, NetworkConfig, to_channels_last
 from hetseg_bids.network.systems import System, system_named
 from hetseg_bids.preprocessing.normalisation import BACKGROUND, CLIP
-from hetseg_bids.structures.aseg import ASEG
+from hetseg_bids.structures.aseg import ASEG, aseg_part, is_aseg
 from hetseg_bids.structures.label_sets import LabelSet, Structure
 from hetseg_bids.structures.label_tables import make_label_set
 
@@ -101,7 +101,7 @@ class Plan:
         if self.pooling is None:
             del facts["pooling"]
         content = {"format": _PLAN_FORMAT, "tasks": list(self.label_set.task_names)}
-        if self.label_set != ASEG:
+        if not is_aseg(self.label_set) or self.label_set != aseg_part(self.label_set.names):
             content["structures"] = structures
         write_json(folder / PLAN_NAME, content | facts)
 
@@ -208,8 +208,9 @@ def read_plan(folder: Path) -> Plan:
         content = read_json(path)
         if content.pop("format") != _PLAN_FORMAT:
             raise ValueError("unknown format")
-        label_set = _label_set(content.pop("structures", None))
-        if content.pop("tasks") != list(label_set.task_names):
+        tasks = content.pop("tasks")
+        label_set = _label_set(content.pop("structures", None), tasks)
+        if tasks != list(label_set.task_names):
             raise ValueError("trained for other structures")
         network: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in content["network"].items()
@@ -233,10 +234,10 @@ def read_plan(folder: Path) -> Plan:
         raise ModelError(f"not a usable model plan ({error})", path=path) from None
 
 
-def _label_set(rows: list[dict[str, Any]] | None) -> LabelSet:
-    """The structures of a plan that has its own."""
+def _label_set(rows: list[dict[str, Any]] | None, tasks: list[str]) -> LabelSet:
+    """The structures of a plan: its own, or those of the table that its tasks name."""
     if rows is None:
-        return ASEG
+        return aseg_part(tasks[: -len(ASEG.auxiliary)])
     structures = []
     for row in rows:
         red, green, blue = row["color"]

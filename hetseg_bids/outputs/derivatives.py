@@ -29,7 +29,7 @@ from hetseg_bids.quality.image_quality import ImageQuality
 from hetseg_bids.segmentation.labels import LevelMaps, Segmentation
 from hetseg_bids.segmentation.morphometry import COLUMNS
 from hetseg_bids.segmentation.plausibility import Plausibility
-from hetseg_bids.structures.aseg import ASEG
+from hetseg_bids.structures.aseg import is_aseg
 from hetseg_bids.structures.label_sets import LabelSet
 from hetseg_bids.structures.label_tables import write_label_table
 
@@ -353,7 +353,9 @@ def write_sidecars(
     if provenance.settings.write_probseg:
         text = "Probability that the reference holds a structure there"
         write_json(_sidecar(paths.probseg), provenance.sidecar(text, LabelMap=names, **resolution))
-    text = f"{len(names)} brain structures" + (", FreeSurfer aseg ids" if label_set == ASEG else "")
+    text = f"{len(names)} brain structures" + (
+        ", FreeSurfer aseg ids" if is_aseg(label_set) else ""
+    )
     write_json(paths.record, provenance.sidecar(text, **resolution))
 
 

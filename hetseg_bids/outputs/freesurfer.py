@@ -12,7 +12,7 @@ from hetseg_bids.errors import OutputError
 from hetseg_bids.files import atomic_path, write_text
 from hetseg_bids.images import open_image, read_labels
 from hetseg_bids.outputs.finished import FinishedScan, read_results
-from hetseg_bids.structures.aseg import ASEG
+from hetseg_bids.structures.aseg import STRUCTURES, is_aseg
 from hetseg_bids.structures.label_sets import Structure
 
 COLOR_TABLE = "hetsegColorLUT.txt"
@@ -35,7 +35,7 @@ def freesurfer_name(structure: Structure) -> str:
 
     Examples
     --------
-    >>> freesurfer_name(ASEG.structures[0]), freesurfer_name(ASEG.structures[-1])
+    >>> freesurfer_name(STRUCTURES[0]), freesurfer_name(STRUCTURES[-1])
     ('Left-Cerebral-White-Matter', 'Corpus-Callosum')
     """
     bare = structure.bare_name
@@ -65,7 +65,7 @@ def export(out_dir: Path, subjects_dir: Path) -> Iterator[Path]:
     scans = read_results(out_dir).scans
     if not scans:
         raise OutputError("no finished scans", "run the participant level first", path=out_dir)
-    if scans[0].label_set.names != ASEG.names:
+    if not is_aseg(scans[0].label_set):
         raise OutputError("its model has structures of its own, not FreeSurfer's", path=out_dir)
     write_text(subjects_dir / COLOR_TABLE, color_table())
     for scan in scans:
@@ -105,13 +105,13 @@ def stats(scan: FinishedScan, labels: np.ndarray, voxel_mm3: float) -> str:
         lines.append(f"# Measure Mask, MaskVol, Mask Volume, {mask:.6f}, mm^3")
     lines += [
         f"# VoxelVolume_mm3 {voxel_mm3:g}",
-        f"# NRows {len(ASEG.structures)}",
+        f"# NRows {len(scan.label_set.structures)}",
         "# NTableCols 5",
         "# ColHeaders  Index SegId NVoxels Volume_mm3 StructName",
     ]
     counts = np.bincount(labels.ravel(), minlength=256)
     for number, (structure, volume) in enumerate(
-        zip(ASEG.structures, volumes, strict=True), start=1
+        zip(scan.label_set.structures, volumes, strict=True), start=1
     ):
         count, name = counts[structure.label], freesurfer_name(structure)
         lines.append(f"{number:3d} {structure.label:3d} {count:9d} {volume:12.1f}  {name}")
@@ -121,7 +121,7 @@ def stats(scan: FinishedScan, labels: np.ndarray, voxel_mm3: float) -> str:
 def color_table() -> str:
     """A colour table of our structures for freeview and other readers of FreeSurfer's format."""
     lines = ["#No. Label Name:                            R   G   B   A", "0   Unknown 0 0 0 0"]
-    for s in sorted(ASEG.structures, key=lambda s: s.label):
+    for s in sorted(STRUCTURES, key=lambda s: s.label):
         red, green, blue = s.color
         lines.append(f"{s.label:<4d}{freesurfer_name(s):<40s}{red:4d}{green:4d}{blue:4d}   0")
     return "\n".join(lines) + "\n"

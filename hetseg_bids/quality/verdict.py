@@ -10,11 +10,12 @@ import pandas as pd
 
 from hetseg_bids.quality.image_quality import ImageQuality
 from hetseg_bids.segmentation.plausibility import Plausibility
-from hetseg_bids.structures.aseg import ASEG
 from hetseg_bids.structures.label_sets import bare_name, hemisphere_of, partner_of
 
 Level = Literal["pass", "look", "fail"]
 _MM3_PER_ML = 1000.0
+# with these the structures together are a brain, and have its volume
+_MOST_OF_A_BRAIN = {"cerebral_cortex", "cerebral_white_matter", "cerebellum"}
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,8 @@ def _failures(table: pd.DataFrame, limits: QcLimits) -> list[str]:
         reasons.append(f"not found: {_names(missing)}")
     brain = volume.sum() / _MM3_PER_ML
     low, high = limits.brain_ml
-    if set(ASEG.names) <= set(table["name"]) and not low <= brain <= high:
+    whole = {bare_name(name) for name in table["name"]} >= _MOST_OF_A_BRAIN
+    if whole and not low <= brain <= high:
         reasons.append(f"all structures together have {brain:.0f} ml, outside {low:.0f}-{high:.0f}")
     mean = table["expected_dice"].astype(float).mean()
     if mean < limits.fail_dice:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from hetseg_bids.structures.aseg import ASEG
+from hetseg_bids.structures.aseg import aseg_part
 from hetseg_bids.structures.label_sets import LabelSet, partner_of
 
 ATLAS = Path(str(resources.files("hetseg_bids"))) / "data" / "atlas.npz"
@@ -109,14 +109,17 @@ def load_atlas() -> Atlas:
     ((28, 56, 68, 60), (28, 2))
     """
     with np.load(ATLAS) as content:
-        share, beyond = (_both_sides(content[name]) for name in ("share", "beyond"))
+        label_set = aseg_part(content["names"].tolist())
+        share, beyond = (_both_sides(content[name], label_set) for name in ("share", "beyond"))
         size_range = content["size_range"]
-        needs = content["needs"].astype(np.float32) * (size_range[_left_ventricle(), 1] / SIZES)
+        needs = content["needs"].astype(np.float32) * (
+            size_range[_left_ventricle(label_set), 1] / SIZES
+        )
         needs[content["needs"] > SIZES] = np.inf
         version = str(content["version"])
     return Atlas(
         version,
-        ASEG,
+        label_set,
         (share / np.float32(WHOLE)).astype(np.float32),
         (beyond / np.float32(STEPS_PER_MM)).astype(np.float32),
         size_range,
@@ -124,15 +127,16 @@ def load_atlas() -> Atlas:
     )
 
 
-def stored() -> list[int]:
+def stored(label_set: LabelSet) -> list[int]:
     """Indices of the structures in the file: left and midline; the right is mirrored."""
-    return [i for i, s in enumerate(ASEG.structures) if s.hemisphere != "R"]
+    return [i for i, s in enumerate(label_set.structures) if s.hemisphere != "R"]
 
 
-def _both_sides(half: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    rows = {ASEG.names[i]: row for i, row in zip(stored(), half, strict=True)}
-    return np.stack([rows[n] if n in rows else rows[partner_of(n)][::-1] for n in ASEG.names])
+def _both_sides(half: npt.NDArray[np.uint8], label_set: LabelSet) -> npt.NDArray[np.uint8]:
+    names = label_set.names
+    rows = {names[i]: row for i, row in zip(stored(label_set), half, strict=True)}
+    return np.stack([rows[n] if n in rows else rows[partner_of(n)][::-1] for n in names])
 
 
-def _left_ventricle() -> int:
-    return ASEG.names.index(f"left_{VENTRICLE}")
+def _left_ventricle(label_set: LabelSet) -> int:
+    return label_set.names.index(f"left_{VENTRICLE}")

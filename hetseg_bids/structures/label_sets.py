@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+_FLUID = ("ventricle", "ventricles", "csf")
 Hemisphere = Literal["L", "R"]
 
 
@@ -51,6 +52,11 @@ class Structure:
     def hemisphere(self) -> Hemisphere | None:
         """The side, None for midline structures."""
         return hemisphere_of(self.name)
+
+    @property
+    def fluid(self) -> bool:
+        """Whether it is a space with fluid, and no tissue."""
+        return self.name.endswith(_FLUID)
 
     @property
     def title(self) -> str:
@@ -107,7 +113,6 @@ class AuxiliaryTask:
     members: tuple[int, ...]
 
 
-_FLUID = ("ventricle", "ventricles", "csf")
 MAX_ASEG_ID = 255
 
 
@@ -140,7 +145,7 @@ class LabelSet:
     @cached_property
     def auxiliary(self) -> tuple[AuxiliaryTask, ...]:
         """The tasks that aren't written."""
-        tissue = [s for s in self.structures if not s.name.endswith(_FLUID)]
+        tissue = [s for s in self.structures if not s.fluid]
         return (
             AuxiliaryTask("left_hemisphere", self._of_side("L", self.sided[0])),
             AuxiliaryTask("right_hemisphere", self._of_side("R", self.sided[1])),

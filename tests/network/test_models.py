@@ -6,7 +6,19 @@ import pytest
 import torch
 
 from hetseg_bids.errors import ModelError
-from hetseg_bids.network.models import WEIGHTS_NAME, Pooling, load_model, shipped_models
+from hetseg_bids.network.architecture import HetsegNet, NetworkConfig
+from hetseg_bids.network.models import (
+    WEIGHTS_NAME,
+    Plan,
+    Pooling,
+    load_model,
+    read_plan,
+    save_model,
+    shipped_models,
+)
+from hetseg_bids.network.systems import LabelFlip
+from hetseg_bids.preprocessing.normalisation import BACKGROUND, CLIP
+from hetseg_bids.structures.aseg import aseg_part
 from support.tiny_model import write_tiny_model
 
 CPU = torch.device("cpu")
@@ -92,6 +104,21 @@ def test_a_plan_keeps_how_its_model_is_used(copy):
         changed = replace(plan, pooling=pooling, smoothing=smoothing)
         changed.save(copy)
         assert load_model(str(copy), CPU).plan == changed
+
+
+def test_a_model_of_some_structures_of_the_table_is_read_as_that(tmp_path):
+    names = ("left_thalamus", "right_thalamus", "third_ventricle")
+    part = aseg_part(names)
+    network = NetworkConfig(2 * len(part.tasks), (4, 4, 4), (4, 4, 4), (1,), 4)
+    plan = Plan("part", LabelFlip(), network, (32, 32), BACKGROUND, CLIP, "", {}, part)
+    save_model(tmp_path, plan, HetsegNet(network).state_dict())
+    assert "structures" not in json.loads((tmp_path / "plan.json").read_text())
+    found = read_plan(tmp_path).label_set
+    assert found == part
+    table = dict(zip(found.task_names, found.membership().T, strict=True))
+    assert table["left_hemisphere"][[2, 3, 10, 31]].all()  # what the model doesn't label
+    assert table["brain_parenchyma"][[2, 3, 10, 77]].all()
+    assert not table["brain_parenchyma"][[14, 4]].any()
 
 
 def test_flip_maps_that_are_not_there_cannot_be_pooled(tmp_path):
