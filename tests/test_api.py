@@ -12,6 +12,7 @@ import pytest
 
 import hetseg_bids
 from hetseg_bids.errors import ImageError
+from hetseg_bids.structures.aseg import N_STRUCTURES
 from support.commands import run_cli
 from support.datasets import t1w_path, write_dataset
 from support.phantoms import centred_affine, reorient, stripped_phantom
@@ -32,7 +33,7 @@ def test_result_is_that_of_the_command_line(tmp_path):
     assert np.array_equal(np.asarray(dseg.dataobj), np.asarray(result.dseg.dataobj))
     written = nib.load(f"{stem}_desc-labelflip_probseg.nii.gz")
     for image in (result.probability, result.flip_probability, written):
-        assert image.shape == (*dseg.shape, 28)
+        assert image.shape == (*dseg.shape, N_STRUCTURES)
     np.testing.assert_array_equal(result.flip_probability.get_fdata(), written.get_fdata())
     np.testing.assert_allclose(result.flip_probability.affine, dseg.affine, atol=1e-5)
     # one byte a voxel, scaled when asked for, one structure at a time if that is all that's wanted

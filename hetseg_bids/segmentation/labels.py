@@ -171,9 +171,9 @@ def decide(logits: Tensor, label_set: LabelSet) -> Tensor:
     Examples
     --------
     >>> from hetseg_bids.structures.aseg import ASEG
-    >>> logits = torch.full((28, 2), -5.0)
-    >>> logits[8, 0] = 3
-    >>> decide(logits, ASEG)  # left thalamus, background
+    >>> logits = torch.full((len(ASEG.structures), 2), -5.0)
+    >>> logits[ASEG.names.index("left_thalamus"), 0] = 3
+    >>> decide(logits, ASEG)  # the second voxel is background
     tensor([10,  0], dtype=torch.uint8)
     """
     if len(logits) != len(label_set.structures):

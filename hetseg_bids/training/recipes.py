@@ -108,8 +108,8 @@ def fast_recipe(system: str, *, samples: int | None = None, seed: int = 0) -> Tr
     Examples
     --------
     >>> config = fast_recipe("label-flip", samples=6000)
-    >>> config.steps, config.network.n_outputs
-    (1500, 62)
+    >>> config.steps, config.network.n_outputs == 2 * N_TASKS
+    (1500, True)
     """
     network = NetworkConfig(system_named(system).n_outputs(N_TASKS))
     return TrainingConfig(

@@ -164,7 +164,7 @@ def test_sidecars_say_how_the_result_came_to_be(tmp_path):
     names = [s.name for s in STRUCTURES]
     record = json.loads(paths.record.read_text())
     assert record == {
-        "Description": "28 brain structures, FreeSurfer aseg ids",
+        "Description": f"{N_STRUCTURES} brain structures, FreeSurfer aseg ids",
         "Sources": ["bids:raw:sub-01/anat/x_T1w.nii.gz"],
         "SpatialReference": "bids:raw:sub-01/anat/x_T1w.nii.gz",
         "HetsegVersion": __version__,

@@ -9,16 +9,17 @@ import pytest
 from hetseg_bids.quality.image_quality import ImageQuality
 from hetseg_bids.quality.verdict import asymmetry, judge
 from hetseg_bids.segmentation.plausibility import Finding, Plausibility
-from hetseg_bids.structures.aseg import STRUCTURES
+from hetseg_bids.structures.aseg import N_STRUCTURES, STRUCTURES
 
 
 def table(**volumes: float) -> pd.DataFrame:
     """A good scan of 1.1 l, some volumes replaced."""
     names = [s.name for s in STRUCTURES]
+    usual = 1_100_000.0 / len(names)
     return pd.DataFrame(
         {
             "name": names,
-            "volume_mm3": [volumes.get(n, 40_000.0) for n in names],
+            "volume_mm3": [volumes.get(n, usual) for n in names],
             "expected_dice": 0.9,
         }
     )
@@ -41,11 +42,11 @@ def test_asymmetry_is_signed_and_relative_to_the_mean():
     [
         ({"left_amygdala": 0.0}, {}, "fail", "not found: left amygdala"),
         ({"left_cerebral_cortex": 4e6}, {}, "fail", "ml, outside"),
-        ({}, dict.fromkeys(range(28), 0.4), "fail", "mean expected Dice 0.40"),
-        ({}, dict.fromkeys(range(28), 0.7), "look", "mean expected Dice 0.70"),
+        ({}, dict.fromkeys(range(N_STRUCTURES), 0.4), "fail", "mean expected Dice 0.40"),
+        ({}, dict.fromkeys(range(N_STRUCTURES), 0.7), "look", "mean expected Dice 0.70"),
         ({}, {0: 0.3}, "look", "expected Dice below 0.5: left cerebral white matter"),
         ({"left_putamen": 90_000.0}, {}, "look", "sides differ by more than 50%: putamen"),
-        ({}, dict.fromkeys(range(28), np.nan), "look", "no flip map"),
+        ({}, dict.fromkeys(range(N_STRUCTURES), np.nan), "look", "no flip map"),
     ],
 )
 def test_each_limit_is_named(volumes, dice, level, reason):

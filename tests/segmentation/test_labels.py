@@ -60,8 +60,8 @@ def test_the_likeliest_structure_wins_where_it_is_likelier_than_not():
 
 
 def test_another_number_of_structures_is_refused():
-    with pytest.raises(ValueError, match=r"^expected 28 structures, got 31$"):
-        decide(torch.zeros(31, 2), ASEG)
+    with pytest.raises(ValueError, match=rf"^expected {N_STRUCTURES} structures, got 40$"):
+        decide(torch.zeros(40, 2), ASEG)
 
 
 def test_on_the_working_grid_nothing_is_interpolated():

@@ -26,7 +26,6 @@ from hetseg_bids.segmentation.morphometry import measure
 from hetseg_bids.segmentation.plausibility import Finding, Plausibility, doubt_implausible_
 from hetseg_bids.segmentation.uncertainty import FlipSums
 from hetseg_bids.structures.alignment import centroids, template_affine
-from hetseg_bids.structures.aseg import ASEG
 from hetseg_bids.structures.atlas import ATLAS, load_atlas, to_cells
 from hetseg_bids.structures.label_sets import Structure
 from hetseg_bids.structures.label_tables import make_label_set
@@ -34,6 +33,7 @@ from support.commands import QUICK, run_cli
 from support.datasets import t1w_path, write_dataset
 from support.results import level_maps
 
+KNOWN = load_atlas().label_set  # the structures of the atlas
 YES, NO, SURE = 4.0, -4.0, 0.02
 SYSTEMS = (PooledEnsemble(), LabelFlip(), PredictiveVariance())
 
@@ -55,11 +55,11 @@ def atlas_brain() -> tuple[np.ndarray, Grid]:
 
 
 def logits_of(winner: np.ndarray, system: Heteroscedastic = SYSTEMS[0]) -> Logits:
-    label = torch.full((len(ASEG.structures), *winner.shape), NO)
-    for i in range(len(ASEG.structures)):
+    label = torch.full((len(KNOWN.structures), *winner.shape), NO)
+    for i in range(len(KNOWN.structures)):
         label[i][torch.from_numpy(winner == i + 1)] = YES
     box = tuple(slice(0, n) for n in winner.shape)
-    return Logits(label, sure_second(system, label), system, box, ASEG)
+    return Logits(label, sure_second(system, label), system, box, KNOWN)
 
 
 def ball(grid: Grid, centre: tuple[float, float, float], ml: float) -> np.ndarray:
@@ -70,7 +70,7 @@ def ball(grid: Grid, centre: tuple[float, float, float], ml: float) -> np.ndarra
 
 
 def number(name: str) -> int:
-    return ASEG.names.index(name)
+    return KNOWN.names.index(name)
 
 
 def finding(result: Plausibility, name: str) -> Finding:
@@ -104,7 +104,7 @@ def test_a_ball_of_ventricle_in_white_matter_is_named_and_doubted(system):
     assert q[number("left_cerebral_white_matter")][core].mean() > 0.2  # what belongs there
     assert q.max() <= 0.5
     assert torch.equal(logits.label, label)
-    right = [i for i, name in enumerate(ASEG.names) if name.startswith("right_")]
+    right = [i for i, name in enumerate(KNOWN.names) if name.startswith("right_")]
     assert q[right].max() == pytest.approx(SURE, abs=0.005)
 
 
@@ -169,7 +169,7 @@ def test_a_model_without_a_flip_map_gets_the_words():
 
 def test_structures_in_no_order_fit_no_brain():
     winner, grid = atlas_brain()
-    mixed = np.random.default_rng(0).permutation(len(ASEG.structures)) + 1
+    mixed = np.random.default_rng(0).permutation(len(KNOWN.structures)) + 1
     winner = np.concatenate([[0], mixed])[winner].astype(np.uint8)
     result = doubt_implausible_(logits_of(winner), grid)
     assert not result.fits
@@ -178,8 +178,8 @@ def test_structures_in_no_order_fit_no_brain():
 
 def test_one_moved_structure_hardly_moves_the_affine():
     winner, grid = atlas_brain()
-    values = np.array([0, *(s.label for s in ASEG.structures)], np.uint8)
-    found = centroids(values[winner], grid, ASEG.structures)
+    values = np.array([0, *(s.label for s in KNOWN.structures)], np.uint8)
+    found = centroids(values[winner], grid, KNOWN.structures)
     moved = found | {"left_lateral_ventricle": found["left_lateral_ventricle"] + [-15, -10, 15]}
     corner = np.array([60.0, -90.0, 60.0, 1.0])
     away = (template_affine(moved) - template_affine(found)) @ corner

@@ -14,7 +14,6 @@ from hetseg_bids.errors import DatasetError, ModelError
 from hetseg_bids.network.architecture import HetsegNet
 from hetseg_bids.network.models import load_model, model_folder, read_plan
 from hetseg_bids.network.systems import LabelFlip
-from hetseg_bids.structures.aseg import ASEG
 from hetseg_bids.structures.label_sets import LabelSet
 from hetseg_bids.structures.label_tables import read_label_table, write_label_table
 from hetseg_bids.training.augmentation import AugmentationConfig
@@ -110,9 +109,11 @@ def test_what_a_model_knows_by_name_is_taken_over(table):
     start_from_(network, LabelFlip(), model, found)
     after, old = network.state_dict()["head.weight"], model.network.state_dict()["head.weight"]
     for name in ("left_thalamus", "brainstem", "left_hemisphere"):
-        here, there = found.task_names.index(name), ASEG.task_names.index(name)
+        here, there = found.task_names.index(name), model.plan.label_set.task_names.index(name)
         assert torch.equal(after[here], old[there])
-        assert torch.equal(after[9 + here], old[31 + there]), "and what it knows of its errors"
+        assert torch.equal(after[9 + here], old[len(model.plan.label_set.tasks) + there]), (
+            "and what it knows of its errors"
+        )
     striatum = found.task_names.index("left_striatum")
     assert torch.equal(after[striatum], before[striatum]), "nobody taught it that"
 
