@@ -11,15 +11,16 @@ from hetseg_bids.quality.verdict import asymmetry, judge
 from hetseg_bids.segmentation.plausibility import Finding, Plausibility
 from hetseg_bids.structures.aseg import N_STRUCTURES, STRUCTURES
 
+USUAL_MM3 = 1_100_000.0 / N_STRUCTURES
+
 
 def table(**volumes: float) -> pd.DataFrame:
     """A good scan of 1.1 l, some volumes replaced."""
     names = [s.name for s in STRUCTURES]
-    usual = 1_100_000.0 / len(names)
     return pd.DataFrame(
         {
             "name": names,
-            "volume_mm3": [volumes.get(n, usual) for n in names],
+            "volume_mm3": [volumes.get(n, USUAL_MM3) for n in names],
             "expected_dice": 0.9,
         }
     )
@@ -31,7 +32,7 @@ def test_a_good_scan_passes_without_a_reason():
 
 
 def test_asymmetry_is_signed_and_relative_to_the_mean():
-    uneven = asymmetry(table(left_putamen=60_000.0))
+    uneven = asymmetry(table(left_putamen=1.5 * USUAL_MM3))
     assert uneven["left_putamen"] == uneven["right_putamen"] == pytest.approx(0.4)
     assert uneven["left_thalamus"] == 0
     assert np.isnan(uneven["brainstem"])

@@ -105,13 +105,14 @@ def test_what_a_model_knows_by_name_is_taken_over(table):
     found, model = read_label_table(table), load_model("label-flip", torch.device("cpu"))
     outputs = LabelFlip().n_outputs(len(found.tasks))
     network = HetsegNet(replace(model.plan.network, n_outputs=outputs))
+    known = model.plan.label_set.task_names
     before = network.state_dict()["head.weight"].clone()
     start_from_(network, LabelFlip(), model, found)
     after, old = network.state_dict()["head.weight"], model.network.state_dict()["head.weight"]
     for name in ("left_thalamus", "brainstem", "left_hemisphere"):
-        here, there = found.task_names.index(name), model.plan.label_set.task_names.index(name)
+        here, there = found.task_names.index(name), known.index(name)
         assert torch.equal(after[here], old[there])
-        assert torch.equal(after[9 + here], old[len(model.plan.label_set.tasks) + there]), (
+        assert torch.equal(after[9 + here], old[len(known) + there]), (
             "and what it knows of its errors"
         )
     striatum = found.task_names.index("left_striatum")
