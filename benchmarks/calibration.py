@@ -114,7 +114,7 @@ def correct(forecast: np.ndarray, slope: float, offset: float) -> np.ndarray:
 
 
 def errors(counts: pd.DataFrame, corrected: str = "no") -> pd.DataFrame:
-    """Expected calibration error, a row a kind, region and structure, and one for all."""
+    """Expected calibration error, one row per kind, region and structure, and one for all."""
     whole = counts.assign(name="all")
     rows = []
     for (kind, region, name), group in pd.concat([whole, counts]).groupby(

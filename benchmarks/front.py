@@ -4,8 +4,8 @@
 
 MAPS holds the label maps, DATA sub-X_T1w.nii.gz and sub-X_dseg.nii.gz (FreeSurfer aseg ids).
 Trains networks of several sizes from nothing, each on as many stacks as cost it what N cost the
-default one in multiply-adds, on one core, and scores them on DATA. Writes OUT/front.tsv (a row a
-network), OUT/front.md and OUT/front.png, .svg (Dice against each cost). What exists is not made
+default one in multiply-adds, on one core, and scores them on DATA. Writes OUT/front.tsv (one row
+per network), OUT/front.md and OUT/front.png, .svg (Dice against each cost). What exists is not made
 again.
 """
 
@@ -153,7 +153,7 @@ def one_scan(folder: str) -> float:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """The table for people."""
+    """The table in Markdown."""
     scans = [c for c in table.columns if c.startswith("sub-")]
     head = ["network", "parameters", "stacks", "training, CPU min", "network, s a scan", *scans]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
@@ -167,7 +167,7 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def draw(table: pd.DataFrame) -> Figure:
-    """Mean Dice against both costs, one a panel; what nothing beats there is joined."""
+    """Mean Dice against both costs, one per panel; what nothing beats there is joined."""
     figure = Figure(figsize=(9, 4.2))
     FigureCanvasAgg(figure)
     costs = {

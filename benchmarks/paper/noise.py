@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def clean_scans(maps: list[Path], count: int) -> Iterator[LabelledVolume]:
-    """Synthetic scans with their true labels, one a map."""
+    """Synthetic scans with their true labels, one per map."""
     for i, path in enumerate(maps[:count]):
         source = SyntheticSource([path], SynthesisConfig(labels=CLEAN))
         yield source.draw(np.random.default_rng((_SEED, i)))

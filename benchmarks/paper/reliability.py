@@ -50,7 +50,7 @@ def reliability(
     Returns
     -------
     table : DataFrame
-        A row a structure, region (brain or band) and bin: voxels, forecast and rate summed.
+        One row per structure, region (brain or band) and bin: voxels, forecast and rate summed.
     """
     brain = clean > 0
     rows = []

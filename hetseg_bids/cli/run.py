@@ -180,7 +180,7 @@ def _add_execution(group: argparse._ArgumentGroup) -> None:
         type=positive,
         metavar="N",
         help="dask workers, or SLURM jobs; more than one implies --executor dask (default with "
-        "dask: one a GPU, else as many as processors and --mem-gb allow)",
+        "dask: one per GPU, else as many as processors and --mem-gb allow)",
     )
     group.add_argument(
         "--mem-gb",

@@ -47,7 +47,7 @@ def focal_of_probability(
 
     Parameters
     ----------
-    p, target, log_p : tensors of one shape
+    probability, target, log_probability : tensors of one shape
     gamma : float
 
     Returns
