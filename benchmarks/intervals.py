@@ -4,8 +4,8 @@
 
 Draws synthetic scans with clean labels (other deformations and pictures than any training run
 has seen, of the same maps), segments them and writes OUT/intervals.tsv (one row per scan and
-structure) and OUT/coverage.tsv. The last lines say by which factor the standard deviations of one half of the
-scans would have to change for 95 %, and what the other half makes of it.
+structure) and OUT/coverage.tsv. The last lines say by which factor the standard deviations of one
+half of the scans would have to change for 95 %, and what the other half makes of it.
 """
 
 from __future__ import annotations
