@@ -1,8 +1,8 @@
 """A process that has imported what the commands import, and forks for each call of one.
 
 `python -m support.fork_server` reads calls as JSON lines and answers each with its exit code.
-A fork runs the command's module as `python -m` does, with its own arguments, folder, output and end; what
-it doesn't do again is to import torch, pybids and matplotlib, which takes three seconds.
+A fork runs the command's module as `python -m` does, with arguments, folder, output and exit of
+its own. It need not import torch, pybids and matplotlib again, which takes three seconds.
 """
 
 from __future__ import annotations
