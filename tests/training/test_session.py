@@ -12,7 +12,7 @@ import torch
 from hetseg_bids.network.models import load_model, read_plan
 from hetseg_bids.structures.aseg import N_TASKS, STRUCTURES
 from support.commands import run_cli, run_here
-from support.datasets import write_pair
+from support.datasets import write_small_pair
 from support.training import synthetic
 
 
@@ -53,7 +53,7 @@ def test_polishing_goes_on_with_a_network_in_small_steps(maps, trained, tmp_path
 
 @pytest.mark.slow
 def test_validation_figures_survive_an_interruption(maps, tmp_path):
-    scans = write_pair(tmp_path / "scans")
+    scans = write_small_pair(tmp_path / "scans")
     arguments = [*synthetic(maps), "--recipe", "small", "--samples", 4]
     arguments += ["--validate", scans, "--validate-every", 2]
     whole = run_cli("hetseg-train", tmp_path / "a", *arguments)
