@@ -86,8 +86,14 @@ def _fork_server() -> subprocess.Popen[str]:
 def _fork(module: str, arguments: list[str], stdout: Path, stderr: Path) -> int:
     """Have the fork server run a module; returns its exit code."""
     server = _fork_server()
-    call = {"module": module, "arguments": arguments, "folder": str(Path.cwd())}
-    call |= {"stdout": str(stdout), "stderr": str(stderr)}
+    call = {
+        "module": module,
+        "arguments": arguments,
+        "folder": str(Path.cwd()),
+        "environment": _ENVIRONMENT,
+        "stdout": str(stdout),
+        "stderr": str(stderr),
+    }
     assert server.stdin
     assert server.stdout
     try:

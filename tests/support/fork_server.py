@@ -47,7 +47,9 @@ def serve() -> dict[str, Any]:
 
 
 def become(call: dict[str, Any]) -> None:
-    """Take on the arguments, the folder and the files of a call."""
+    """Take on the environment, the arguments, the folder and the files of a call."""
+    os.environ.clear()
+    os.environ.update(call["environment"])
     for target, name, flags in (
         (0, os.devnull, os.O_RDONLY),
         (1, call["stdout"], os.O_WRONLY | os.O_CREAT),
