@@ -15,12 +15,12 @@ from hetseg_bids.errors import ImageError
 from hetseg_bids.structures.aseg import N_STRUCTURES
 from support.commands import run_cli
 from support.datasets import t1w_path, write_dataset
-from support.phantoms import centred_affine, reorient, stripped_phantom
+from support.phantoms import centred_affine, reorient, stripped_phantom, three_quarters
 from support.tiny_model import write_tiny_model
 
 
 def test_result_is_that_of_the_command_line(tmp_path):
-    data = stripped_phantom()[::2, ::2, ::2]
+    data = three_quarters(stripped_phantom())[::2, ::2, ::2]
     bids, model = write_dataset(tmp_path / "bids"), write_tiny_model(tmp_path / "model")
     path = t1w_path(bids, "01")
     nib.save(reorient(nib.Nifti1Image(data, centred_affine(data.shape, 2)), "LSP"), path)
