@@ -25,7 +25,8 @@ demo: $(STAMP)
 	@echo "report: $(abspath $(DEMO_OUT))/derivatives/sub-mni152.html"
 
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 20
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 20 \
+	  --cov --cov-report=
 
 test-fast: $(STAMP)
 	$(BIN)/pytest -m "not slow"
@@ -36,8 +37,9 @@ container-test: $(STAMP)
 
 # the long versions of what the tests do briefly: hours on two cores
 faults: $(STAMP)
-	HETSEG_KILLS=100 HETSEG_SOAK=500 HETSEG_TASKS=10000 \
-	  $(BIN)/pytest tests/faults tests/runs/test_workers.py -k "killed or soak or thousands"
+	HETSEG_KILLS=100 HETSEG_SOAK=500 HETSEG_TASKS=10000 HETSEG_PADDING=150 \
+	  $(BIN)/pytest tests/faults tests/runs/test_workers.py \
+	  -k "killed or soak or thousands or padded or memory"
 
 docs: $(STAMP)
 	$(BIN)/python docs/make_usage.py

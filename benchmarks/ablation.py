@@ -6,7 +6,7 @@ MAPS holds the label maps, DATA sub-X_T1w.nii.gz and sub-X_dseg.nii.gz (FreeSurf
 Trains a finished model on, from one seed, with one part changed at a time, and
 scores it on DATA: what is forgotten again without a part is what the part had taught. A
 run from nothing would say the same with more contrast, and takes hours each. Writes
-OUT/ablation.tsv (a row a part, scan and structure) and OUT/ablation.md. What exists is not made
+OUT/ablation.tsv (one row per part, scan and structure) and OUT/ablation.md. What exists is not made
 again. A part that takes random numbers shifts those of all others: what a difference is worth only
 other seeds can tell (an OUT for each).
 """

@@ -111,13 +111,13 @@ def report(shares: npt.NDArray[np.uint8]) -> None:
 
 def write(shares: npt.NDArray[np.uint8], sizes: npt.NDArray[np.float64]) -> None:
     """Write the file; equal maps give equal bytes."""
-    both = with_mirror_images(shares)[:, stored()]
+    both = with_mirror_images(shares)[:, stored(ASEG)]
     left = next(i for i, s in enumerate(ASEG.structures) if s.name == f"left_{VENTRICLE}")
     largest = np.maximum(sizes.max(axis=0), sizes.max(axis=0)[MIRRORED])
     smallest = np.minimum(sizes.min(axis=0), sizes.min(axis=0)[MIRRORED])
     ventricles = np.concatenate([sizes[:, left], sizes[:, MIRRORED[left]]])
     step = np.ceil(ventricles / largest[left] * SIZES).clip(max=SIZES)
-    there = both[:, stored().index(left)] >= PRESENT
+    there = both[:, stored(ASEG).index(left)] >= PRESENT
     content = {
         "share": np.rint(both.mean(axis=0)).astype(np.uint8),
         "beyond": np.stack(
@@ -128,7 +128,8 @@ def write(shares: npt.NDArray[np.uint8], sizes: npt.NDArray[np.float64]) -> None
     }
     digest = hashlib.sha256(b"".join(array.tobytes() for array in content.values()))
     file = io.BytesIO()
-    np.savez_compressed(file, **content, version=np.array(digest.hexdigest()[:12]))
+    version = np.array(digest.hexdigest()[:12])
+    np.savez_compressed(file, **content, names=np.array(ASEG.names), version=version)
     ATLAS.write_bytes(file.getvalue())
     print(f"{ATLAS}: {len(file.getvalue()) / 1000:.0f} kB, version {digest.hexdigest()[:12]}")
 

@@ -59,7 +59,10 @@ def count(t1w: Path, model: str) -> pd.DataFrame:
         here = truth == structure.label
         box, band = boundary_band(here, _REACH)
         wrong = here != (labels == structure.label)
-        for kind, image, event in (("p", result.p, here), ("q", result.q, wrong)):
+        for kind, image, event in (
+            ("p", result.probability, here),
+            ("q", result.flip_probability, wrong),
+        ):
             forecast = np.asarray(image.dataobj[..., i])
             for region, f, e in (
                 ("brain", forecast[brain], event[brain]),
@@ -111,7 +114,7 @@ def correct(forecast: np.ndarray, slope: float, offset: float) -> np.ndarray:
 
 
 def errors(counts: pd.DataFrame, corrected: str = "no") -> pd.DataFrame:
-    """Expected calibration error, a row a kind, region and structure, and one for all."""
+    """Expected calibration error, one row per kind, region and structure, and one for all."""
     whole = counts.assign(name="all")
     rows = []
     for (kind, region, name), group in pd.concat([whole, counts]).groupby(

@@ -4,8 +4,8 @@
 
 MAPS holds the label maps, DATA sub-X_T1w.nii.gz and sub-X_dseg.nii.gz (FreeSurfer aseg ids).
 Trains networks of several sizes from nothing, each on as many stacks as cost it what N cost the
-default one in multiply-adds, on one core, and scores them on DATA. Writes OUT/front.tsv (a row a
-network), OUT/front.md and OUT/front.png, .svg (Dice against each cost). What exists is not made
+default one in multiply-adds, on one core, and scores them on DATA. Writes OUT/front.tsv (one row
+per network), OUT/front.md and OUT/front.png, .svg (Dice against each cost). What exists is not made
 again.
 """
 
@@ -30,9 +30,9 @@ from hetseg_bids.files import read_json, write_json
 from hetseg_bids.network.architecture import HetsegNet, NetworkConfig
 from hetseg_bids.network.devices import set_threads
 from hetseg_bids.network.models import load_model
-from hetseg_bids.planes import PLANES
-from hetseg_bids.segmentation.inference import add_view, empty_logits, kept_outputs
-from hetseg_bids.training.losses import n_outputs_of
+from hetseg_bids.network.systems import LabelFlip
+from hetseg_bids.segmentation.inference import add_view_, empty_logits, views_of
+from hetseg_bids.structures.aseg import N_TASKS
 from hetseg_bids.training.recipes import TrainingConfig, fast_recipe, wide_recipe
 from hetseg_bids.training.schedules import Schedule
 from hetseg_bids.training.synthesis.painting import SyntheticSource
@@ -50,7 +50,7 @@ class Variant:
     ema_decay: float = 0.99
 
 
-_DEFAULT = NetworkConfig(n_outputs_of("label-flip"))
+_DEFAULT = NetworkConfig(LabelFlip().n_outputs(N_TASKS))
 VARIANTS: dict[str, Variant] = {
     DEFAULT: Variant(_DEFAULT),
     "half width": Variant(replace(_DEFAULT, stem=(8, 8, 16), levels=(16, 32, 48), growth=16)),
@@ -143,18 +143,17 @@ def seconds(models: dict[str, str]) -> dict[str, float]:
 def one_scan(folder: str) -> float:
     """Wall time of the three views of one brain."""
     model = load_model(folder, torch.device("cpu"))
-    keep = kept_outputs(model.plan)
+    chosen = views_of(model, mirror=False)
     image = torch.randn(_BRAIN, generator=torch.Generator().manual_seed(0))
-    total = empty_logits(len(keep), _BRAIN)
+    total = empty_logits(len(chosen[0].keep), _BRAIN)
     start = time.perf_counter()
-    for plane in PLANES.values():
-        for _ in add_view(model.network, image, plane, model.plan.patch, keep, total):
-            pass
+    for view in chosen:
+        add_view_(total, image, view)
     return time.perf_counter() - start
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """The table for people."""
+    """The table in Markdown."""
     scans = [c for c in table.columns if c.startswith("sub-")]
     head = ["network", "parameters", "stacks", "training, CPU min", "network, s a scan", *scans]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
@@ -168,7 +167,7 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def draw(table: pd.DataFrame) -> Figure:
-    """Mean Dice against both costs, one a panel; what nothing beats there is joined."""
+    """Mean Dice against both costs, one per panel; what nothing beats there is joined."""
     figure = Figure(figsize=(9, 4.2))
     FigureCanvasAgg(figure)
     costs = {

@@ -3,9 +3,9 @@
     python benchmarks/intervals.py LABEL_MAPS OUT [--model NAME] [--scans 20]
 
 Draws synthetic scans with clean labels (other deformations and pictures than any training run
-has seen, of the same maps), segments them and writes OUT/intervals.tsv (a row a scan and structure)
-and OUT/coverage.tsv. The last lines say by which factor the standard deviations of one half of the
-scans would have to change for 95 %, and what the other half makes of it.
+has seen, of the same maps), segments them and writes OUT/intervals.tsv (one row per scan and
+structure) and OUT/coverage.tsv. The last lines say by which factor the standard deviations of one
+half of the scans would have to change for 95 %, and what the other half makes of it.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def one_scan(source: SyntheticSource, model: Model, number: int) -> pd.DataFrame:
-    """A row a structure: true volume, interval, distance in standard deviations."""
+    """One row per structure: true volume, interval, distance in standard deviations."""
     volume = source.draw(np.random.default_rng((_SEED, number)))
     grid = Grid(FRAME, frame_affine())
     logits = predict(model, volume.image, volume.image > BACKGROUND)

@@ -30,7 +30,7 @@ from hetseg_bids.quality.verdict import judge
 from hetseg_bids.segmentation.inference import Logits, predict
 from hetseg_bids.segmentation.labels import Segmentation, segment
 from hetseg_bids.segmentation.morphometry import measure
-from hetseg_bids.segmentation.plausibility import doubt_implausible
+from hetseg_bids.segmentation.plausibility import doubt_implausible_
 from hetseg_bids.structures.aseg import ASEG
 
 NOISE = 0.02  # of white matter's intensity
@@ -183,7 +183,7 @@ def summary(
     """Rows of one case."""
     before = segment(logits, prepared.working, prepared.native)
     plain = measure(before)
-    found = doubt_implausible(logits, prepared.working)
+    found = doubt_implausible_(logits, prepared.working)
     after = segment(logits, prepared.working, prepared.native)
     doubted = measure(after, surplus_mm3=found.surplus_mm3)
     rows = []
@@ -201,8 +201,8 @@ def summary(
                 "dice": true,
                 "expected before": expected[0],
                 "expected": expected[1],
-                "q in lesion before": median_q(before, i, wrong),
-                "q in lesion": median_q(after, i, wrong),
+                "q in lesion before": median_flip_probability(before, i, wrong),
+                "q in lesion": median_flip_probability(after, i, wrong),
             }
         )
     table = pd.DataFrame(rows or [{"case": name}])
@@ -219,11 +219,12 @@ def dice(result: Segmentation, reference: npt.NDArray[np.uint8], label: int) -> 
     return 2 * np.count_nonzero(ours & theirs) / both if both else float("nan")
 
 
-def median_q(result: Segmentation, number: int, where: Mask) -> float:
-    """Median q of a structure in some voxels of the result's box."""
-    if result.flip is None or not where.any():
+def median_flip_probability(result: Segmentation, number: int, where: Mask) -> float:
+    """Median flip probability of a structure in some voxels of the result's box."""
+    maps = result.flip_probability
+    if maps is None or not where.any():
         return float("nan")
-    return float(np.median(result.flip[number][where]))
+    return float(np.median(maps.levels[number][where])) * maps.step
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python benchmarks/memory.py OUT T1W [T1W ...] [options of hetseg]
 
-Runs the command line over each T1W (sub-X_T1w.nii.gz) by itself. Writes OUT/memory.tsv: a row a
+Runs the command line over each T1W (sub-X_T1w.nii.gz) by itself. Writes OUT/memory.tsv: one row per
 scan with its shape, its voxels (mm), `needed_gb` (hetseg_bids.runs.memory) and the
 largest resident set of the run, GB of 10^9 bytes. Options that aren't named here go to hetseg,
 e.g. `--views axial --no-mirror`: one view needs what all of them need.

@@ -1,4 +1,4 @@
-"""How often good scans stand out of their cohort, and how often spoilt ones do.
+"""How often good scans stand out of their cohort, and how often degraded ones do.
 
     python benchmarks/outliers.py OUT [--scans N] [--group GROUP ...]
 
@@ -11,7 +11,7 @@ Draws cohorts of 8 to 10,000 people with the measures that the group level compa
   the longer tail on the bad side; spreads between people of about 9 % (volumes) and 0.012 (Dice);
 - ``heavy tails``: the same with t (5 degrees of freedom) for normal.
 
-In ``correlated`` cohorts one scan at a time is spoilt in a random place: the volume of a left
+In ``correlated`` cohorts one scan at a time is degraded in a random place: the volume of a left
 structure 30 % off, 15 % moved from one side to the other, a midline volume halved, an expected Dice
 lower by 0.1, all of them by 0.04. Writes OUT/outliers.tsv and prints it, with the shares for the
 fixed limit (|z| > 3.5) that hetseg had before. With --group, a group_qc.tsv of a real cohort each,
@@ -38,8 +38,8 @@ from hetseg_bids.structures.aseg import STRUCTURES
 Array = npt.NDArray[np.float64]
 PEOPLE = (8, 11, 30, 300, 10_000)
 FORMER_LIMIT = 3.5
-SPOILT_EACH = 60  # scans of each kind, at least, for each size of cohort
-SPOILT_OF_MOST = 10  # of the largest size, where each takes a comparison of 10,000
+DEGRADED_EACH = 60  # scans of each kind, at least, for each size of cohort
+DEGRADED_OF_MOST = 10  # of the largest size, where each takes a comparison of 10,000
 SIDED = [i for i, s in enumerate(STRUCTURES) if s.hemisphere == "L"]  # the right one follows
 MIDLINE = [i for i, s in enumerate(STRUCTURES) if s.hemisphere is None]
 _IMAGE = {"noise": "high", "edge": "low", "ripple": "high", "contrast": "low"}
@@ -59,8 +59,8 @@ def main() -> None:
     rows = []
     for people in PEOPLE:
         for name, draw in COHORTS.items():
-            spoilt = SPOILT_EACH if people < max(PEOPLE) else SPOILT_OF_MOST
-            rows.append(row_of(people, name, draw, -(-args.scans // people), spoilt))
+            degraded = DEGRADED_EACH if people < max(PEOPLE) else DEGRADED_OF_MOST
+            rows.append(row_of(people, name, draw, -(-args.scans // people), degraded))
             print(rows[-1], flush=True)
     args.out.mkdir(parents=True, exist_ok=True)
     write_table(pd.DataFrame(rows), args.out / "outliers.tsv")
@@ -73,17 +73,17 @@ def main() -> None:
 Draw = Callable[[np.random.Generator, int], list[Measure]]
 
 
-def row_of(people: int, name: str, draw: Draw, cohorts: int, spoilt: int) -> dict[str, object]:
-    """Shares in % of scans that stand out; of spoilt ones in `correlated` cohorts only."""
+def row_of(people: int, name: str, draw: Draw, cohorts: int, degraded: int) -> dict[str, object]:
+    """Shares in % of scans that stand out; of degraded ones in `correlated` cohorts only."""
     rng = np.random.default_rng(people)
     names = [str(i) for i in range(people)]
-    good, former, found = [], [], {spoil: [] for spoil in SPOILT}
+    good, former, found = [], [], {spoil: [] for spoil in DEGRADED}
     for _ in range(cohorts):
         measures = draw(rng, people)
         good += [o.score > 1 for o in find_outliers(measures, names)]
         former += list(former_score(measures) > FORMER_LIMIT)
-        for title, spoil in SPOILT.items() if name == "correlated" else ():
-            for scan in range(min(people, -(-spoilt // cohorts))):
+        for title, spoil in DEGRADED.items() if name == "correlated" else ():
+            for scan in range(min(people, -(-degraded // cohorts))):
                 copies = [replace(m, values=m.values.copy()) for m in measures]
                 spoil(rng, {m.title: m.values[scan:] for m in copies})
                 found[title].append(find_outliers(copies, names)[scan].score > 1)
@@ -200,7 +200,7 @@ COHORTS: dict[str, Draw] = {
     "correlated": correlated,
     "heavy tails": heavy,
 }
-SPOILT = {
+DEGRADED = {
     "side 30 % off": side_off,
     "15 % to the other side": side_to_side,
     "midline halved": midline_off,

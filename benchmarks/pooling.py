@@ -20,9 +20,9 @@ import torch
 from scipy import optimize, special
 
 from hetseg_bids.network.models import Model, Pooling, load_model
+from hetseg_bids.network.systems import SUREST
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
 from hetseg_bids.segmentation.inference import predict
-from hetseg_bids.segmentation.uncertainty import SUREST
 from hetseg_bids.training.synthesis.label_noise import CLEAN
 from hetseg_bids.training.synthesis.painting import SynthesisConfig, SyntheticSource
 
@@ -61,11 +61,11 @@ def sample(source: SyntheticSource, model: Model, number: int) -> tuple[np.ndarr
     rng = np.random.default_rng((_SEED, number))
     volume = source.draw(rng)
     logits = predict(model, volume.image, volume.image > BACKGROUND)
-    assert logits.second is not None  # noqa: S101 (a model without it has no q to pool)
+    assert logits.second_output is not None  # noqa: S101 (a model without it has no q to pool)
     labels = volume.labels[logits.box]
     forecasts, wrong = [], []
     for structure, a, said in zip(
-        model.plan.label_set.structures, logits.label, logits.second, strict=True
+        model.plan.label_set.structures, logits.label, logits.second_output, strict=True
     ):
         here = torch.isin(labels, torch.tensor(structure.members, dtype=labels.dtype))
         places = torch.nonzero((here | (a > -SUREST) | (said > -SUREST)).view(-1))[:, 0].numpy()

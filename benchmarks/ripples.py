@@ -4,7 +4,7 @@
 
 Each DATA holds sub-X_T1w.nii.gz of 1 mm and sub-X_dseg.nii.gz (FreeSurfer aseg ids) in one folder.
 Measures noise, edges and ripples of each scan and of copies with motion of 1 and 3 mm, each in N
-ways, with the labels of the reference. Writes OUT/ripples.tsv (a row a copy) and prints ranges.
+ways, with the labels of the reference. Writes OUT/ripples.tsv (one row per copy) and prints ranges.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     python benchmarks/robustness.py DATA OUT [--model NAME] [--only NAME ...]
 
 DATA holds sub-X_T1w.nii.gz and sub-X_dseg.nii.gz (FreeSurfer aseg ids) in one folder. Runs hetseg
-on every scan and on every spoilt copy (`degradations`), and writes OUT/robustness.tsv (a row a
-copy: Dice against the reference and against the clean result, expected Dice, verdict),
-OUT/structures.tsv (a row a structure and copy) and OUT/robustness.md.
+on every scan and on every degraded copy (`degradations`), and writes OUT/robustness.tsv (one row
+per copy: Dice against the reference and against the clean result, expected Dice, verdict),
+OUT/structures.tsv (one row per structure and copy) and OUT/robustness.md.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def main() -> int:
     scans = scans_of(args.data)
     segment(args.out / CLEAN, scans, args.model)
     copies = dict(spoil(scans, args.out, args.only))
-    segment(args.out / "spoilt", sorted(copies), args.model)
+    segment(args.out / "degraded", sorted(copies), args.model)
     cases = [(scan, CLEAN, scan) for scan in scans]
     cases += [(source, how, copy) for copy, (source, how) in copies.items()]
     rows = pd.concat([score(args.out, *case) for case in cases])
@@ -72,11 +72,11 @@ def spoil(
         scan = Scan.read(path, beside(path, "dseg"), result_of(out / CLEAN, participant, "dseg"))
         for name in names:
             copy = f"{participant}{name}"
-            spoilt = DEGRADATIONS[name](scan)
+            degraded = DEGRADATIONS[name](scan)
             target = out / "copies" / f"{copy}_T1w.nii.gz"
-            grid = Grid(spoilt.image.shape, spoilt.affine)
-            save_image(target, spoilt.image, grid, intent="none")
-            for kind, labels in zip(("dseg", "clean"), spoilt.labels, strict=True):
+            grid = Grid(degraded.image.shape, degraded.affine)
+            save_image(target, degraded.image, grid, intent="none")
+            for kind, labels in zip(("dseg", "clean"), degraded.labels, strict=True):
                 save_image(beside(target, kind), labels, grid, intent="label")
             yield target, (path, name)
 
@@ -94,9 +94,9 @@ def result_of(folder: Path, participant: str, kind: str) -> Path:
 
 
 def score(out: Path, source: Path, how: str, copy: Path) -> pd.DataFrame:
-    """A row a structure of one copy; a single row where hetseg refused the scan."""
+    """One row per structure of one copy; a single row where hetseg refused the scan."""
     participant = copy.name.split("_")[0]
-    folder = out / (CLEAN if how == CLEAN else "spoilt")
+    folder = out / (CLEAN if how == CLEAN else "degraded")
     where = {"scan": source.name.split("_")[0], "copy": how}
     dseg = result_of(folder, participant, "dseg")
     if not dseg.exists():
@@ -124,7 +124,7 @@ def score(out: Path, source: Path, how: str, copy: Path) -> pd.DataFrame:
 
 
 def summarise(rows: pd.DataFrame) -> pd.DataFrame:
-    """A row a copy: means over the structures, and the verdict."""
+    """One row per copy: means over the structures, and the verdict."""
     groups = rows.groupby(["scan", "copy"], sort=False)
     means = groups[["dice", "dice_clean", "expected_dice"]].mean()
     return means.join(groups[["verdict", "reasons"]].first()).reset_index()
@@ -157,7 +157,7 @@ def _r(rows: pd.DataFrame) -> float:
 
 
 def markdown(table: pd.DataFrame, r: dict[str, float], offset: pd.Series) -> str:
-    """The tables for people."""
+    """The tables in Markdown."""
     lines = ["| scan | copy | Dice | against clean | expected Dice | verdict |", "|" + "---|" * 6]
     for row in table.itertuples():
         numbers = " | ".join(f"{v:.3f}" for v in (row.dice, row.dice_clean, row.expected_dice))

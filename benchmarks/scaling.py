@@ -5,7 +5,7 @@
 Runs the command line from start to end: over datasets that hold T1W (.nii.gz) as every subject, in
 one process and with dask workers (`--nprocs`), and over T1W resampled to isotropic voxels of other
 sizes (mm). Options that aren't named here go to hetseg, e.g. `--views axial` for a quick try.
-Writes OUT/scaling.tsv (a row a run; memory is that of its largest process) and OUT/scaling.png.
+Writes OUT/scaling.tsv (one row per run; memory is that of its largest process) and OUT/scaling.png.
 For an idle machine only.
 """
 
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def runs(args: argparse.Namespace, options: list[str]) -> Iterator[dict[str, object]]:
-    """A row a run."""
+    """One row per run."""
     voxels = int(np.prod(nib.load(args.t1w).shape))
     for workers in args.nprocs:
         for count in args.subjects:

@@ -50,14 +50,16 @@ from hetseg_bids.quality.image_quality import measure_image
 from hetseg_bids.reports.participant import write_report
 from hetseg_bids.segmentation.inference import (
     Logits,
+    add_view_,
     brain_box,
     empty_logits,
-    kept_outputs,
-    to_logits,
-    view_passes,
+    soften,
+    to_logits_,
+    views_of,
 )
 from hetseg_bids.segmentation.labels import segment
 from hetseg_bids.segmentation.morphometry import measure
+from hetseg_bids.segmentation.plausibility import Plausibility
 
 _SIZE = 2048  # of the matrices whose product is the machine's measure
 _SECONDS = 1.0
@@ -131,7 +133,7 @@ def main() -> None:
 
 
 def one_scan(t1w: Path, folder: Path, model: Model, clock: Clock) -> None:
-    """Every step of `workflow._make`, by itself."""
+    """Every step of `runs.scan._make`, by itself."""
     with clock.step("read"):
         scan = read_t1w(t1w)
     native = Grid(scan.data.shape, scan.affine)
@@ -148,8 +150,6 @@ def one_scan(t1w: Path, folder: Path, model: Model, clock: Clock) -> None:
     with clock.step("volumes"):
         table = measure(result)
     paths = OutputPaths(folder / "anat", "sub-speed", "", folder / "sub-speed.html")
-    method = "skip" if stripped else "deepbet"
-    facts = (*("", "", None, model.plan.name, "", Settings()), method, float(mask.sum()))
     with clock.step("image quality"):
         labels = nearest(np.asarray(result.full(result.dseg)), native, working)
         image = measure_image(scores.numpy(), mask, labels, result.label_set)
@@ -157,9 +157,20 @@ def one_scan(t1w: Path, folder: Path, model: Model, clock: Clock) -> None:
         inside = resample(torch.from_numpy(mask).float()[None], working, native)[0] > 0.5
         write_images(paths, result, inside.numpy().astype(np.uint8))
         write_derivative_tables(paths, table, result.label_set)
-        write_sidecars(
-            paths, Provenance(*facts, image, ()), result.label_set, flip=result.flip is not None
+        provenance = Provenance(
+            sources=[""],
+            source_sha256="",
+            mask_sha256=None,
+            plan=model.plan,
+            settings=Settings(),
+            extraction="skip" if stripped else "deepbet",
+            mask_mm3=float(mask.sum()),
+            image=image,
+            plausibility=Plausibility(),
+            warnings=(),
         )
+        there = result.flip_probability is not None
+        write_sidecars(paths, provenance, result.label_set, flip_probability=there)
     with clock.step("report"):
         write_report(paths, t1w)
 
@@ -176,15 +187,15 @@ def brain_of(scan: T1w, image: Tensor, working: Grid) -> tuple[np.ndarray, bool]
 def views(model: Model, scores: Tensor, mask: Tensor, clock: Clock) -> Logits:
     """The views one by one, as `inference.predict` does them."""
     box = brain_box(mask)
-    total = empty_logits(len(kept_outputs(model.plan)), scores[box].shape)
-    passes = view_passes(model, scores[box], total)
-    for name, view in passes.items():
-        with clock.step(f"network, {name}"):
-            for _ in view:
-                pass
+    image = soften(scores[box], model.plan.smoothing)
+    chosen = views_of(model)
+    total = empty_logits(len(chosen[0].keep), image.shape)
+    for view in chosen:
+        with clock.step(f"network, {view.name}"):
+            add_view_(total, image, view)
     with clock.step("fusion, detached pieces"):
-        total /= len(passes)
-        return to_logits(total, model.plan, box)
+        total /= len(chosen)
+        return to_logits_(total, model.plan, box)
 
 
 def multiply_adds(model: Model, t1w: Path) -> float:

@@ -22,13 +22,15 @@ install_app() {
   pip_install "$torch" || fail "no wheel of $torch: give pip an index that has it
 (PIP_EXTRA_INDEX_URL), another TORCH, or an empty TORCH for what the index offers"
   pip_install --constraint "$1/constraints.txt" "$1[dask,validator]"
-  trim
-  fill_caches
   "$PREFIX/bin/python" -m pip uninstall -q -y setuptools pip
+  trim
+  # what stays is compiled once, here: the root may be read-only later; sources for other Pythons fail
+  "$PREFIX/bin/python" -m compileall -qq "$PREFIX/lib" || true
+  fill_caches
 }
 
 pip_install() {
-  "$PREFIX/bin/python" -m pip install -q --no-cache-dir --disable-pip-version-check "$@"
+  "$PREFIX/bin/python" -m pip install -q --no-cache-dir --no-compile --disable-pip-version-check "$@"
 }
 
 # what only compiling against PyTorch, or testing packages, needs

@@ -1,4 +1,4 @@
-"""The examples of qc.md: pictures from the pages of a good scan and of spoilt copies of it.
+"""The examples of qc.md: pictures from the pages of a good scan and of degraded copies of it.
 
     python benchmarks/robustness.py DATA OUT --only noise20 motion3 turned30 cropped40
     python docs/make_gallery.py OUT SUBJECT
@@ -53,7 +53,7 @@ def page_of(out: Path, subject: str, name: str) -> Path:
     """The participant page of an example."""
     if name == "clean":
         return out / "clean" / "derivatives" / f"{subject}.html"
-    return out / "spoilt" / "derivatives" / f"{subject}{name}.html"
+    return out / "degraded" / "derivatives" / f"{subject}{name}.html"
 
 
 def cut_out(page: str, title: str) -> Image.Image:

@@ -7,6 +7,7 @@ import inspect
 from pathlib import Path
 
 import hetseg_bids
+from hetseg_bids import errors
 from hetseg_bids.cli import evaluate, export, run, train
 
 FOLDER = Path(__file__).parent
@@ -29,7 +30,19 @@ def api() -> str:
         if inspect.isclass(item) or inspect.isfunction(item):
             call = str(inspect.signature(item)).replace("'", "") if inspect.isfunction(item) else ""
             parts.append(f"## {name}\n\n```\n{name}{call}\n\n{inspect.getdoc(item)}\n```")
+    base = f"```\nHetsegError\n\n{inspect.getdoc(errors.HetsegError)}\n```"
+    parts += ["## Errors", base, _domains()]
     return "\n\n".join(parts) + "\n"
+
+
+def _domains() -> str:
+    """The classes of errors as a table."""
+    rows = [
+        f"| `{c.__name__}` | `{c.__bases__[0].__name__}` | {inspect.getdoc(c)} |"
+        for c in vars(errors).values()
+        if inspect.isclass(c) and issubclass(c, errors.HetsegError) and c is not errors.HetsegError
+    ]
+    return "\n".join(["| in `hetseg_bids.errors` | is a | is about |", "|---|---|---|", *rows])
 
 
 def usage() -> str:

@@ -1,4 +1,4 @@
-"""hetseg: brain segmentation that says where it may be wrong."""
+"""hetseg: brain segmentation with the probability that each label is wrong."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Segmented", "segment"]
 
 
 def __getattr__(name: str) -> Any:
-    # torch takes seconds to import: only who segments waits for it
+    # torch takes seconds to import: only programs that segment wait for it
     if name in __all__:
         from hetseg_bids import api
 

@@ -22,36 +22,39 @@ from hetseg_bids.segmentation.inference import predict
 from hetseg_bids.segmentation.labels import LevelMaps, Segmentation
 from hetseg_bids.segmentation.labels import segment as label_grid
 from hetseg_bids.segmentation.morphometry import measure
-from hetseg_bids.segmentation.plausibility import Plausibility, doubt_implausible
+from hetseg_bids.segmentation.plausibility import Plausibility, doubt_implausible_
 
 
 @dataclass(frozen=True)
 class Segmented:
-    """What `segment` gives, on the grid of the T1w.
+    """The result of `segment`, on the grid of the T1w.
 
     Attributes
     ----------
     dseg : Nifti1Image
         Labels, (X, Y, Z) uint8: column ``index`` of `volumes`.
-    p : Nifti1Image
+    probability : Nifti1Image
         Probability of each structure, (X, Y, Z, S), in the order of `volumes`. Held as uint8
-        with a scale, as in a file: ``p.dataobj[..., i]`` scales the map of one structure only,
-        ``p.get_fdata(dtype="float32")`` all of them. At most 1/510 from the exact value.
-    q : Nifti1Image or None
-        Probability that the label of a structure is wrong, 0-0.5, held like `p`, at most 1/1020
-        from the exact value; None if the model's system has no such map. p is q or 1 - q.
+        with a scale, as in a file: ``probability.dataobj[..., i]`` scales the map of one structure
+        only, ``probability.get_fdata(dtype="float32")`` all of them. At most 1/510 from the exact
+        value.
+    flip_probability : Nifti1Image or None
+        Probability that the label of a structure is wrong, 0-0.5, held like `probability`, at most
+        1/1020 from the exact value; None if the model's system has no such map. With q for the
+        flip probability, the probability is q or 1 - q.
     volumes : DataFrame
-        A row for each structure: volume in mm3 with the standard deviation over scans of the
-        person and the interval for a reference's volume, mean q, expected Dice.
+        One row per structure, columns as in `segmentation.morphometry.COLUMNS`: volume in mm3
+        with its standard deviation over scans of one person and the 95 % interval for the volume
+        in a reference segmentation, mean flip probability, expected Dice.
     warnings : tuple of str
-        What was odd about the scan.
+        What was unusual about the scan but could be used.
     plausibility : Plausibility
-        Structures of which a part lies as in no brain.
+        Structures of which a part lies where no brain of the atlas has them.
     """
 
     dseg: nib.Nifti1Image
-    p: nib.Nifti1Image
-    q: nib.Nifti1Image | None
+    probability: nib.Nifti1Image
+    flip_probability: nib.Nifti1Image | None
     volumes: pd.DataFrame
     warnings: tuple[str, ...]
     plausibility: Plausibility
@@ -74,20 +77,23 @@ def segment(
     t1w : path
         NIfTI file of a head or of a stripped brain.
     model : str
-        A shipped model or a model folder.
+        Name of a shipped model, or a model folder.
     device : {"auto", "cpu", "cuda", "cuda:N", "mps"}
+        ``auto`` takes a GPU where there is one.
     views : sequence of str
         ``axial``, ``coronal``, ``sagittal`` or some of them.
     mirror : bool
         Average over the mirror image, too: twice the time, Dice 0.003 higher.
     brain_extraction : {"auto", "deepbet", "mask", "skip"}
+        ``auto`` takes deepbet, or ``skip`` for images that are stripped already.
     mask : path, optional
         Brain mask, with ``brain_extraction="mask"``.
 
     Raises
     ------
-    hetseg_bids.errors.InputError
-        If the scan, the mask, the model or the device can't be used.
+    hetseg_bids.errors.ImageError, MaskError, ModelError, OptionError
+        If the scan, the mask, the model or the device can't be used; `HeaderError`, an
+        `ImageError`, if format, shape, voxel type or place in space of the scan can't.
 
     Examples
     --------
@@ -99,15 +105,16 @@ def segment(
     prepared = prepare_image(Path(t1w), brain_extraction, Path(mask) if mask is not None else None)
     blur = interpolation_blur(prepared.working, prepared.native)
     logits = predict(network, prepared.image, prepared.mask, views=views, mirror=mirror, blur=blur)
-    plausibility = doubt_implausible(logits, prepared.working)
+    plausibility = doubt_implausible_(logits, prepared.working)
     result = label_grid(logits, prepared.working, prepared.native, probability=True)
 
     assert result.probability is not None  # noqa: S101 (asked for above)
     noise = quality_of(prepared, result).noise
+    q = result.flip_probability
     return Segmented(
         dseg=placed_image(result.full(result.dseg), result.grid),
-        p=_image(result, result.probability),
-        q=None if result.flip is None else _image(result, result.flip),
+        probability=_image(result, result.probability),
+        flip_probability=None if q is None else _image(result, q),
         volumes=measure(result, noise=noise, surplus_mm3=plausibility.surplus_mm3),
         warnings=prepared.warnings,
         plausibility=plausibility,
@@ -115,7 +122,7 @@ def segment(
 
 
 def _image(result: Segmentation, maps: LevelMaps) -> nib.Nifti1Image:
-    """What `hetseg` would write, in memory and not compressed."""
+    """The file that `hetseg` would write, in memory and not compressed."""
     stream = io.BytesIO()
     write_scaled(stream, result, maps)
     stream.seek(0)

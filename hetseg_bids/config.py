@@ -9,17 +9,17 @@ from hetseg_bids.planes import PLANES
 
 BIDS_VERSION = "1.11.1"
 RECIPE_NAMES = ("fast", "wide", "small", "polish", "paper")  # of hetseg-train
-SYSTEMS = ("plain", "predictive-variance", "label-flip")  # rows of design section 1
+SYSTEM_NAMES = ("plain", "predictive-variance", "label-flip")  # `network.systems`
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which T1w images to take; empty means all.
+    """Which T1w images to take.
 
     Attributes
     ----------
     participants, sessions, runs : tuple of str
-        Labels without their BIDS prefix.
+        Labels without their prefix: ``01`` and not ``sub-01``. An empty tuple means all.
     filter_file : Path or None
         fMRIPrep-style BIDS filter file; its ``t1w`` entry adds entity filters.
     database : Path or None
@@ -38,19 +38,23 @@ class Selection:
 
 @dataclass(frozen=True)
 class Settings:
-    """What changes the result of a scan (and so belongs to its fingerprint).
+    """Options that change the result of a scan; they are written into its sidecar.
 
     Attributes
     ----------
     model : str
         Name of a shipped model or a model folder.
     views : tuple of str
+        Planes in which the network sees the scan: any of ``axial``, ``coronal``, ``sagittal``.
     mirror : bool
         Average over the mirror image, too.
-    brain_extraction : str
-    output_resolution : str
-        ``native`` or ``1mm``.
+    brain_extraction : {"auto", "deepbet", "mask", "skip"}
+        ``auto`` takes deepbet, or ``skip`` for images that are stripped already; ``mask`` takes
+        the ``*_desc-brain_mask`` of the dataset.
+    output_resolution : {"native", "1mm"}
+        Grid of the results: the one of the T1w, or RAS with voxels of 1 mm.
     write_probseg : bool
+        Whether to write the probability of each structure, too.
     """
 
     model: str = "label-flip"
@@ -96,15 +100,22 @@ class RunConfig:
     Attributes
     ----------
     bids_dir, out_dir : Path
+        The dataset, and the folder for the results.
     selection : Selection
     settings : Settings
     execution : Execution
     device : str
+        ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
     threads : int or None
         Threads of one process; None lets torch decide.
     overwrite : bool
         Redo scans whose results are complete.
-    stop_on_first_crash, dry_run, reports_only : bool
+    stop_on_first_crash : bool
+        End the run with the first scan that fails; otherwise the others go on.
+    dry_run : bool
+        List the selected images and process nothing.
+    reports_only : bool
+        Write the pages of complete results again.
     command : str
         The command line, for provenance.
     """

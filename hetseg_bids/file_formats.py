@@ -27,7 +27,15 @@ PAIR = "one half of a NIfTI pair (.hdr and .img); make one file of them: nib-con
 
 
 def remedy(path: Path) -> str:
-    """What a file without readable NIfTI is and how to convert it, as far as that can be told."""
+    """What a file without readable NIfTI is and how to convert it; empty if that isn't known.
+
+    Examples
+    --------
+    >>> remedy(Path("brain.mgz"))
+    "FreeSurfer's format; convert it: mri_convert IN.mgz OUT.nii.gz"
+    >>> remedy(Path("sub-01_T1w.nii.gz"))  # no such file: nothing is known
+    ''
+    """
     for endings, text in _BY_ENDING.items():
         if path.name.lower().removesuffix(".gz").endswith(endings):
             return text

@@ -21,6 +21,14 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     The temporary file keeps the suffixes (nibabel and safetensors look at them), starts
     with a dot so that BIDS tools ignore it, and is removed if the block raises.
+
+    Examples
+    --------
+    >>> table = getfixture("tmp_path") / "volumes.tsv"  # an empty folder
+    >>> with atomic_path(table) as temporary:
+    ...     size = temporary.write_text("name volume_mm3")
+    >>> [path.name for path in table.parent.iterdir()]
+    ['volumes.tsv']
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{secrets.token_hex(6)}-{path.name}")
@@ -32,7 +40,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(paths: Iterable[Path]) -> None:
-    """Remove what killed runs left of these files; nobody else may be writing them."""
+    """Remove temporary files that killed runs left beside these files.
+
+    The caller must hold the lock: another process may not be writing them.
+
+    Examples
+    --------
+    >>> dseg = getfixture("tmp_path") / "sub-01_dseg.nii.gz"
+    >>> dseg.with_name(f".tmp-0123456789ab-{dseg.name}").touch()  # a killed run's
+    >>> remove_leftovers([dseg])
+    >>> list(dseg.parent.iterdir())
+    []
+    """
     names: dict[Path, set[str]] = {}
     for path in paths:
         names.setdefault(path.parent, set()).add(path.name)
@@ -51,12 +70,20 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON atomically, two-space indented, keys in the given order."""
+    """Write JSON atomically, two-space indented, keys in the given order.
+
+    Examples
+    --------
+    >>> path = getfixture("tmp_path") / "sub-01_T1w.json"
+    >>> write_json(path, {"MagneticFieldStrength": 3})
+    >>> path.read_text().splitlines()
+    ['{', '  "MagneticFieldStrength": 3', '}']
+    """
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a file that anyone may have written.
+    """Read a JSON object from a file, which may hold anything.
 
     Raises
     ------
@@ -64,6 +91,13 @@ def read_json(path: Path) -> dict[str, Any]:
         If the file can't be read.
     ValueError
         If it is larger than 10 MB, isn't JSON, is nested too deeply, or isn't an object.
+
+    Examples
+    --------
+    >>> path = getfixture("tmp_path") / "sub-01_T1w.json"
+    >>> write_json(path, {"MagneticFieldStrength": 3})
+    >>> read_json(path)
+    {'MagneticFieldStrength': 3}
     """
     if path.stat().st_size > _MOST_JSON_BYTES:
         raise ValueError("larger than 10 MB")

@@ -19,9 +19,9 @@ from nibabel.spatialimages import HeaderDataError
 from zlib_ng import gzip_ng, zlib_ng
 
 from hetseg_bids import file_formats
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import ASIDE, HeaderError, ImageError
 
-logging.getLogger("nibabel").setLevel(logging.CRITICAL)  # what matters is raised, too
+logging.getLogger("nibabel").setLevel(logging.CRITICAL)  # it raises errors beside logging them
 _PART, _MOST_BYTES = 1 << 20, 8 << 30
 _GZIP_BITS = 31  # zlib's way to say: with gzip's header
 _BROKEN: tuple[type[Exception], ...] = (
@@ -43,7 +43,16 @@ class Grid:
     affine : (4, 4) float64 array
         Voxel to RAS, mm.
     codes : tuple of 2 int
-        NIfTI's codes of qform and sform: which space the millimetres are of.
+        NIfTI's codes of qform and sform, which name the space of the millimetres: 1 scanner,
+        2 aligned, 3 Talairach, 4 MNI152, 0 unknown.
+
+    Examples
+    --------
+    >>> grid = Grid((256, 256, 180), np.diag([0.5, 0.5, 2, 1]))
+    >>> grid.zooms
+    array([0.5, 0.5, 2. ])
+    >>> grid.voxel_volume
+    0.5
     """
 
     shape: tuple[int, int, int]
@@ -52,23 +61,39 @@ class Grid:
 
     @property
     def zooms(self) -> npt.NDArray[np.float64]:
-        """Voxel size, mm."""
+        """Voxel size along each axis, mm: (3,) float64 array."""
         return np.asarray(nib.affines.voxel_sizes(self.affine))
 
     @property
     def voxel_volume(self) -> float:
-        """The mm3 of a voxel."""
+        """Volume of a voxel, mm3."""
         return float(abs(np.linalg.det(self.affine[:3, :3])))
 
     def part(self, box: tuple[slice, slice, slice]) -> Grid:
-        """The grid of a box of this one."""
+        """The grid of a box of this one.
+
+        Examples
+        --------
+        >>> grid = Grid((10, 10, 10), np.diag([2.0, 2, 2, 1]))
+        >>> part = grid.part((slice(3, 5), slice(0, 10), slice(0, 10)))
+        >>> part.shape, part.affine[:3, 3]
+        ((2, 10, 10), array([6., 0., 0.]))
+        """
         affine = self.affine.copy()
         affine[:3, 3] += self.affine[:3, :3] @ np.array([s.start for s in box], dtype=float)
         i, j, k = (s.stop - s.start for s in box)
         return Grid((i, j, k), affine, self.codes)
 
     def matches(self, other: Grid) -> bool:
-        """Whether two grids are one to a hundredth of a millimetre."""
+        """Whether two grids have one shape and affines that differ by less than 0.01.
+
+        Examples
+        --------
+        >>> moved = np.eye(4)
+        >>> moved[0, 3] = 0.5  # mm
+        >>> Grid((9, 9, 9), np.eye(4)).matches(Grid((9, 9, 9), moved))
+        False
+        """
         return self.shape == other.shape and np.allclose(self.affine, other.affine, atol=1e-2)
 
 
@@ -77,37 +102,41 @@ def open_image(path: Path) -> nib.nifti1.Nifti1Pair:
 
     Raises
     ------
-    InputError
-        If it isn't one.
+    ImageError
+        If there is no file with content.
+    HeaderError
+        If it isn't NIfTI.
     """
     _check_file(path)
     try:
         image = nib.load(path)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
+        raise ImageError("no such file", path=path) from None
     except _BROKEN as error:
-        why = file_formats.remedy(path) or one_line(error)
-        raise InputError(f"{path}: not a readable NIfTI image ({why})") from None
+        problem, remedy = "not a readable NIfTI image", file_formats.remedy(path)
+        if not remedy:
+            problem = f"{problem} ({one_line(error)})"
+        raise HeaderError(problem, remedy, path=path, form=ASIDE) from None
     if not isinstance(image, nib.nifti1.Nifti1Pair):  # NIfTI-2 and single files are pairs, too
         analyze = isinstance(image, nib.analyze.AnalyzeImage)
-        why = file_formats.ANALYZE if analyze else file_formats.remedy(path)
-        raise InputError(f"{path}: not a NIfTI image ({why or 'convert it'})")
+        remedy = file_formats.ANALYZE if analyze else file_formats.remedy(path)
+        raise HeaderError("not a NIfTI image", remedy or "convert it", path=path, form=ASIDE)
     return image
 
 
 def _check_file(path: Path) -> None:
-    """Refuse what would be opened for ever, or with a misleading message."""
+    """Refuse what could block for ever (a pipe) or give a misleading message."""
     if path.is_symlink() and not path.exists():
-        raise InputError(f"{path}: broken link; fetch the file (datalad get) or remove it")
+        raise ImageError("broken link", "fetch the file (datalad get) or remove it", path=path)
     if path.exists() and not path.is_file():
-        raise InputError(f"{path}: not a file; put the image there or remove it")
+        raise ImageError("not a file", "put the image there or remove it", path=path)
     try:
         with path.open("rb") as file:
             start = file.read(len(_ANNEX))
     except OSError:
-        return  # nibabel's complaint will do
+        return  # nibabel will raise, and its message is good enough
     if start == _ANNEX:
-        raise InputError(f"{path}: git-annex pointer without content; fetch it (datalad get)")
+        raise ImageError("git-annex pointer without content", "fetch it (datalad get)", path=path)
 
 
 @contextmanager
@@ -116,7 +145,7 @@ def _readable(path: Path, remedy: str) -> Iterator[None]:
     try:
         yield
     except _BROKEN as error:
-        raise InputError(f"{path}: truncated or corrupt ({one_line(error)}); {remedy}") from None
+        raise ImageError(f"truncated or corrupt ({one_line(error)})", remedy, path=path) from None
 
 
 def read_voxels(path: Path, image: nib.nifti1.Nifti1Pair) -> npt.NDArray[np.float32]:
@@ -124,7 +153,7 @@ def read_voxels(path: Path, image: nib.nifti1.Nifti1Pair) -> npt.NDArray[np.floa
 
     Raises
     ------
-    InputError
+    ImageError
         If the file is truncated or corrupt.
     """
     return read_checked(path, image)[0]
@@ -137,7 +166,7 @@ def read_checked(
 
     Raises
     ------
-    InputError
+    ImageError
         If the file is truncated or corrupt, or doesn't say where its voxels begin.
     """
     held = Path(image.file_map["image"].filename or path)  # of a pair, the other half
@@ -153,9 +182,9 @@ def read_checked(
 
 
 def _stored_voxels(path: Path, image: nib.nifti1.Nifti1Pair) -> tuple[Any, tuple[str, ...]]:
-    """The voxels to be read, from where a single file must hold them.
+    """The voxels to be read, and warnings; a single file's voxels begin after its header.
 
-    nibabel takes an offset of 0 as it is, and the header for the first voxels.
+    With an offset of 0 in the header, nibabel would read the header itself as the first voxels.
     """
     header = image.header
     stored: Any = image.dataobj
@@ -205,12 +234,21 @@ def read_largest(path: Path) -> npt.NDArray[np.float32]:
 
     Raises
     ------
-    InputError
+    ImageError
         If it can't be read or isn't 4-D.
+
+    Examples
+    --------
+    >>> path = getfixture("tmp_path") / "sub-01_probseg.nii.gz"
+    >>> volumes = np.array([0.25, 0.5], np.float32) * np.ones((4, 5, 6, 1), np.float32)
+    >>> nib.save(nib.Nifti1Image(volumes, np.eye(4)), path)
+    >>> largest = read_largest(path)
+    >>> largest.shape, float(largest[0, 0, 0])
+    ((4, 5, 6), 0.5)
     """
     image = open_image(path)
     if len(image.shape) != 4:
-        raise InputError(f"{path}: shape {image.shape}, a 4-D image expected")
+        raise HeaderError(f"shape {image.shape}, a 4-D image expected", path=path)
     scaled: Any = image.dataobj
     opened = gzip_ng.open if path.name.endswith(".gz") else open
     with _readable(path, "make it again"), opened(path, "rb") as file:
@@ -227,23 +265,51 @@ def read_largest(path: Path) -> npt.NDArray[np.float32]:
 def read_labels(path: Path) -> tuple[npt.NDArray[np.int32], Grid]:
     """Read a 3-D label image.
 
+    Returns
+    -------
+    labels : (X, Y, Z) int32 array
+        As stored, rounded to whole numbers.
+    grid : Grid
+
     Raises
     ------
-    InputError
+    ImageError
         If it can't be read or isn't 3-D.
+
+    Examples
+    --------
+    >>> path = getfixture("tmp_path") / "sub-01_dseg.nii.gz"
+    >>> voxels = np.full((4, 5, 6), 17, np.uint8)
+    >>> nib.save(nib.Nifti1Image(voxels, np.diag([2.0, 2, 2, 1])), path)
+    >>> labels, grid = read_labels(path)
+    >>> labels.dtype, labels.shape, grid.zooms
+    (dtype('int32'), (4, 5, 6), array([2., 2., 2.]))
     """
     image = open_image(path)
     if len(image.shape) != 3:
-        raise InputError(f"{path}: labels of shape {image.shape}, a 3-D image expected")
+        raise HeaderError(f"labels of shape {image.shape}, a 3-D image expected", path=path)
     return np.rint(read_voxels(path, image)).astype(np.int32), grid_of(image)
 
 
 def grid_of(image: nib.nifti1.Nifti1Pair) -> Grid:
-    """The spatial grid of an image."""
+    """The spatial grid of an image.
+
+    Examples
+    --------
+    >>> image = nib.Nifti1Image(np.zeros((4, 5, 6), np.uint8), np.diag([1, 1, 3, 1]))
+    >>> grid_of(image).shape, grid_of(image).zooms
+    ((4, 5, 6), array([1., 1., 3.]))
+    """
     i, j, k = image.shape[:3]
     return Grid((int(i), int(j), int(k)), np.asarray(image.affine, dtype=np.float64))
 
 
 def one_line(error: BaseException) -> str:
-    """An error's text on one short line."""
+    """An error's text on one short line.
+
+    Examples
+    --------
+    >>> one_line(ValueError("bad   header")), one_line(ValueError())
+    ('bad header', 'ValueError')
+    """
     return " ".join(str(error).split())[:160] or type(error).__name__

@@ -36,5 +36,27 @@ PLANES: dict[str, Plane] = {plane.name: plane for plane in (AXIAL, CORONAL, SAGI
 def display_slice(
     volume: npt.NDArray[np.generic], plane: Plane, place: int
 ) -> npt.NDArray[np.generic]:
-    """A slice of a RAS volume as people expect it: superior or anterior up, left on the right."""
+    """A slice of a RAS volume in radiological view.
+
+    Superior or anterior is up, the left side of the head is on the right of the picture.
+
+    Parameters
+    ----------
+    volume : (X, Y, Z) array
+    plane : Plane
+    place : int
+        Number of the slice.
+
+    Returns
+    -------
+    picture : (rows, columns) array
+
+    Examples
+    --------
+    >>> volume = np.zeros((4, 5, 6))
+    >>> volume[0, 4, 3] = 1  # left, anterior
+    >>> picture = display_slice(volume, AXIAL, 3)
+    >>> picture.shape, picture[0]
+    ((5, 4), array([0., 0., 0., 1.]))
+    """
     return np.take(volume, place, axis=plane.axes[0]).T[::-1, ::-1]

@@ -59,11 +59,13 @@ _LONGEST = (
     "test_real_scans.py",
     "test_bad_inputs.py",
     "test_interruptions.py",
-    "test_training.py",
     "test_run.py",
-    "test_execution.py",
+    "test_workers.py",
+    "test_trainer.py",
+    "test_session.py",
     "test_docs.py",
-    "test_group.py",
+    "test_averaging.py",
+    "test_soak.py",
 )
 
 

@@ -11,15 +11,16 @@ import pandas as pd
 import pytest
 
 import hetseg_bids
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import ImageError
+from hetseg_bids.structures.aseg import N_STRUCTURES
 from support.commands import run_cli
 from support.datasets import t1w_path, write_dataset
-from support.phantoms import centred_affine, reorient, stripped_phantom
+from support.phantoms import centred_affine, reorient, stripped_phantom, three_quarters
 from support.tiny_model import write_tiny_model
 
 
 def test_result_is_that_of_the_command_line(tmp_path):
-    data = stripped_phantom()[::2, ::2, ::2]
+    data = three_quarters(stripped_phantom())[::2, ::2, ::2]
     bids, model = write_dataset(tmp_path / "bids"), write_tiny_model(tmp_path / "model")
     path = t1w_path(bids, "01")
     nib.save(reorient(nib.Nifti1Image(data, centred_affine(data.shape, 2)), "LSP"), path)
@@ -31,15 +32,16 @@ def test_result_is_that_of_the_command_line(tmp_path):
     assert np.allclose(dseg.affine, result.dseg.affine)
     assert np.array_equal(np.asarray(dseg.dataobj), np.asarray(result.dseg.dataobj))
     written = nib.load(f"{stem}_desc-labelflip_probseg.nii.gz")
-    assert result.p.shape == result.q.shape == written.shape == (*dseg.shape, 28)
-    np.testing.assert_array_equal(result.q.get_fdata(), written.get_fdata())
-    np.testing.assert_allclose(result.q.affine, dseg.affine, atol=1e-5)
+    for image in (result.probability, result.flip_probability, written):
+        assert image.shape == (*dseg.shape, N_STRUCTURES)
+    np.testing.assert_array_equal(result.flip_probability.get_fdata(), written.get_fdata())
+    np.testing.assert_allclose(result.flip_probability.affine, dseg.affine, atol=1e-5)
     # one byte a voxel, scaled when asked for, one structure at a time if that is all that's wanted
-    for image, step in ((result.q, 0.5 / 255), (result.p, 1 / 255)):
+    for image, step in ((result.flip_probability, 0.5 / 255), (result.probability, 1 / 255)):
         levels = image.dataobj.get_unscaled()
         assert levels.dtype == np.uint8
         np.testing.assert_allclose(image.dataobj[..., 3], levels[..., 3] * step, rtol=1e-6)
-    p, q = result.p.get_fdata(), result.q.get_fdata()
+    p, q = result.probability.get_fdata(), result.flip_probability.get_fdata()
     # p is q or 1 - q, each rounded by itself
     assert np.minimum(abs(p - q), abs(1 - p - q)).max() <= 1 / 510 + 1 / 1020 + 1e-9
     morph = pd.read_csv(f"{stem}_morph.tsv", sep="\t", na_values="n/a")
@@ -50,7 +52,7 @@ def test_result_is_that_of_the_command_line(tmp_path):
 
 
 def test_what_cannot_be_used_raises_one_line(tmp_path):
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(ImageError, match="no such file"):
         hetseg_bids.segment(tmp_path / "absent.nii.gz")
 
 

@@ -23,7 +23,7 @@ from hetseg_bids.preprocessing.normalisation import BACKGROUND
 from hetseg_bids.training.synthesis.label_noise import (
     CLEAN,
     LabelNoiseConfig,
-    add_sporadic_errors,
+    add_sporadic_errors_,
     displace,
 )
 from hetseg_bids.training.synthesis.painting import SynthesisConfig, SyntheticSource
@@ -59,7 +59,7 @@ def main() -> None:
             rng = np.random.default_rng((_SEED, number, i))
             moved = displace(rng, volume.labels, config)
             weak = moved.clone()
-            add_sporadic_errors(rng, weak, config)
+            add_sporadic_errors_(rng, weak, config)
             kinds = torch.where(weak != moved, 2, (weak != volume.labels).int()).to(torch.uint8)
             save(root / level / "train", i, volume, weak)
             save_image(root / level / "kinds" / f"sub-{i:02d}_kinds.nii.gz", kinds, volume)
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def clean_scans(maps: list[Path], count: int) -> Iterator[LabelledVolume]:
-    """Synthetic scans with their true labels, one a map."""
+    """Synthetic scans with their true labels, one per map."""
     for i, path in enumerate(maps[:count]):
         source = SyntheticSource([path], SynthesisConfig(labels=CLEAN))
         yield source.draw(np.random.default_rng((_SEED, i)))

@@ -53,8 +53,8 @@ def one_scan(model: Model, pair: Pair, args: argparse.Namespace) -> pd.DataFrame
     prepared = prepare_image(pair.t1w, "skip")
     logits = predict(model, prepared.image, prepared.mask, mirror=False)
     result = segment(logits, prepared.working, prepared.native)
-    if result.flip is not None:
-        save_scaled(paths.flip, result, result.flip)
+    if result.flip_probability is not None:
+        save_scaled(paths.flip_probability, result, result.flip_probability)
     save_image(paths.dseg, result.full(result.dseg), result.grid, intent="label")
     if not args.noise:
         return None

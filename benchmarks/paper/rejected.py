@@ -39,7 +39,7 @@ LIMITS = (3e-9, 1e-6, 1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1)  # the first: the
 
 
 def main() -> None:
-    """Write a row a limit."""
+    """Write one row per limit."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("work", type=Path)
     parser.add_argument("level", choices=LEVELS)
@@ -75,7 +75,7 @@ def judge_masks(work: Path, experiment: str, run: Path) -> pd.DataFrame:
     Returns
     -------
     table : DataFrame
-        A row a look: (voxel, task) pairs rejected, precision, recall of sporadic errors and of
+        One row per look: (voxel, task) pairs rejected, precision, recall of sporadic errors and of
         moved boundaries, and how many sporadic blobs were found.
     """
     steps = {_STEP.match(path.name)[1] for path in (run / "rejected").iterdir()}

@@ -13,7 +13,6 @@ from torch import Tensor
 from hetseg_bids.evaluation.metrics import boundary_band
 from hetseg_bids.files import atomic_path
 from hetseg_bids.segmentation.inference import Logits
-from hetseg_bids.segmentation.uncertainty import flip_map
 from hetseg_bids.structures.aseg import STRUCTURES
 from hetseg_bids.training.synthesis.label_noise import weaken
 
@@ -28,9 +27,9 @@ def forecast_of(logits: Logits) -> Tensor:
 
     Plain networks have no second map: theirs is min(p, 1 - p).
     """
-    if logits.second is None:
+    if logits.second_output is None or logits.system is None:
         return torch.sigmoid(-logits.label.abs())
-    return flip_map(logits.system, logits.label, logits.second)
+    return logits.system.flip_probability(logits.label, logits.second_output)
 
 
 def reliability(
@@ -51,7 +50,7 @@ def reliability(
     Returns
     -------
     table : DataFrame
-        A row a structure, region (brain or band) and bin: voxels, forecast and rate summed.
+        One row per structure, region (brain or band) and bin: voxels, forecast and rate summed.
     """
     brain = clean > 0
     rows = []

@@ -1,4 +1,4 @@
-"""Parsers of the commands.
+"""Parsers of the commands, which then call the rooms above.
 
-The work is done elsewhere.
+No scan is read here.
 """

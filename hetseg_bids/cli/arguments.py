@@ -8,11 +8,11 @@ from pathlib import Path
 
 
 def path(text: str) -> Path:
-    """A path, with ``~`` and ``~user`` in front taken for the home folder.
+    """A path; ``~`` and ``~user`` at its beginning stand for the home folder.
 
-    Shells do that only at the start of a word (not in ``--model=~/x``) and containers not at
-    all.  It happens here and nowhere else: a relative path that begins with a tilde afterwards
-    (``./~``) is made absolute, because pandas would expand it once more.
+    Shells expand them only at the start of a word (not in ``--model=~/x``) and containers not at
+    all.  They are expanded here alone: a relative path that still begins with a tilde (``./~``) is
+    made absolute, because pandas would expand it once more.
     """
     expanded = Path(os.path.expanduser(text))  # noqa: PTH111 (Path drops the "./" of "./~")
     return Path.cwd() / expanded if expanded.name and str(expanded)[0] == "~" else expanded
@@ -24,7 +24,13 @@ def name_or_path(text: str) -> str:
 
 
 def positive(text: str) -> int:
-    """A whole number of at least 1."""
+    """A whole number of at least 1.
+
+    Examples
+    --------
+    >>> positive("4")
+    4
+    """
     if not text.isdigit() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r}: give a whole number of at least 1")
     return int(text)
@@ -32,7 +38,7 @@ def positive(text: str) -> int:
 
 def positive_float(text: str) -> float:
     """A number above 0."""
-    number = float(text)  # argparse words the ValueError
+    number = float(text)  # argparse makes the message of a ValueError
     if not number > 0:
         raise argparse.ArgumentTypeError(f"{text!r}: must be positive")
     return number

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from hetseg_bids.cli.arguments import path
 from hetseg_bids.config import RunConfig
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import HetsegError
 
 
 def main(argv: Sequence[str]) -> int:
@@ -38,6 +38,6 @@ def main(argv: Sequence[str]) -> int:
             command="hetseg demo",
         )
         return run_participants(config)
-    except InputError as error:
+    except HetsegError as error:
         print(f"hetseg demo: {error}", file=sys.stderr)
         return 2

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hetseg_bids.cli.arguments import path
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import COLON, HetsegError, OptionError
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--curves needs --report")
     try:
         _evaluate(args)
-    except InputError as error:
+    except HetsegError as error:
         print(f"hetseg-evaluate: {error}", file=sys.stderr)
         return 2
     return 0
@@ -89,14 +89,14 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _named_folders(words: Sequence[str]) -> dict[str, tuple[Path, ...]]:
-    """``NAME=DIR`` words, one name's folders together; a bare DIR is called by its own name."""
+    """Folders by name, from words ``NAME=DIR``; a word ``DIR`` has the name of the folder."""
     found: dict[str, tuple[Path, ...]] = {}
     for word in words:
         name, equals, folder = word.partition("=")
         if not equals or path(word).exists():
             name, folder = path(word).resolve().name, word
         if not name or not folder:
-            raise InputError(f"{word}: give NAME=DIR")
+            raise OptionError(word, "give NAME=DIR", form=COLON)
         found[name] = (*found.get(name, ()), path(folder))
     return found
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from hetseg_bids.cli.arguments import path
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import HetsegError
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for folder in export(args.out_dir, args.subjects_dir):
             print(folder)
-    except InputError as error:
+    except HetsegError as error:
         print(f"hetseg-export: {error}", file=sys.stderr)
         return 2
     return 0

@@ -17,7 +17,7 @@ from pathlib import Path
 from hetseg_bids import __version__
 from hetseg_bids.cli.arguments import name_or_path, path, positive
 from hetseg_bids.config import Execution, RunConfig, Selection, Settings
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import HetsegError, OptionError
 from hetseg_bids.planes import PLANES
 from hetseg_bids.preprocessing.brain_extraction import BRAIN_EXTRACTION_CHOICES
 
@@ -180,7 +180,7 @@ def _add_execution(group: argparse._ArgumentGroup) -> None:
         type=positive,
         metavar="N",
         help="dask workers, or SLURM jobs; more than one implies --executor dask (default with "
-        "dask: one a GPU, else as many as processors and --mem-gb allow)",
+        "dask: one per GPU, else as many as processors and --mem-gb allow)",
     )
     group.add_argument(
         "--mem-gb",
@@ -236,10 +236,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, _raise_terminated)
     try:
         return _carry_out(_config(args, shlex.join(["hetseg", *arguments])), args.analysis_level)
-    except InputError as error:
+    except HetsegError as error:
         print(f"hetseg: {error}", file=sys.stderr)
         return _USAGE_ERROR
-    except Exception as error:  # a bug, or a machine in trouble: still no traceback for people
+    except Exception as error:  # a bug or a failing machine: users get one line, no traceback
         details = _keep_traceback(args.output_dir)
         print(f"hetseg: {type(error).__name__}: {error} (details: {details})", file=sys.stderr)
         return _FAILED
@@ -312,7 +312,9 @@ def _execution(args: argparse.Namespace) -> Execution:
     wants_dask = bool(args.dask_scheduler) or args.dask_cluster != Execution.cluster
     several = (args.nprocs or 1) > 1
     if args.work_dir is not None and not args.work_dir.is_dir():
-        raise InputError(f"--work-dir {args.work_dir}: no such folder; make it first")
+        raise OptionError(
+            "no such folder", "make it first", option="--work-dir", path=args.work_dir
+        )
     return Execution(
         executor="dask" if wants_dask or several else args.executor,
         nprocs=args.nprocs,

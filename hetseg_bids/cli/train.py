@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 
 from hetseg_bids.cli.arguments import name_or_path, path, positive, positive_float
-from hetseg_bids.config import RECIPE_NAMES, SYSTEMS
-from hetseg_bids.errors import InputError
+from hetseg_bids.config import RECIPE_NAMES, SYSTEM_NAMES
+from hetseg_bids.errors import HetsegError
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -89,7 +89,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
         help="start from a shipped model or a model folder; a --recipe with a larger network "
         "lets it grow",
     )
-    parser.add_argument("--system", choices=SYSTEMS, default="label-flip")
+    parser.add_argument("--system", choices=SYSTEM_NAMES, default="label-flip")
     parser.add_argument(
         "--recipe",
         choices=RECIPE_NAMES,
@@ -159,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         return _train(args)
-    except (InputError, ValueError) as error:
+    except (HetsegError, ValueError) as error:
         print(f"hetseg-train: {error}", file=sys.stderr)
         return 2
 

@@ -1,4 +1,4 @@
-"""What is read of a BIDS dataset: its T1w images, what its validator says, and the demo dataset.
+"""Reading a BIDS dataset: its T1w images, its validator's errors; and the demo dataset.
 
 No image is opened here.
 """

@@ -1,4 +1,4 @@
-"""Pybids' index of a dataset's T1w images, also one that is kept between calls."""
+"""Pybids' index of a dataset's T1w images, also one that is kept on disk between calls."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import DatasetError
 
 log = logging.getLogger(__name__)
 EXTENSIONS = (".nii.gz", ".nii")
@@ -29,15 +29,20 @@ def t1w_paths(root: Path, participants: Sequence[str], database: Path | None) ->
     root : Path
         The dataset, resolved.
     participants : sequence of str
-        Labels; only their folders are looked into, and those whose names differ from theirs by
-        upper and lower case alone.  Empty means the whole dataset.
+        Labels; only their folders are read, and those whose names differ from theirs in upper
+        and lower case only.  Empty means the whole dataset.
     database : Path or None
-        Folder of a pybids index.  It answers for the whole dataset if it lists what lies in the
-        dataset now, and is made (again) otherwise.
+        Folder of a pybids index.  It is used for the whole dataset if it lists the images that
+        the dataset holds now, and is made (again) otherwise.
+
+    Returns
+    -------
+    paths : list of Path
+        Sorted.
 
     Raises
     ------
-    InputError
+    DatasetError
         If the index is another dataset's or can't be read.
     """
     layout = _kept_layout(root, database) if database is not None else None
@@ -50,7 +55,7 @@ def t1w_paths(root: Path, participants: Sequence[str], database: Path | None) ->
     if layout is not None and database is not None:
         with _readable(database):
             kept = _paths_of(layout)
-        # whoever made the index may have reached the dataset by a link
+        # the index may have been made through a link to the dataset
         kept = [root / path.relative_to(layout.root) for path in kept]
         added, removed = _difference(root, kept)
         if not added and not removed:
@@ -82,7 +87,7 @@ def _indexer() -> Any:
 
 
 def _paths_of(layout: Any) -> list[Path]:
-    """T1w images of a layout, sorted; its database is let go."""
+    """T1w images of a layout, sorted; its database is closed."""
     files = layout.get(return_type="object", suffix="T1w", extension=list(EXTENSIONS))
     layout.session.close()
     return sorted(Path(file.path) for file in files)
@@ -98,9 +103,11 @@ def _kept_layout(root: Path, database: Path) -> Any | None:
         # pybids takes the root from the database, whatever it is given here
         layout = BIDSLayout(root, validate=False, database_path=database)
     if Path(layout.root).resolve() != root:
-        raise InputError(
-            f"--bids-database-dir {database}: it is the index of {layout.root}, not of {root}; "
-            f"{_REMEDY}"
+        raise DatasetError(
+            f"it is the index of {layout.root}, not of {root}",
+            _REMEDY,
+            option="--bids-database-dir",
+            path=database,
         )
     return layout
 
@@ -113,16 +120,19 @@ def _readable(database: Path) -> Iterator[None]:
         yield
     except (SQLAlchemyError, ValueError, AttributeError) as error:
         line = " ".join(str(getattr(error, "orig", error)).split())
-        raise InputError(
-            f"--bids-database-dir {database}: not readable as a pybids index ({line}); {_REMEDY}"
+        raise DatasetError(
+            f"not readable as a pybids index ({line})",
+            _REMEDY,
+            option="--bids-database-dir",
+            path=database,
         ) from None
 
 
 def _difference(root: Path, kept: list[Path]) -> tuple[int, int]:
     """How many scans were added and removed since an index was made.
 
-    The path of a dataset doesn't say which one it is (in a container all are called /bids), but
-    an index that lists what is there is right whatever it was made for.
+    The path of a dataset doesn't identify it (in a container all are called /bids). An index that
+    lists exactly the images that are there is right, whichever dataset it was made for.
     """
     there = set(in_place(root))
     listed = {path for path in kept if is_in_place(path.relative_to(root))}
@@ -130,7 +140,16 @@ def _difference(root: Path, kept: list[Path]) -> tuple[int, int]:
 
 
 def in_place(root: Path) -> Iterator[Path]:
-    """T1w images where BIDS has them: some directory reads a participant, no more."""
+    """T1w images in the folders that BIDS names; reads a few directories per participant.
+
+    Examples
+    --------
+    >>> anat = getfixture("tmp_path") / "sub-01" / "ses-1" / "anat"
+    >>> anat.mkdir(parents=True)
+    >>> (anat / "sub-01_ses-1_T1w.nii.gz").touch()
+    >>> [path.name for path in in_place(getfixture("tmp_path"))]
+    ['sub-01_ses-1_T1w.nii.gz']
+    """
     for subject in _folders(root, "sub-"):
         for folder in (subject, *_folders(subject, "ses-")):
             for entry in _entries(folder / "anat"):
@@ -140,7 +159,15 @@ def in_place(root: Path) -> Iterator[Path]:
 
 
 def is_in_place(relative: Path) -> bool:
-    """Whether a path in the dataset is ``sub-*/[ses-*/]anat/<file>``."""
+    """Whether a path in the dataset is ``sub-*/[ses-*/]anat/<file>``.
+
+    Examples
+    --------
+    >>> is_in_place(Path("sub-01/ses-2/anat/sub-01_ses-2_T1w.nii.gz"))
+    True
+    >>> is_in_place(Path("sub-01/sub-01_T1w.nii.gz"))
+    False
+    """
     subject, *session, anat = relative.parts[:-1] if len(relative.parts) > 2 else ("", "")
     return (
         subject.startswith("sub-")
@@ -158,7 +185,7 @@ def _folders(parent: Path, prefix: str) -> list[Path]:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # links in a circle: what it is comes out when it is read
+    except OSError:  # links in a circle: a clear error follows when the file is opened
         return False
 
 
@@ -171,10 +198,10 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _index_and_keep(root: Path, database: Path) -> list[Path]:
-    """Index a dataset and put the index in place in one step.
+    """Index a dataset and move the index into place in one step.
 
-    Jobs of an array neither wait for each other nor see half of an index, and each goes on with
-    what it found itself.
+    Jobs of an array don't wait for each other and never see half of an index: each uses the
+    images that it found itself.
     """
     temporary = database / f".tmp-{secrets.token_hex(6)}"
     try:

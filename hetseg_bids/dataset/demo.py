@@ -6,7 +6,7 @@ from importlib import resources
 from pathlib import Path
 
 from hetseg_bids.config import BIDS_VERSION
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import DatasetError
 from hetseg_bids.files import atomic_path, write_json, write_text
 
 _MNI152 = "data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
@@ -25,12 +25,12 @@ def write_demo_dataset(bids_dir: Path) -> Path:
 
     Raises
     ------
-    InputError
+    DatasetError
         If nilearn came without the template.
     """
     template = resources.files("nilearn.datasets").joinpath(_MNI152)
     if not template.is_file():
-        raise InputError("the installed nilearn has no MNI152 2009a T1w; install nilearn 0.14")
+        raise DatasetError("the installed nilearn has no MNI152 2009a T1w", "install nilearn 0.14")
     target = bids_dir / "sub-mni152" / "anat" / "sub-mni152_T1w.nii.gz"
     with atomic_path(target) as temporary:
         temporary.write_bytes(template.read_bytes())

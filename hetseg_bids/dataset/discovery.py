@@ -12,12 +12,12 @@ from typing import Any
 
 from hetseg_bids.config import Selection
 from hetseg_bids.dataset.bids_index import EXTENSIONS, in_place, is_in_place, t1w_paths
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import DatasetError, OptionError
 from hetseg_bids.files import read_json
 
 log = logging.getLogger(__name__)
 _NAME = re.compile(r"sub-[a-zA-Z0-9+]+(_[a-zA-Z]+-[a-zA-Z0-9+]+)*_T1w\.nii(\.gz)?")
-# what a filter file may name, as pybids calls it: the entities of a T1w file
+# pybids' names of the entities of a T1w file, which a filter file may use
 _ENTITIES = {
     "subject": "sub",
     "session": "ses",
@@ -51,6 +51,12 @@ class Scan:
     session : str or None
     stem : str
         File name without ``_T1w.nii.gz``: the entities its derivatives keep.
+
+    Examples
+    --------
+    >>> scan = Scan(Path("sub-01_ses-2_T1w.nii.gz"), "01", "2", "sub-01_ses-2")
+    >>> scan.anat_folder.as_posix()
+    'sub-01/ses-2/anat'
     """
 
     path: Path
@@ -69,7 +75,7 @@ class Scan:
 
 @dataclass(frozen=True)
 class Found:
-    """What a selection names.
+    """The images of a selection.
 
     Attributes
     ----------
@@ -88,8 +94,10 @@ def find_scans(bids_dir: Path, selection: Selection) -> Found:
 
     Raises
     ------
-    InputError
+    DatasetError
         If the folder isn't a BIDS dataset, or holds no such image.
+    OptionError
+        If the filter file can't be used.
     """
     _check_dataset(bids_dir, described=selection.validate)
     filters = _filters(selection)
@@ -108,7 +116,8 @@ def find_scans(bids_dir: Path, selection: Selection) -> Found:
     )
     missing = _missing(bids_dir, selection, there, scans)
     if not scans:
-        raise InputError(f"{bids_dir}: {'; '.join(missing) or _nothing_found(bids_dir, filters)}")
+        problem, remedy = ("; ".join(missing), "") if missing else _nothing_found(bids_dir, filters)
+        raise DatasetError(problem, remedy, path=bids_dir)
     for line in missing:
         log.warning("%s: %s; the others are processed", bids_dir, line)
     log.info("%s: T1w images to segment: %d", bids_dir, len(found.scans))
@@ -116,26 +125,39 @@ def find_scans(bids_dir: Path, selection: Selection) -> Found:
 
 
 def expected_scans(bids_dir: Path) -> list[Scan]:
-    """The magnitude T1w images that lie where BIDS has them, by a walk through the folders."""
+    """The magnitude T1w images in the folders that BIDS names, found without pybids.
+
+    Examples
+    --------
+    >>> anat = getfixture("tmp_path") / "sub-01" / "anat"
+    >>> anat.mkdir(parents=True)
+    >>> for part in ("mag", "phase"):
+    ...     (anat / f"sub-01_part-{part}_T1w.nii.gz").touch()
+    >>> [scan.stem for scan in expected_scans(getfixture("tmp_path"))]
+    ['sub-01_part-mag']
+    """
     there, _ = _in_their_places(bids_dir, sorted(in_place(bids_dir)))
     return [scan for scan in there if _is_magnitude(scan)]
 
 
 def _check_dataset(bids_dir: Path, *, described: bool) -> None:
     if not bids_dir.is_dir():
-        raise InputError(f"{bids_dir}: no such folder; the first argument is the BIDS dataset")
+        raise DatasetError(
+            "no such folder", "the first argument is the BIDS dataset", path=bids_dir
+        )
     if not described:
         return
     description = bids_dir / "dataset_description.json"
     if not description.is_file():
-        raise InputError(
-            f"{bids_dir}: no dataset_description.json; is this the top folder of a BIDS dataset? "
-            "(--skip-bids-validation goes on without it)"
+        raise DatasetError(
+            "no dataset_description.json",
+            "is this the top folder of a BIDS dataset? (--skip-bids-validation goes on without it)",
+            path=bids_dir,
         )
     try:
         read_json(description)
     except (OSError, ValueError) as error:
-        raise InputError(f"{description}: not readable as a JSON object ({error})") from None
+        raise DatasetError(f"not readable as a JSON object ({error})", path=description) from None
 
 
 def _filters(selection: Selection) -> dict[str, list[Any]]:
@@ -151,17 +173,18 @@ def _filters(selection: Selection) -> dict[str, list[Any]]:
 
 
 def _read_filter(path: Path) -> dict[str, list[Any]]:
+    option = "--bids-filter-file"
     try:
         content = dict(read_json(path)["t1w"])
     except (OSError, ValueError) as error:
-        raise InputError(f"--bids-filter-file {path}: not readable as JSON ({error})") from None
+        raise OptionError(f"not readable as JSON ({error})", option=option, path=path) from None
     except (KeyError, TypeError):
-        raise InputError(f'--bids-filter-file {path}: needs an entry "t1w"') from None
+        raise OptionError('needs an entry "t1w"', option=option, path=path) from None
     for key in ("suffix", "datatype", "extension"):
         content.pop(key, None)
     unknown = set(content) - set(_ENTITIES)
     if unknown:
-        raise InputError(f"--bids-filter-file {path}: unknown entities {sorted(unknown)}")
+        raise OptionError(f"unknown entities {sorted(unknown)}", option=option, path=path)
     return {
         _ENTITIES[name]: wanted if isinstance(wanted, list) else [wanted]
         for name, wanted in content.items()
@@ -171,8 +194,8 @@ def _read_filter(path: Path) -> dict[str, list[Any]]:
 def _matches(entities: Mapping[str, str], filters: Mapping[str, list[Any]]) -> bool:
     """Whether a name has one of the wanted values of every entity.
 
-    Names decide, not pybids: it reads entities from the whole path, so that a dataset below a
-    folder ``ses-9`` is of session 9 to it.
+    Entities come from the file name and not from pybids, which reads them from the whole path: to
+    it all images of a dataset below a folder ``ses-9`` belong to session 9.
     """
     return all(_has(entities, key, wanted) for key, wanted in filters.items())
 
@@ -194,7 +217,10 @@ def _fits(key: str, value: str | None, wanted: Any) -> bool:
 
 
 def _in_their_places(root: Path, paths: Iterable[Path]) -> tuple[list[Scan], dict[Path, str]]:
-    """Scans named and placed as BIDS has it, sessions apart; and the rest, with the reason."""
+    """Scans with the name and folder that BIDS asks for; and the others, with the reason.
+
+    Sessions aren't compared here: `_contradictions` does.
+    """
     scans, left_out = [], {}
     for path in paths:
         extension = next(e for e in EXTENSIONS if path.name.endswith(e))
@@ -213,7 +239,13 @@ def _in_their_places(root: Path, paths: Iterable[Path]) -> tuple[list[Scan], dic
 
 
 def entities_of(stem: str) -> dict[str, str]:
-    """BIDS entities in a file name: ``sub-01_ses-2`` gives ``{"sub": "01", "ses": "2"}``."""
+    """BIDS entities in a file name: ``sub-01_ses-2`` gives ``{"sub": "01", "ses": "2"}``.
+
+    Examples
+    --------
+    >>> entities_of("sub-01_ses-2_run-1")
+    {'sub': '01', 'ses': '2', 'run': '1'}
+    """
     return dict(part.split("-", 1) for part in stem.split("_") if "-" in part)
 
 
@@ -259,7 +291,7 @@ def _contradictions(root: Path, scans: Iterable[Scan]) -> dict[Path, str]:
 def _missing(
     bids_dir: Path, selection: Selection, there: list[Scan], scans: list[Scan]
 ) -> list[str]:
-    """What to say about labels of the selection that have no image."""
+    """Lines about labels of the selection that have no image."""
     found = {scan.subject for scan in scans}
     lacking = [label for label in selection.participants if label not in found]
     strangers = [p for p in lacking if not (bids_dir / f"sub-{p}").is_dir()]
@@ -283,7 +315,7 @@ def _missing(
 
 
 def _described(selection: Selection) -> str:
-    """What was asked for beside the participant."""
+    """The other parts of a selection, beside the participants, in words."""
     words = [_listed("ses", selection.sessions), _listed("run", selection.runs)]
     words += [f"what {selection.filter_file} names"] if selection.filter_file else []
     asked = " and ".join(word for word in words if word)
@@ -299,17 +331,18 @@ def _few(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN]) + more
 
 
-def _nothing_found(bids_dir: Path, filters: Mapping[str, list[Any]]) -> str:
+def _nothing_found(bids_dir: Path, filters: Mapping[str, list[Any]]) -> tuple[str, str]:
+    """The problem and the remedy."""
     if filters:
-        return "no T1w image matches the participant, session, run or filter options"
+        return "no T1w image matches the participant, session, run or filter options", ""
     subjects = sum(path.is_dir() for path in bids_dir.glob("sub-*"))
     if subjects:
-        return f"{subjects} participants but no sub-*/[ses-*/]anat/*_T1w.nii[.gz]"
-    return "no participants (sub-*) found; check the path"
+        return f"{subjects} participants but no sub-*/[ses-*/]anat/*_T1w.nii[.gz]", ""
+    return "no participants (sub-*) found", "check the path"
 
 
 def _without_duplicates(scans: Iterable[Scan]) -> list[Scan]:
-    """Keep the .nii.gz where a name is there in both forms."""
+    """Keep the .nii.gz where an image exists as .nii, too."""
     kept: dict[tuple[Path, str], Scan] = {}
     for scan in scans:
         key = (scan.path.parent, scan.stem)

@@ -14,7 +14,7 @@ _SECONDS = 1800
 
 
 def bids_complaint(bids_dir: Path) -> str | None:
-    """What the BIDS validator calls errors, in one line.
+    """The errors that the BIDS validator finds, in one line.
 
     Parameters
     ----------
@@ -23,7 +23,7 @@ def bids_complaint(bids_dir: Path) -> str | None:
     Returns
     -------
     complaint : str or None
-        None if there are none, or the validator (PyPI: bids-validator-deno) isn't there.
+        None if there are none, or the validator (PyPI: bids-validator-deno) isn't installed.
     """
     beside = Path(sys.executable).with_name(_PROGRAM)  # the environment may not be on PATH
     program = str(beside) if beside.is_file() else shutil.which(_PROGRAM)

@@ -11,7 +11,7 @@ from pathlib import Path
 import nibabel as nib
 import pandas as pd
 
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import DatasetError, ImageError
 from hetseg_bids.evaluation.metrics import compare
 from hetseg_bids.files import atomic_path
 from hetseg_bids.images import read_labels
@@ -25,12 +25,13 @@ _DSEG = re.compile(r"^[^.].*_dseg\.nii(\.gz)?$")
 
 @dataclass(frozen=True)
 class System:
-    """Results to score: one name, and a folder of derivatives for each run (seed) of it.
+    """Results to score under one name.
 
     Attributes
     ----------
     name : str
     runs : tuple of Path
+        A folder of derivatives for each run (seed) of the system.
     """
 
     name: str
@@ -59,7 +60,7 @@ def score_systems(
     progress: Callable[[list], Iterable] = iter,
     label_set: LabelSet = ASEG,
 ) -> pd.DataFrame:
-    """Score every run of every system, a row a system, run, scan and structure.
+    """Score every run of every system: one row per system, run, scan and structure.
 
     Parameters
     ----------
@@ -70,10 +71,17 @@ def score_systems(
     label_set : LabelSet
         The structures to score.
 
+    Returns
+    -------
+    scores : DataFrame
+        ``system``, ``run`` and the columns of `evaluate`.
+
     Raises
     ------
-    InputError
-        See `find_matches` and `evaluate`.
+    DatasetError
+        See `find_matches`.
+    ImageError
+        See `evaluate`.
     """
     work = [
         (system.name, run, match)
@@ -93,20 +101,22 @@ def score_systems(
 def find_matches(references: Path, derivatives: Path) -> list[Match]:
     """Pair every reference ``*_dseg.nii.gz`` with the hetseg dseg of the same scan.
 
-    Both folders are walked, links included.  Results of hetseg among the references only count
-    if there are no others: they are compared with another run's then.
+    Both folders are searched, also through links.  Results of hetseg are references only if the
+    folder holds no others; then two runs are compared with each other.
 
     Raises
     ------
-    InputError
+    DatasetError
         If nothing matches, or a reference has no segmentation or several.
     """
     found = _dseg_images(references)
     if not found:
-        raise InputError(f"{references}: no *_dseg.nii.gz in it or below to compare with")
+        raise DatasetError("no *_dseg.nii.gz in it or below to compare with", path=references)
     others = [path for path in found if _MARK not in path.name]
     if not others and references.resolve() == derivatives.resolve():
-        raise InputError(f"{references}: these are the results themselves; give references first")
+        raise DatasetError(
+            "these are the results themselves", "give references first", path=references
+        )
     results: dict[str, Path] = {}
     for path in _dseg_images(derivatives):
         if _MARK in path.name:
@@ -116,15 +126,17 @@ def find_matches(references: Path, derivatives: Path) -> list[Match]:
         name = _scan_name(reference)
         fitting = [name] if name in results else [n for n in results if n.startswith(f"{name}_")]
         if len(fitting) > 1:
-            raise InputError(
-                f"{reference}: {', '.join(fitting)} could be meant; name it after one of them"
+            raise DatasetError(
+                f"{', '.join(fitting)} could be meant",
+                "name it after one of them",
+                path=reference,
             )
         if fitting:
             matches.append(Match(name, results[fitting[0]], reference))
         else:
             missing.append(name)
     if missing:
-        raise InputError(f"{derivatives}: no segmentation of {', '.join(missing)}")
+        raise DatasetError(f"no segmentation of {', '.join(missing)}", path=derivatives)
     return matches
 
 
@@ -144,19 +156,25 @@ def _dseg_images(folder: Path) -> list[Path]:
 
 
 def evaluate(match: Match, label_set: LabelSet = ASEG) -> pd.DataFrame:
-    """Agreement of one scan, a row a structure.
+    """Agreement of one scan with its reference, one row per structure.
 
-    Structures that the reference doesn't have at all are left out: protocols differ.
+    Structures that the reference doesn't have at all are left out, because protocols differ.
+
+    Returns
+    -------
+    scores : DataFrame
+        ``participant``, ``name``, ``dice``, ``hd95_mm``, ``volume_mm3``, ``reference_mm3``,
+        ``volume_error``.
 
     Raises
     ------
-    InputError
-        If the two images aren't on one grid.
+    ImageError
+        If one can't be read, or the two images aren't on one grid.
     """
     labels, grid = read_labels(match.segmentation)
     reference, reference_grid = read_labels(match.reference)
     if not grid.matches(reference_grid):
-        raise InputError(f"{match.reference}: not on the grid of {match.segmentation.name}")
+        raise ImageError(f"not on the grid of {match.segmentation.name}", path=match.reference)
     truth = label_set.collapse(reference)
     zooms = nib.affines.voxel_sizes(grid.affine)
     rows = []
@@ -186,7 +204,18 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 
 
 def summary(scores: pd.DataFrame) -> str:
-    """Mean Dice and HD95 a participant, as text for the terminal."""
+    """Mean Dice and HD95 of each participant, as text for the terminal.
+
+    Examples
+    --------
+    >>> scores = pd.DataFrame({
+    ...     "system": "label-flip", "run": 0, "participant": "sub-01",
+    ...     "name": ["thalamus", "pallidum"], "dice": [0.9, 0.8], "hd95_mm": [1.0, 2.0],
+    ... })
+    >>> print(summary(scores))
+    system      participant  structures  mean Dice  mean HD95 mm  lowest
+    label-flip  sub-01                2     0.8500          1.50  pallidum 0.800
+    """
     lines = [f"{'system':22} {'participant':28} structures  mean Dice  mean HD95 mm  lowest"]
     for (system, _, name), rows in scores.groupby(["system", "run", "participant"], sort=False):
         worst = rows.loc[rows["dice"].idxmin()]

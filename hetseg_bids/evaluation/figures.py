@@ -34,7 +34,7 @@ _LEAST_FLIP = 0.03
 
 
 def learning_curves(curves: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
-    """Validation Dice against samples seen, a line a system.
+    """Validation Dice against samples seen, one line per system.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ class Overlay:
     image : (X, Y, Z) float array
     segmentation, reference : (X, Y, Z) uint8 array
         `Structure.label` values.
-    flip : (X, Y, Z) float array
+    flip_probability : (X, Y, Z) float array
         Largest q over the structures.
     label_set : LabelSet
     """
@@ -90,12 +90,12 @@ class Overlay:
     image: npt.NDArray[np.floating]
     segmentation: npt.NDArray[np.uint8]
     reference: npt.NDArray[np.uint8]
-    flip: npt.NDArray[np.floating]
+    flip_probability: npt.NDArray[np.floating]
     label_set: LabelSet = ASEG
 
 
 def flip_overlay(overlay: Overlay) -> Figure:
-    """Segmentation, forecast and true disagreement in the slice with most of it, each plane."""
+    """Labels, flip probability and true errors, per plane in the slice with most errors."""
     wrong = overlay.segmentation != overlay.reference
     figure = _figure((9.6, 9.6), "black")
     low, high = np.percentile(overlay.image[overlay.image > 0], (1, 99.5))
@@ -105,7 +105,7 @@ def flip_overlay(overlay: Overlay) -> Figure:
         place = int(wrong.sum(axis=others).argmax())
         layers: tuple[Any, ...] = (
             overlay.label_set.color_table()[display_slice(overlay.segmentation, plane, place)],
-            np.ma.masked_less(display_slice(overlay.flip, plane, place), _LEAST_FLIP),
+            np.ma.masked_less(display_slice(overlay.flip_probability, plane, place), _LEAST_FLIP),
             np.ma.masked_equal(0.5 * display_slice(wrong, plane, place).astype(float), 0),
         )
         for column, (layer, title) in enumerate(zip(layers, titles, strict=True)):

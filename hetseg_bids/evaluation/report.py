@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import ndimage
 
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import DatasetError, ImageError
 from hetseg_bids.evaluation.compare import Match, System, find_matches, write_table
 from hetseg_bids.evaluation.figures import (
     Overlay,
@@ -55,7 +55,7 @@ def write_curves(runs: Mapping[str, Sequence[Path]], folder: Path) -> None:
 
     Raises
     ------
-    InputError
+    DatasetError
         If a run has no validation log.
     """
     curves = {name: [_read_curve(path) for path in paths] for name, paths in runs.items()}
@@ -78,8 +78,11 @@ def _read_curve(path: Path) -> pd.DataFrame:
         table = pd.read_csv(log, sep="\t", na_values="n/a")
         return table[["samples", "name", "dice"]]
     except (OSError, KeyError, ValueError) as error:
-        raise InputError(
-            f"--curves {path}: no validation log there ({error}); train with --validate"
+        raise DatasetError(
+            f"no validation log there ({error})",
+            "train with --validate",
+            option="--curves",
+            path=path,
         ) from None
 
 
@@ -111,7 +114,7 @@ def _overlay(match: Match, title: str, label_set: LabelSet) -> Overlay | None:
     truth = label_set.collapse(read_labels(match.reference)[0])
     picture = open_image(t1w)
     if picture.shape[:3] != grid.shape:
-        raise InputError(f"{t1w}: not on the grid of {match.reference.name}")
+        raise ImageError(f"not on the grid of {match.reference.name}", path=t1w)
     image = np.asarray(picture.dataobj, dtype=np.float32).reshape(grid.shape)
     box = ndimage.find_objects(((labels > 0) | (truth > 0)).astype(np.uint8))[0]
 

@@ -1,4 +1,4 @@
-"""Which system is better: Wilcoxon signed rank tests with Holm's correction."""
+"""Comparison of systems: Wilcoxon signed rank tests with Holm's correction."""
 
 from __future__ import annotations
 
@@ -24,15 +24,27 @@ def wilcoxon_table(scores: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     table : DataFrame
-        A row a measure and pair: n, median of (first - second), W, p, and p after Holm's
-        correction over the family: the pairs of ``mean_dice``, of ``structures_pooled``, and
-        all pairs x structures.  p is NaN where no pair of values differs.
+        One row per measure and pair of systems: n, median of (first - second), W, p, and p after
+        Holm's correction over the family.  The families are the pairs of ``mean_dice``, those of
+        ``structures_pooled``, and all pairs x structures.  p is NaN where no values differ.
 
     Notes
     -----
-    The unit is the participant; runs (seeds) of a system are averaged first, because they
-    see the same scans.  ``structures_pooled`` counts every structure of every participant,
-    as papers often do: those are not independent, and its p-values are too small.
+    The unit is the participant: runs (seeds) of a system are averaged first, because they
+    segment the same scans.  ``structures_pooled`` counts every structure of every participant,
+    as papers often do; these aren't independent, so its p-values are too small.
+
+    Examples
+    --------
+    >>> scores = pd.DataFrame({
+    ...     "system": ["a"] * 6 + ["b"] * 6,
+    ...     "participant": [f"sub-{i}" for i in range(6)] * 2,
+    ...     "name": "thalamus",
+    ...     "dice": np.linspace(0.8, 0.85, 6).tolist() + np.linspace(0.7, 0.76, 6).tolist(),
+    ... })
+    >>> wilcoxon_table(scores)[["measure", "first", "second", "n", "p"]].head(1)
+         measure first second  n        p
+    0  mean_dice     a      b  6  0.03125
     """
     dice = scores.groupby(["system", "participant", "name"], sort=False)["dice"].mean()
     wide = dice.unstack("system")[list(scores["system"].unique())]
@@ -56,6 +68,11 @@ def holm(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     -------
     adjusted : (m,) float array
         In 0..1, in the order of `p`.
+
+    Examples
+    --------
+    >>> holm(np.array([0.01, 0.04, 0.03, np.nan]))
+    array([0.03, 0.06, 0.06,  nan])
     """
     adjusted = np.full(len(p), np.nan)
     order = np.argsort(p)

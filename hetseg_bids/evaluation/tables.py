@@ -20,8 +20,16 @@ def table1(scores: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     table : DataFrame
-        A row a structure and one for all: ``structure``, then ``SYSTEM_mean`` and
+        One row per structure and one for all together: ``structure``, then ``SYSTEM_mean`` and
         ``SYSTEM_sd`` over participants, sides and runs.
+
+    Examples
+    --------
+    >>> names, dices = ["left_putamen", "right_putamen"], [0.8, 0.9]
+    >>> table1(pd.DataFrame({"name": names, "system": "label-flip", "dice": dices})).round(2)
+            structure  label-flip_mean  label-flip_sd
+    0         Putamen             0.85           0.07
+    1  All structures             0.85           0.07
     """
     named = scores.assign(structure=scores["name"].map(both_sides))
     everything = pd.concat((named, named.assign(structure=OVERALL)))
@@ -35,7 +43,16 @@ def table1(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def table1_markdown(table: pd.DataFrame) -> str:
-    """The same for people: mean +- standard deviation, the best mean of a row in bold."""
+    """`table1` as Markdown: mean ± standard deviation, the best mean of a row in bold.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"structure": ["Putamen"], "plain_mean": [0.85], "plain_sd": [0.07]})
+    >>> print(table1_markdown(table), end="")
+    | structure | plain |
+    |---|---|
+    | Putamen | 0.850 ± 0.070 |
+    """
     systems = [c.removesuffix("_mean") for c in table.columns if c.endswith("_mean")]
     lines = ["| structure | " + " | ".join(systems) + " |", "|---|" + "---|" * len(systems)]
     for _, row in table.iterrows():

@@ -39,9 +39,9 @@ class NetworkConfig:
     Attributes
     ----------
     n_outputs : int
-        Logit maps of a slice: one a task, or two for heteroscedastic systems.
+        Logit maps per slice: one per task, or two for heteroscedastic systems.
     stem : tuple of int
-        Channels of the 3-D convolutions; each needs a neighbour more on both sides.
+        Channels of the 3-D convolutions; each needs one more neighbouring slice on either side.
     levels : tuple of 3 int
         Channels at full, half and quarter resolution.
     dilations : tuple of int
@@ -49,14 +49,14 @@ class NetworkConfig:
     growth : int
         Channels each dense block adds.
     labelled : int
-        Slices in the middle of a stack that get logits, an odd number; those that neighbouring
-        stacks give to one slice are averaged.
+        Slices in the middle of a stack that get logits, an odd number. Where neighbouring stacks
+        label the same slice, their logits are averaged.
     deep_supervision : bool
         Whether training has heads at half and quarter resolution, too.
     fold : int
         Side of the blocks of pixels that become channels of one pixel before the first
-        convolution, in-plane; the head gives the logits of a whole block (Shi et al. 2016, "sub-pixel
-        convolution").  Then "full resolution" above means that of the blocks.
+        convolution, in-plane; the head gives the logits of a whole block ("sub-pixel convolution",
+        Shi et al. 2016).  Then "full resolution" above means that of the blocks.
     added_skips : bool
         Whether what the encoder found is added in the decoder, which halves the work there,
         instead of put beside.
@@ -65,6 +65,12 @@ class NetworkConfig:
     ------
     ValueError
         If `labelled` is even, or more than there are, or `fold` isn't positive.
+
+    Examples
+    --------
+    >>> config = NetworkConfig(n_outputs=62)  # label and flip logits of 31 tasks
+    >>> config.depth, config.reach
+    (StackDepth(slices=7, labelled=1), 3)
     """
 
     n_outputs: int
@@ -136,8 +142,8 @@ class _InstanceNorm(nn.Module):
 def _shared_out(x: Tensor) -> tuple[Tensor, ...]:
     """Slices in batches that are multiples of the number of threads, the last filled with zeros.
 
-    Threads share out the pixels of a batch, each adds up its own, and a sum in two parts is
-    another sum: with as many slices each, no slice is divided.
+    Each thread sums a part of a batch, and a sum in two parts is rounded differently. When every
+    thread gets the same number of whole slices, results don't depend on the number of threads.
     """
     threads = torch.get_num_threads() if x.device.type == "cpu" else 1
     rest = len(x) % threads
@@ -173,8 +179,14 @@ def upsample_twice(x: Tensor) -> Tensor:
     """Bilinear upsampling by 2, ``align_corners=False``: (B, C, H, W) -> (B, C, 2 H, 2 W).
 
     Written out because torch 2.13's inductor returns zero gradients for the bfloat16
-    `interpolate` on CPU (tests/test_network.py compares compiled and eager gradients).
+    `interpolate` on CPU (tests/network/test_network.py compares compiled and eager gradients).
     Where no gradients are wanted the kernel is right, and several times faster.
+
+    Examples
+    --------
+    >>> upsample_twice(torch.tensor([[[[0.0, 4.0]]]]))
+    tensor([[[[0., 1., 3., 4.],
+              [0., 1., 3., 4.]]]])
     """
     if not torch.is_grad_enabled():
         return functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
@@ -190,8 +202,8 @@ def upsample_twice(x: Tensor) -> Tensor:
 class Stem(nn.Sequential):
     """3-D convolutions, unpadded across slices: (B, 1, D, H, W) -> (B, C, D - 2 N, H/f, W/f).
 
-    There is no normalisation inside, so the features of a block of slices are those
-    of its overlapping stacks, computed once.
+    There is no normalisation inside, so the features of a block of slices are those of its
+    overlapping stacks, and are computed only once.
 
     Parameters
     ----------
@@ -199,6 +211,11 @@ class Stem(nn.Sequential):
         Of each convolution.
     fold : int
         f of `NetworkConfig`.
+
+    Examples
+    --------
+    >>> Stem((8, 8, 16))(torch.zeros(2, 1, 7, 12, 16)).shape
+    torch.Size([2, 16, 1, 12, 16])
     """
 
     def __init__(self, channels: tuple[int, ...], fold: int = 1) -> None:
@@ -212,7 +229,8 @@ class Stem(nn.Sequential):
         self._trains_in_bf16 = trains_conv3d_in_bf16()  # asked here: it can't be traced
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features of the slices that have N neighbours on both sides."""
+        """Features of the slices with N neighbours on either side, in float32 where needed."""
+        # oneDNN's bfloat16 gradients of 3-D convolutions write beyond their memory with AMX
         if torch.is_grad_enabled() and x.device.type == "cpu" and not self._trains_in_bf16:
             with autocast(x.device, enabled=False):
                 return self._features(x)
@@ -278,12 +296,18 @@ class HetsegNet(nn.Module):
         Returns
         -------
         logits : (B, n_outputs, H, W) tensor
+
+        Examples
+        --------
+        >>> config = NetworkConfig(n_outputs=62, stem=(4, 4, 4), levels=(4, 4, 4), growth=4)
+        >>> HetsegNet(config)(torch.zeros(2, 1, 7, 12, 16)).shape
+        torch.Size([2, 62, 12, 16])
         """
         labelled = self.forward_training(stacks)[0].unflatten(0, (len(stacks), -1))
         return labelled[:, self.config.labelled // 2]
 
     def forward_training(self, stacks: Tensor) -> tuple[Tensor, ...]:
-        """Logits of all labelled slices, at all resolutions that are trained.
+        """Logits of all labelled slices, at each resolution that has a head.
 
         Parameters
         ----------
@@ -306,14 +330,20 @@ class HetsegNet(nn.Module):
         Parameters
         ----------
         block : (D, H, W) float tensor
-            D consecutive slices, at least 2 reach + 1.
+            D consecutive slices, at least 2 reach + 1; H and W multiples of 4.
         outputs : (C,) int64 tensor, optional
-            The outputs that are wanted, all n_outputs otherwise.
+            Numbers of the wanted outputs; all n_outputs by default.
 
         Returns
         -------
         logits : (D - 2 reach, C, H, W) tensor
             The mean over the overlapping stacks that label a slice; the stem runs once.
+
+        Examples
+        --------
+        >>> config = NetworkConfig(n_outputs=62, stem=(4, 4, 4), levels=(4, 4, 4), growth=4)
+        >>> HetsegNet(config).forward_block(torch.zeros(10, 12, 16)).shape  # 3 lost at either end
+        torch.Size([4, 62, 12, 16])
         """
         features = self.stem(block[None, None])[0].transpose(0, 1)
         x, *_ = self._decoded(features.contiguous(memory_format=torch.channels_last))
@@ -322,7 +352,7 @@ class HetsegNet(nn.Module):
             outputs = torch.arange(n, device=block.device)
         depth = len(block) - 2 * self.config.reach
         said = []
-        for i in range(labelled):  # what stacks say of the slice in place i of those they label
+        for i in range(labelled):  # logits of the slice in place i of those that a stack labels
             rows = outputs + n * i
             if self.config.fold > 1:
                 block_rows = torch.arange(self.config.fold**2, device=rows.device)
@@ -338,7 +368,7 @@ class HetsegNet(nn.Module):
         return logits if fold == 1 else functional.pixel_shuffle(logits, fold)
 
     def _decoded(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What the heads see at full, half and quarter resolution, of (B, C, H, W) features."""
+        """Inputs of the heads at full, half and quarter resolution, from (B, C, H, W) features."""
         skip0 = self.encode0(self.stem_norm(features))
         skip1 = self.encode1(skip0)
         quarter = self.bottleneck(self.encode2(skip1))
@@ -351,7 +381,7 @@ class HetsegNet(nn.Module):
 
 
 def _initialise(module: nn.Module) -> None:
-    # He et al. 2015: PyTorch's default shrinks the signal by 6 a layer, and the stem has
+    # He et al. 2015: PyTorch's default shrinks the signal by 6 per layer, and the stem has
     # no norm to bring it back
     if isinstance(module, (nn.Conv2d, nn.Conv3d)):
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

@@ -1,4 +1,4 @@
-"""Which device computes, with how many threads, and how a process holds its memory."""
+"""Which device computes, with how many threads, and whether a process keeps freed memory."""
 
 from __future__ import annotations
 
@@ -6,21 +6,28 @@ import ctypes
 
 import torch
 
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import COLON, OptionError
 
 CPU = torch.device("cpu")
-# bytes; arrays of a head at 1 mm are kept, larger ones go back, or 0.7 mm would need a GiB more
+_CHOICES = "use auto, cpu, cuda, cuda:N or mps"
+# bytes; arrays of a head at 1 mm are kept; larger ones are given back to the system, otherwise
+# scans of 0.7 mm would need a GiB more
 _KEPT_ARRAY, _KEPT = 96 * 2**20, 2**28
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 def resolve_device(name: str) -> torch.device:
-    """Turn ``auto``, ``cpu``, ``cuda[:i]`` or ``mps`` into a device that is there.
+    """Turn ``auto``, ``cpu``, ``cuda[:i]`` or ``mps`` into a device of this machine.
 
     Raises
     ------
-    InputError
+    OptionError
         If the name is unknown or the device is absent.
+
+    Examples
+    --------
+    >>> resolve_device("cpu")
+    device(type='cpu')
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -31,20 +38,22 @@ def resolve_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise InputError(f"--device {name}: use auto, cpu, cuda, cuda:N or mps") from None
+        raise OptionError(f"--device {name}", _CHOICES, form=COLON) from None
     if device.type == "cuda":
         count = torch.cuda.device_count()
         if not torch.cuda.is_available() or (device.index or 0) >= count:
-            raise InputError(f"--device {name}: {count} CUDA devices found; use auto or cpu")
+            raise OptionError(
+                f"{count} CUDA devices found", "use auto or cpu", option=f"--device {name}"
+            )
     elif device.type == "mps" and not torch.backends.mps.is_available():
-        raise InputError("--device mps: not available here; use auto or cpu")
+        raise OptionError("not available here", "use auto or cpu", option="--device mps")
     elif device.type not in ("cpu", "mps"):
-        raise InputError(f"--device {name}: use auto, cpu, cuda, cuda:N or mps")
+        raise OptionError(f"--device {name}", _CHOICES, form=COLON)
     return device
 
 
 def device_name(device: torch.device) -> str:
-    """The device for people: the GPU's name, or the CPU with its threads."""
+    """Description of a device for logs: the GPU's name, or the CPU with its threads."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return f"{device}, {torch.get_num_threads()} threads"
@@ -57,7 +66,7 @@ def set_threads(threads: int | None) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep memory that it freed; nothing without glibc.
+    """Let this process keep memory that it freed; has no effect without glibc.
 
     A scan allocates the same large arrays again and again. Given back to the system at once,
     their pages are cleared and mapped anew each time: 8 % of a run, 40 % of one in a dask worker.
@@ -69,7 +78,13 @@ def keep_freed_memory() -> None:
 
 
 def worker_environment(threads: int) -> dict[str, str]:
-    """Variables of a process that is yet to start: its threads, all of them keeping memory."""
+    """Variables of a process that is yet to start: its threads, all of them keeping memory.
+
+    Examples
+    --------
+    >>> worker_environment(2)["OMP_NUM_THREADS"]
+    '2'
+    """
     return {
         "MALLOC_ARENA_MAX": "1",  # other arenas can't hold large arrays
         "MALLOC_TRIM_THRESHOLD_": str(_KEPT),
@@ -83,7 +98,7 @@ def worker_environment(threads: int) -> dict[str, str]:
 def autocast(device: torch.device, *, enabled: bool | None = None) -> torch.autocast:
     """bfloat16 autocast, by default where `computes_bf16`.
 
-    A compiled caller gives `enabled`: the question to the CPU can't be traced.
+    A compiled caller gives `enabled`, because the test of the CPU can't be traced.
     """
     wanted = computes_bf16(device) if enabled is None else enabled
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted)

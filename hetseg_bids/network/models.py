@@ -1,4 +1,4 @@
-"""Trained models: weights, the plan they were trained by, and their checksums.
+"""Trained models: weights, how they were trained and are used (the plan), and checksums.
 
 A model is a folder with ``weights.safetensors``, ``plan.json`` and ``MODEL_CARD.md``.
 Weights are safetensors: reading them runs no code.
@@ -16,11 +16,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import ModelError
 from hetseg_bids.files import atomic_path, read_json, write_json
 from hetseg_bids.network.architecture import HetsegNet, NetworkConfig, to_channels_last
+from hetseg_bids.network.systems import System, system_named
 from hetseg_bids.preprocessing.normalisation import BACKGROUND, CLIP
-from hetseg_bids.structures.aseg import ASEG
+from hetseg_bids.structures.aseg import ASEG, aseg_part, is_aseg
 from hetseg_bids.structures.label_sets import LabelSet, Structure
 from hetseg_bids.structures.label_tables import make_label_set
 
@@ -34,16 +35,17 @@ _SHIPPED = (_PACKAGE / "_models", _PACKAGE.parent / "models")
 
 @dataclass(frozen=True)
 class Pooling:
-    """How the views' forecasts and the ensemble's logit make the ensemble's q.
+    """How the ensemble's q follows from the views' forecasts and the ensemble's logit.
 
     The log-odds of a structure are ``views`` times the mean of the views' `evidence` plus
     ``ensemble`` times the mean label logit.  Views that contradict each other make q large,
-    and views that agree make it smaller than each of them would.  `benchmarks/pooling.py` fits
+    and views that agree make it smaller than that of each view.  `benchmarks/pooling.py` fits
     both numbers on synthetic scans.
 
     Attributes
     ----------
     views, ensemble : float
+        The two factors.
     """
 
     views: float
@@ -57,26 +59,26 @@ class Plan:
     Attributes
     ----------
     name : str
-    system : str
-        ``plain``, ``predictive-variance`` or ``label-flip``.
+    system : System
+        Tells what the outputs mean; plan.json has its name.
     network : NetworkConfig
     patch : tuple of 2 int
-        Rows and columns of the training stacks; inference never shows the network less.
+        Rows and columns of the training stacks; inference pads smaller slices to this size.
     background, clip : float
         The intensity scale (`preprocessing.normalisation`).
     weights_sha256 : str
     provenance : dict
-        Recipe, data, samples seen, software: for people and audits.
+        Recipe, data, samples seen, software: for users and audits; not used by the program.
     label_set : LabelSet
-        What the outputs mean.
+        Structures of the outputs.
     pooling : Pooling or None
-        How the views' flip maps make one; None: by the mean of their logits.
+        How the views' flip maps become one; None: their second outputs are averaged.
     smoothing : int
         How often inference smooths the image (`inference.soften`).
     """
 
     name: str
-    system: str
+    system: System
     network: NetworkConfig
     patch: tuple[int, int]
     background: float
@@ -89,17 +91,17 @@ class Plan:
 
     @property
     def heteroscedastic(self) -> bool:
-        """Whether the model has a second map a task."""
-        return self.network.n_outputs == 2 * len(self.label_set.tasks)
+        """Whether the model has a second map for each task."""
+        return self.system.heteroscedastic
 
     def save(self, folder: Path) -> None:
         """Write plan.json."""
-        facts = asdict(self)
+        facts = asdict(self) | {"system": self.system.name}
         structures = facts.pop("label_set")["structures"]
         if self.pooling is None:
             del facts["pooling"]
         content = {"format": _PLAN_FORMAT, "tasks": list(self.label_set.task_names)}
-        if self.label_set != ASEG:
+        if not is_aseg(self.label_set) or self.label_set != aseg_part(self.label_set.names):
             content["structures"] = structures
         write_json(folder / PLAN_NAME, content | facts)
 
@@ -114,7 +116,14 @@ class Model:
 
 
 def shipped_models() -> dict[str, Path]:
-    """Names and folders of the models that came with hetseg."""
+    """Names and folders of the models that came with hetseg.
+
+    Examples
+    --------
+    >>> folder = shipped_models()["label-flip"]
+    >>> (folder / WEIGHTS_NAME).is_file()
+    True
+    """
     found: dict[str, Path] = {}
     for root in _SHIPPED:
         for plan in sorted(root.glob(f"*/{PLAN_NAME}")):
@@ -133,8 +142,13 @@ def model_folder(name: str, option: str = "--model") -> Path:
 
     Raises
     ------
-    InputError
+    ModelError
         If there is neither.
+
+    Examples
+    --------
+    >>> model_folder("label-flip").name
+    'label-flip'
     """
     shipped = shipped_models()
     if name in shipped:
@@ -143,8 +157,8 @@ def model_folder(name: str, option: str = "--model") -> Path:
     if (folder / PLAN_NAME).is_file():
         return folder
     known = ", ".join(shipped) or "none shipped"
-    raise InputError(
-        f"{option} {name}: not a shipped model ({known}) nor a folder with {PLAN_NAME}"
+    raise ModelError(
+        f"not a shipped model ({known}) nor a folder with {PLAN_NAME}", option=f"{option} {name}"
     )
 
 
@@ -160,21 +174,23 @@ def load_model(name: str, device: torch.device, option: str = "--model") -> Mode
 
     Raises
     ------
-    InputError
+    ModelError
         If the plan or the weights are missing, changed or don't fit each other.
     """
     folder = model_folder(name, option)
     plan = read_plan(folder)
     weights = folder / WEIGHTS_NAME
     if not weights.is_file():
-        raise InputError(f"{folder}: {WEIGHTS_NAME} is missing; install the model again")
+        raise ModelError(f"{WEIGHTS_NAME} is missing", "install the model again", path=folder)
     if file_sha256(weights) != plan.weights_sha256:
-        raise InputError(f"{weights}: checksum differs from {PLAN_NAME}; install the model again")
+        raise ModelError(
+            f"checksum differs from {PLAN_NAME}", "install the model again", path=weights
+        )
     try:
         network = HetsegNet(plan.network)
         network.load_state_dict(load_file(weights))
     except (SafetensorError, RuntimeError, TypeError, LookupError) as error:
-        raise InputError(f"{weights}: weights don't fit the plan ({error})") from None
+        raise ModelError(f"weights don't fit the plan ({error})", path=weights) from None
     network.eval().requires_grad_(False)
     return Model(plan, to_channels_last(network).to(device), folder)
 
@@ -184,7 +200,7 @@ def read_plan(folder: Path) -> Plan:
 
     Raises
     ------
-    InputError
+    ModelError
         If it isn't a plan of this version of hetseg.
     """
     path = folder / PLAN_NAME
@@ -192,32 +208,36 @@ def read_plan(folder: Path) -> Plan:
         content = read_json(path)
         if content.pop("format") != _PLAN_FORMAT:
             raise ValueError("unknown format")
-        label_set = _label_set(content.pop("structures", None))
-        if content.pop("tasks") != list(label_set.task_names):
+        tasks = content.pop("tasks")
+        label_set = _label_set(content.pop("structures", None), tasks)
+        if tasks != list(label_set.task_names):
             raise ValueError("trained for other structures")
         network: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in content["network"].items()
         }
         content["network"] = NetworkConfig(**network)
+        content["system"] = system_named(content["system"])
         content["patch"] = tuple(content["patch"])
         if "pooling" in content:
             content["pooling"] = Pooling(**content["pooling"])
         if (content["background"], content["clip"]) != (BACKGROUND, CLIP):
             raise ValueError("trained on another intensity scale")
         plan = Plan(**content, label_set=label_set)
+        if plan.network.n_outputs != plan.system.n_outputs(len(label_set.tasks)):
+            raise ValueError(f"not as many outputs as {plan.system.name} has")
         if plan.pooling is not None and not plan.heteroscedastic:
             raise ValueError("pooling of flip maps, but no flip maps")
         if type(plan.smoothing) is not int or not 0 <= plan.smoothing <= _SMOOTHEST:
             raise ValueError(f"smoothing is a whole number of 0 to {_SMOOTHEST}")
         return plan
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: not a usable model plan ({error})") from None
+        raise ModelError(f"not a usable model plan ({error})", path=path) from None
 
 
-def _label_set(rows: list[dict[str, Any]] | None) -> LabelSet:
-    """The structures of a plan that has its own."""
+def _label_set(rows: list[dict[str, Any]] | None, tasks: list[str]) -> LabelSet:
+    """The structures of a plan: its own, or those of the table that its tasks name."""
     if rows is None:
-        return ASEG
+        return aseg_part(tasks[: -len(ASEG.auxiliary)])
     structures = []
     for row in rows:
         red, green, blue = row["color"]
@@ -227,11 +247,24 @@ def _label_set(rows: list[dict[str, Any]] | None) -> LabelSet:
 
 
 def save_model(folder: Path, plan: Plan, weights: dict[str, Tensor]) -> Plan:
-    """Write weights and plan; returns the plan with the checksum of the weights."""
+    """Write weights and plan into a model folder.
+
+    Parameters
+    ----------
+    folder : Path
+    plan : Plan
+    weights : dict of str to tensor
+        A state dict of the network, on any device.
+
+    Returns
+    -------
+    signed : Plan
+        The plan with the checksum of the weights.
+    """
     path = folder / WEIGHTS_NAME
     content = save({name: w.detach().cpu().contiguous() for name, w in weights.items()})
     with atomic_path(path) as temporary:
-        temporary.write_bytes(content)  # safetensors' own files can't be read by other users
+        temporary.write_bytes(content)  # safetensors' own writer makes files for one user only
     signed = Plan(**{**_shallow(plan), "weights_sha256": file_sha256(path)})
     signed.save(folder)
     return signed
@@ -242,6 +275,14 @@ def _shallow(plan: Plan) -> dict[str, Any]:
 
 
 def file_sha256(path: Path) -> str:
-    """Hex digest of a file."""
+    """Hex digest of a file.
+
+    Examples
+    --------
+    >>> path = getfixture("tmp_path") / "empty.nii.gz"
+    >>> path.touch()
+    >>> file_sha256(path)[:12]
+    'e3b0c44298fc'
+    """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -21,26 +21,26 @@ from zlib_ng import gzip_ng
 from hetseg_bids import __version__
 from hetseg_bids.config import BIDS_VERSION, Settings
 from hetseg_bids.dataset.discovery import Scan
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import OutputError
 from hetseg_bids.files import atomic_path, read_json, remove_leftovers, write_json, write_text
 from hetseg_bids.images import Grid
-from hetseg_bids.network.models import Pooling
+from hetseg_bids.network.models import Plan
 from hetseg_bids.quality.image_quality import ImageQuality
 from hetseg_bids.segmentation.labels import LevelMaps, Segmentation
 from hetseg_bids.segmentation.morphometry import COLUMNS
 from hetseg_bids.segmentation.plausibility import Plausibility
-from hetseg_bids.structures.aseg import ASEG
+from hetseg_bids.structures.aseg import is_aseg
 from hetseg_bids.structures.label_sets import LabelSet
 from hetseg_bids.structures.label_tables import write_label_table
 
-_RAW = "raw"  # the input's name in BIDS URIs, as fMRIPrep has it
+_RAW = "raw"  # the input's name in BIDS URIs, the same as fMRIPrep's
 _SAME_PLACE_MM = 0.01
-_COMPRESSION = 6  # higher levels save little on label images
+_COMPRESSION = 6  # of zlib-ng: smaller files in less time than zlib's; higher levels save little
 
 
 @dataclass(frozen=True)
 class OutputPaths:
-    """Every file that a scan leaves behind.
+    """The names of all files of a scan's results.
 
     Attributes
     ----------
@@ -51,6 +51,7 @@ class OutputPaths:
     resolution : str
         ``_res-1mm`` or nothing; BIDS puts it between seg and desc.
     report : Path
+        The page, ``OUT/sub-X[_ses-Y]....html``.
     """
 
     folder: Path
@@ -67,7 +68,7 @@ class OutputPaths:
         return self._segmentation("dseg.nii.gz")
 
     @property
-    def flip(self) -> Path:
+    def flip_probability(self) -> Path:
         """4-D flip probabilities."""
         return self._segmentation("desc-labelflip_probseg.nii.gz")
 
@@ -88,7 +89,7 @@ class OutputPaths:
 
     @property
     def run_log(self) -> Path:
-        """Facts about the run that made the results: the only file that no two runs share."""
+        """Facts about the run that made the results: the only file that differs between runs."""
         return self.report.parent / "logs" / f"{self.report.stem}_run.json"
 
     @property
@@ -98,34 +99,42 @@ class OutputPaths:
 
     @property
     def labels(self) -> Path:
-        """What the numbers in the dseg mean."""
+        """Index, name and colour of each label of the dseg."""
         return self._segmentation("dseg.tsv")
 
     @property
     def files(self) -> tuple[Path, ...]:
         """All of them."""
-        images = (self.dseg, self.flip, self.probseg, self.mask)
+        images = (self.dseg, self.flip_probability, self.probseg, self.mask)
         tables = (self.morph, self.morph.with_suffix(".json"), self.labels)
         return (*images, *map(_sidecar, images), *tables, self.report, self.run_log)
 
 
 def output_paths(out_dir: Path, scan: Scan, settings: Settings) -> OutputPaths:
-    """Where a scan's results go."""
+    """Where a scan's results go.
+
+    Examples
+    --------
+    >>> scan = Scan(Path("sub-01_T1w.nii.gz"), "01", None, "sub-01")
+    >>> paths = output_paths(Path("OUT"), scan, Settings())
+    >>> paths.dseg.as_posix(), paths.report.as_posix()
+    ('OUT/sub-01/anat/sub-01_seg-hetseg_dseg.nii.gz', 'OUT/sub-01.html')
+    """
     resolution = "_res-1mm" if settings.output_resolution == "1mm" else ""
     report = out_dir / f"{scan.stem}{resolution}.html"
     return OutputPaths(out_dir / scan.anat_folder, scan.stem, resolution, report)
 
 
 def check_inside(folder: Path, out_dir: Path) -> None:
-    """Follow no link that somebody put in the way of results.
+    """Refuse a folder that a link takes out of the output folder.
 
     Raises
     ------
-    InputError
+    OutputError
         If the folder isn't below the output folder.
     """
     if not folder.resolve().is_relative_to(out_dir.resolve()):
-        raise InputError(f"{folder}: a link leads out of the output folder; remove it")
+        raise OutputError("a link leads out of the output folder", "remove it", path=folder)
 
 
 def sources_of(t1w: Path, mask: Path | None, bids_dir: Path) -> list[str]:
@@ -133,6 +142,11 @@ def sources_of(t1w: Path, mask: Path | None, bids_dir: Path) -> list[str]:
 
     They look like ``bids:raw:sub-01/anat/sub-01_T1w.nii.gz``; OUT/dataset_description.json says
     where ``raw`` lies.
+
+    Examples
+    --------
+    >>> sources_of(Path.cwd() / "sub-01/anat/sub-01_T1w.nii.gz", None, Path.cwd())
+    ['bids:raw:sub-01/anat/sub-01_T1w.nii.gz']
     """
     root = bids_dir.resolve()
     files = [t1w] if mask is None else [t1w, mask]
@@ -179,17 +193,17 @@ def _container() -> dict[str, Any]:
 
 
 def write_images(paths: OutputPaths, result: Segmentation, mask: npt.NDArray[np.uint8]) -> None:
-    """Write dseg, mask and, where the result has them, flip map and probabilities."""
+    """Write dseg, (X, Y, Z) brain mask and, where there are any, flip map and probabilities."""
     save_image(paths.dseg, result.full(result.dseg), result.grid, intent="label")
     save_image(paths.mask, mask, result.grid, intent="label")
-    if result.flip is not None:
-        save_scaled(paths.flip, result, result.flip)
+    if result.flip_probability is not None:
+        save_scaled(paths.flip_probability, result, result.flip_probability)
     if result.probability is not None:
         save_scaled(paths.probseg, result, result.probability)
 
 
 def save_image(path: Path, data: npt.NDArray[np.generic], grid: Grid, *, intent: str) -> None:
-    """Write a NIfTI image on a grid."""
+    """Write an (X, Y, Z) array as a NIfTI image; `intent` is its NIfTI intent, e.g. ``label``."""
     image = placed_image(data, grid)
     image.header.set_intent(intent)
     _save(image, path)
@@ -213,13 +227,21 @@ def write_scaled(stream: BufferedIOBase, result: Segmentation, maps: LevelMaps) 
 
 
 def placed_image(data: npt.NDArray[np.generic], grid: Grid) -> nib.Nifti1Image:
-    """An image whose forms have the grid's codes, and code 0 where a form can't say the affine."""
+    """A NIfTI image whose forms have the grid's codes, or 0 where a form can't hold the affine.
+
+    Examples
+    --------
+    >>> grid = Grid((4, 5, 6), np.diag([1.0, 1, 2, 1]), codes=(1, 4))
+    >>> image = placed_image(np.zeros(grid.shape, np.uint8), grid)
+    >>> int(image.header["qform_code"]), int(image.header["sform_code"])
+    (1, 4)
+    """
     q_code, s_code = grid.codes
     image = nib.Nifti1Image(data, grid.affine, dtype=data.dtype)
     image.set_sform(grid.affine, s_code)
     image.set_qform(grid.affine, q_code)
     apart = np.abs(image.get_qform() - grid.affine)[:3] @ (*data.shape[:3], 1)
-    if apart.max() > _SAME_PLACE_MM:  # a shear
+    if apart.max() > _SAME_PLACE_MM:  # the affine has a shear, which a qform can't hold
         image.set_qform(grid.affine, 0)
         image.set_sform(grid.affine, s_code or q_code)
     image.header.set_xyzt_units("mm")
@@ -233,7 +255,7 @@ def _save(image: nib.Nifti1Image, path: Path) -> None:
 
 @contextmanager
 def _compressed(path: Path) -> Iterator[BufferedIOBase]:
-    """A gzip file without time stamp and name: equal results give equal bytes."""
+    """A gzip file without time stamp and name, so that equal results give equal bytes."""
     with (
         atomic_path(path) as temporary,
         temporary.open("wb") as raw,
@@ -253,37 +275,33 @@ def write_tables(paths: OutputPaths, table: pd.DataFrame, label_set: LabelSet) -
 
 @dataclass(frozen=True)
 class Provenance:
-    """How a result came to be; goes into every image's sidecar.
+    """Everything that a result depends on; it is written into the sidecar of each image.
 
     Attributes
     ----------
     sources : list of str
         BIDS URIs of the T1w and of the brain mask that was given, see `sources_of`.
     source_sha256 : str
+        Checksum of the T1w file.
     mask_sha256 : str or None
-        Of the brain mask that was given.
-    model, model_sha256 : str
-    pooling : Pooling or None
-        See `Plan.pooling`.
-    smoothing : int
-        See `Plan.smoothing`.
+        Checksum of the brain mask that was given.
+    plan : Plan
+        Of the model.
     settings : Settings
     extraction : str
-        Brain extraction that was carried out.
+        Brain extraction that was carried out: ``deepbet``, ``mask`` or ``skip``.
     mask_mm3 : float
-        Volume of the brain mask, the group level's stand-in for intracranial volume.
+        Volume of the brain mask, which the group level uses in place of intracranial volume.
     image : ImageQuality
     plausibility : Plausibility
     warnings : tuple of str
+        `PreparedImage.warnings`.
     """
 
     sources: list[str]
     source_sha256: str
     mask_sha256: str | None
-    model: str
-    model_sha256: str
-    pooling: Pooling | None
-    smoothing: int
+    plan: Plan
     settings: Settings
     extraction: str
     mask_mm3: float
@@ -296,13 +314,13 @@ class Provenance:
         return {
             "Description": description,
             "Sources": self.sources,
-            "SpatialReference": self.sources[0],  # on another grid, too, they lie on the T1w
+            "SpatialReference": self.sources[0],  # results at 1 mm lie in the T1w's space, too
             **more,
             "HetsegVersion": __version__,
-            "HetsegModel": self.model,
-            "HetsegModelSHA256": self.model_sha256,
-            "HetsegPooling": asdict(self.pooling) if self.pooling else None,
-            "HetsegImageSmoothing": self.smoothing,
+            "HetsegModel": self.plan.name,
+            "HetsegModelSHA256": self.plan.weights_sha256,
+            "HetsegPooling": asdict(self.plan.pooling) if self.plan.pooling else None,
+            "HetsegImageSmoothing": self.plan.smoothing,
             "HetsegSourceSHA256": self.source_sha256,
             "HetsegMaskSHA256": self.mask_sha256,
             "HetsegSettings": asdict(self.settings),
@@ -315,9 +333,9 @@ class Provenance:
 
 
 def write_sidecars(
-    paths: OutputPaths, provenance: Provenance, label_set: LabelSet, *, flip: bool
+    paths: OutputPaths, provenance: Provenance, label_set: LabelSet, *, flip_probability: bool
 ) -> None:
-    """Write every sidecar, the dseg's last."""
+    """Write every sidecar, the dseg's last: its presence means that all other files are there."""
     names = list(label_set.names)
     resolution = {}
     if provenance.settings.output_resolution == "1mm":
@@ -326,13 +344,18 @@ def write_sidecars(
         _sidecar(paths.mask),
         provenance.sidecar("Brain mask", Type="Brain", **resolution),
     )
-    if flip:
+    if flip_probability:
         text = "Probability, 0-0.5, that the label of a structure disagrees with the reference"
-        write_json(_sidecar(paths.flip), provenance.sidecar(text, LabelMap=names, **resolution))
+        write_json(
+            _sidecar(paths.flip_probability),
+            provenance.sidecar(text, LabelMap=names, **resolution),
+        )
     if provenance.settings.write_probseg:
         text = "Probability that the reference holds a structure there"
         write_json(_sidecar(paths.probseg), provenance.sidecar(text, LabelMap=names, **resolution))
-    text = f"{len(names)} brain structures" + (", FreeSurfer aseg ids" if label_set == ASEG else "")
+    text = f"{len(names)} brain structures" + (
+        ", FreeSurfer aseg ids" if is_aseg(label_set) else ""
+    )
     write_json(paths.record, provenance.sidecar(text, **resolution))
 
 
@@ -347,7 +370,13 @@ def remove(path: Path) -> None:
 
 
 def write_crash(out_dir: Path, stem: str, text: str) -> Path:
-    """Write a crash file; returns its path."""
+    """Write a crash file; returns its path.
+
+    Examples
+    --------
+    >>> write_crash(getfixture("tmp_path"), "sub-01", "no room").name
+    'crash-sub-01-...T....txt'
+    """
     now = datetime.datetime.now(tz=datetime.UTC).strftime("%Y%m%dT%H%M%S%f")
     path = out_dir / "logs" / f"crash-{stem}-{now}.txt"
     write_text(path, text)

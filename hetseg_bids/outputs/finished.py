@@ -1,4 +1,4 @@
-"""What the participant level left in OUT: complete results, one for each T1w image."""
+"""Reading the complete results of the participant level in OUT, one for each T1w image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from hetseg_bids.dataset.discovery import entities_of
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import HetsegError
 from hetseg_bids.files import read_json
 from hetseg_bids.quality.image_quality import ImageQuality
 from hetseg_bids.segmentation.morphometry import COLUMNS
@@ -30,12 +30,12 @@ _SHOWN = 20  # names in a line
 
 @dataclass(frozen=True)
 class FinishedScan:
-    """What the group level reads of a scan.
+    """The result of one scan, as the group level reads it.
 
     Attributes
     ----------
-    keys : dict
-        participant_id, session_id, scan.
+    keys : dict of str to str
+        ``participant_id``, ``session_id`` (``n/a`` without one), ``scan`` (the entities).
     table : DataFrame
         As `morphometry.measure` makes it.
     record : dict
@@ -43,7 +43,8 @@ class FinishedScan:
     label_set : LabelSet
     image : ImageQuality
     plausibility : Plausibility
-    dseg, flip, page : Path
+    dseg, flip_probability, page : Path
+        The images and the page; not opened here, and they may be absent.
     began : datetime
         When the run that finished it began, UTC.
     """
@@ -55,13 +56,13 @@ class FinishedScan:
     image: ImageQuality
     plausibility: Plausibility
     dseg: Path
-    flip: Path
+    flip_probability: Path
     page: Path
     began: datetime.datetime
 
     @property
     def person(self) -> str:
-        """Whose scan it is."""
+        """The participant_id."""
         return self.keys["participant_id"]
 
     @property
@@ -76,7 +77,7 @@ class FinishedScan:
 
     @property
     def processing(self) -> str:
-        """All else that sets measurements of two scans apart, in words."""
+        """Version and settings that make measurements of two scans differ, in words."""
         settings = self.record.get("HetsegSettings")
         settings = settings if isinstance(settings, dict) else {}
         views = settings.get("views")
@@ -108,16 +109,16 @@ class Results:
 
 
 def read_results(out_dir: Path) -> Results:
-    """Read what is finished; each thing that is left out is said once."""
+    """Read all finished scans; for each result that can't be used there is one warning."""
     scans, unusable = [], {}
     for path in sorted(out_dir.glob(f"sub-*/**/*{_MARK}*{_RECORD}")):
         try:
             scans.append(_read(path, out_dir))
-        except (OSError, ValueError, KeyError, InputError) as error:
+        except (OSError, ValueError, KeyError, HetsegError) as error:
             stem = path.name.removesuffix(_RECORD).split(_MARK)[0]
             unusable[stem] = f"its result can't be read ({' '.join(str(error).split())})"
             log.warning("%s: left out (%s)", path, error)
-    scans = _of_one_label_set(scans, unusable)
+    scans = _of_one_label_set_(scans, unusable)
     scans = _one_of_each(scans)
     names = {scan.keys["scan"] for scan in scans}
     return Results(scans, {stem: why for stem, why in unusable.items() if stem not in names})
@@ -148,7 +149,7 @@ def _read(record_path: Path, out_dir: Path) -> FinishedScan:
         image=ImageQuality.of_record(record),
         plausibility=Plausibility.of_record(record),
         dseg=record_path.with_name(f"{start}_dseg.nii.gz"),
-        flip=record_path.with_name(f"{start}_desc-labelflip_probseg.nii.gz"),
+        flip_probability=record_path.with_name(f"{start}_desc-labelflip_probseg.nii.gz"),
         page=out_dir / f"{page}.html",
         began=_began(out_dir / "logs" / f"{page}_run.json", record_path),
     )
@@ -158,12 +159,12 @@ def _began(run_log: Path, record_path: Path) -> datetime.datetime:
     try:
         time = datetime.datetime.fromisoformat(str(read_json(run_log)["Started"]))
         return time.astimezone(datetime.UTC)
-    except (OSError, ValueError, KeyError):  # logs are for people, and may be tidied away
+    except (OSError, ValueError, KeyError):  # users may have removed the logs
         return datetime.datetime.fromtimestamp(record_path.stat().st_mtime, tz=datetime.UTC)
 
 
-def _of_one_label_set(scans: list[FinishedScan], unusable: dict[str, str]) -> list[FinishedScan]:
-    """Those with the structures that most have; of equally many the first."""
+def _of_one_label_set_(scans: list[FinishedScan], unusable: dict[str, str]) -> list[FinishedScan]:
+    """The scans with the structures that most scans have; the first where two sets are as many."""
     counts = Counter(scan.label_set.names for scan in scans)
     if len(counts) < 2:
         return scans
@@ -194,13 +195,25 @@ def _one_of_each(scans: list[FinishedScan]) -> list[FinishedScan]:
 
 
 def shortened(names: Sequence[str]) -> str:
-    """A list of names for one line."""
+    """A list of names on one line; those after the 20th are only counted.
+
+    Examples
+    --------
+    >>> shortened([f"sub-{i}" for i in range(22)])
+    'sub-0, sub-1, ..., sub-19 and 2 more'
+    """
     shown = ", ".join(names[:_SHOWN])
     return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
 
 
 def processed_alike(scans: Iterable[FinishedScan]) -> dict[tuple[str, str], list[int]]:
-    """Numbers of the scans of each (model, processing), most first: only these compare."""
+    """Groups of scans that may be compared: the same model and the same processing.
+
+    Returns
+    -------
+    groups : dict of (str, str) to list of int
+        Indices of the scans by `FinishedScan.model` and `processing`, the largest group first.
+    """
     groups: dict[tuple[str, str], list[int]] = {}
     for number, scan in enumerate(scans):
         groups.setdefault((scan.model, scan.processing), []).append(number)

@@ -8,15 +8,15 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import OutputError
 from hetseg_bids.files import atomic_path, write_text
 from hetseg_bids.images import open_image, read_labels
 from hetseg_bids.outputs.finished import FinishedScan, read_results
-from hetseg_bids.structures.aseg import ASEG
+from hetseg_bids.structures.aseg import STRUCTURES, is_aseg
 from hetseg_bids.structures.label_sets import Structure
 
 COLOR_TABLE = "hetsegColorLUT.txt"
-# where FreeSurfer's own name isn't ours with hyphens
+# names that differ from FreeSurfer's by more than hyphens and capitals
 _NAMES = {
     "accumbens": "Accumbens-area",
     "ventral_dc": "VentralDC",
@@ -31,7 +31,13 @@ _MERGED = (
 
 
 def freesurfer_name(structure: Structure) -> str:
-    """Name of a structure as FreeSurfer spells it, e.g. ``Left-Accumbens-area``."""
+    """Name of a structure as FreeSurfer spells it, e.g. ``Left-Accumbens-area``.
+
+    Examples
+    --------
+    >>> freesurfer_name(STRUCTURES[0]), freesurfer_name(STRUCTURES[-1])
+    ('Left-Cerebral-White-Matter', 'Corpus-Callosum')
+    """
     bare = structure.bare_name
     name = _NAMES.get(bare) or bare.replace("_", "-").title()
     sides = {"L": "Left-", "R": "Right-", None: ""}
@@ -50,19 +56,22 @@ def export(out_dir: Path, subjects_dir: Path) -> Iterator[Path]:
 
     Raises
     ------
-    InputError
-        If nothing is finished, a dseg can't be read, or a subject's folder is FreeSurfer's own.
+    OutputError
+        If nothing is finished, its structures aren't FreeSurfer's, or a subject's folder is
+        FreeSurfer's own.
+    ImageError
+        If a dseg can't be read.
     """
     scans = read_results(out_dir).scans
     if not scans:
-        raise InputError(f"{out_dir}: no finished scans; run the participant level first")
-    if scans[0].label_set.names != ASEG.names:
-        raise InputError(f"{out_dir}: its model has structures of its own, not FreeSurfer's")
+        raise OutputError("no finished scans", "run the participant level first", path=out_dir)
+    if not is_aseg(scans[0].label_set):
+        raise OutputError("its model has structures of its own, not FreeSurfer's", path=out_dir)
     write_text(subjects_dir / COLOR_TABLE, color_table())
     for scan in scans:
         folder = subjects_dir / scan.keys["scan"]
         if (folder / "surf").exists() or (folder / "scripts").exists():
-            raise InputError(f"{folder}: made by FreeSurfer; choose another folder")
+            raise OutputError("made by FreeSurfer", "choose another folder", path=folder)
         labels, grid = read_labels(scan.dseg)
         image = nib.MGHImage(labels, grid.affine, open_image(scan.dseg).header)
         with atomic_path(folder / "mri" / "aseg.mgz") as temporary:
@@ -72,7 +81,16 @@ def export(out_dir: Path, subjects_dir: Path) -> Iterator[Path]:
 
 
 def stats(scan: FinishedScan, labels: np.ndarray, voxel_mm3: float) -> str:
-    """The text of an ``aseg.stats`` with the five columns that need no intensities."""
+    """The text of an ``aseg.stats`` with the five columns that need no intensities.
+
+    Parameters
+    ----------
+    scan : FinishedScan
+    labels : (X, Y, Z) int array
+        Its dseg.
+    voxel_mm3 : float
+        Volume of a voxel.
+    """
     volumes = scan.table["volume_mm3"].astype(float)
     lines = [
         "# Title Segmentation Statistics",
@@ -87,13 +105,13 @@ def stats(scan: FinishedScan, labels: np.ndarray, voxel_mm3: float) -> str:
         lines.append(f"# Measure Mask, MaskVol, Mask Volume, {mask:.6f}, mm^3")
     lines += [
         f"# VoxelVolume_mm3 {voxel_mm3:g}",
-        f"# NRows {len(ASEG.structures)}",
+        f"# NRows {len(scan.label_set.structures)}",
         "# NTableCols 5",
         "# ColHeaders  Index SegId NVoxels Volume_mm3 StructName",
     ]
     counts = np.bincount(labels.ravel(), minlength=256)
     for number, (structure, volume) in enumerate(
-        zip(ASEG.structures, volumes, strict=True), start=1
+        zip(scan.label_set.structures, volumes, strict=True), start=1
     ):
         count, name = counts[structure.label], freesurfer_name(structure)
         lines.append(f"{number:3d} {structure.label:3d} {count:9d} {volume:12.1f}  {name}")
@@ -103,7 +121,7 @@ def stats(scan: FinishedScan, labels: np.ndarray, voxel_mm3: float) -> str:
 def color_table() -> str:
     """A colour table of our structures for freeview and other readers of FreeSurfer's format."""
     lines = ["#No. Label Name:                            R   G   B   A", "0   Unknown 0 0 0 0"]
-    for s in sorted(ASEG.structures, key=lambda s: s.label):
+    for s in sorted(STRUCTURES, key=lambda s: s.label):
         red, green, blue = s.color
         lines.append(f"{s.label:<4d}{freesurfer_name(s):<40s}{red:4d}{green:4d}{blue:4d}   0")
     return "\n".join(lines) + "\n"

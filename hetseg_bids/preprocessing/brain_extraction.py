@@ -10,15 +10,15 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import MaskError
 from hetseg_bids.preprocessing.field import find_field, foreground, head_box
 
 log = logging.getLogger(__name__)
 BrainExtraction = Literal["auto", "deepbet", "mask", "skip"]
 BRAIN_EXTRACTION_CHOICES: tuple[str, ...] = get_args(BrainExtraction)
 
-# non-background signal of a stripped adult or child brain, with or without CSF; beyond what a skull
-# holds there is dura, marrow or haze around it, which would shift the standard scores
+# non-background signal of a stripped adult or child brain, with or without CSF; more than a skull
+# can hold means dura, marrow or haze around the brain, which would shift the standard scores
 _STRIPPED_RANGE_ML = (500.0, 2000.0)
 _RIM = 1.15  # an interpolated rim adds less than this to a brain
 _MIN_BRAIN_ML = 300.0
@@ -38,20 +38,29 @@ _MOST_LAYERS = 8
 def stripped_brain(
     image: npt.NDArray[np.float32], background: float, zooms: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.bool_]:
-    """The brain of a stripped image, decided on the grid that it is stored on.
+    """The brain of a stripped image, found on the grid on which the image is stored.
 
-    All that isn't background, without the outer half of a rim that an interpolation left.
+    Everything but the background, without the outer half of a rim that an earlier interpolation
+    left.
 
     Parameters
     ----------
     image : (X, Y, Z) float32 array
     background : float
+        Value around the brain.
     zooms : (3,) float array
         Voxel size, mm.
 
     Returns
     -------
     mask : (X, Y, Z) bool array
+
+    Examples
+    --------
+    >>> image = np.zeros((9, 9, 9), np.float32)
+    >>> image[3:6, 3:6, 3:6] = 100
+    >>> int(stripped_brain(image, 0.0, np.ones(3)).sum())
+    27
     """
     mask = foreground(image, background)
     if mask.sum() * zooms.prod() / 1000 > _RIM * _STRIPPED_RANGE_ML[1] or not mask.any():
@@ -71,10 +80,20 @@ def stripped_brain(
 
 
 def is_stripped(brain_ml: float) -> bool:
-    """Whether so much non-background signal is a brain without skull and skin.
+    """Whether this volume of non-background signal is a brain without skull and skin.
 
-    A stripped image has one constant background, and the rest is brain-sized; a head
+    A stripped image has one constant background, and the rest is as large as a brain; a head
     with a zeroed (defaced) background is two to four times as large.
+
+    Parameters
+    ----------
+    brain_ml : float
+        Volume of all that isn't background, ml.
+
+    Examples
+    --------
+    >>> is_stripped(1400), is_stripped(4500)
+    (True, False)
     """
     low, high = _STRIPPED_RANGE_ML
     return low <= brain_ml <= high
@@ -83,8 +102,8 @@ def is_stripped(brain_ml: float) -> bool:
 def extract_brain(image: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
     """Brain mask of a whole head by deepbet.
 
-    deepbet scales what it gets to a fixed number of voxels and its values to their percentiles,
-    so it gets the head with a margin of always the same width.
+    deepbet scales its input to a fixed number of voxels and its values to their percentiles, so
+    the image is cut or padded to the head with a margin that always has the same width.
 
     Parameters
     ----------
@@ -97,8 +116,8 @@ def extract_brain(image: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
 
     Raises
     ------
-    InputError
-        If no brain is found.  The message has no file name; the caller adds it.
+    MaskError
+        If no brain is found; without a path, which an array doesn't have.
 
     Notes
     -----
@@ -134,23 +153,37 @@ def _deepbet(head: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
             return np.asarray(bet.postprocess(probability > 0.5, 0)) > 0
     except (AssertionError, ValueError, IndexError) as error:
         log.debug("deepbet: %s", error)
-        raise InputError("deepbet found no brain; check orientation and contrast") from None
+        raise MaskError("deepbet found no brain", "check orientation and contrast") from None
 
 
 def check_brain(mask: npt.NDArray[np.bool_]) -> tuple[str, ...]:
-    """Refuse 1 mm masks that can't be one brain; warnings about those that hardly can.
+    """Refuse masks whose volume isn't one brain's, and warn about unusually large ones.
+
+    Parameters
+    ----------
+    mask : (X, Y, Z) bool array
+        Voxels of 1 mm.
+
+    Returns
+    -------
+    warnings : tuple of str
 
     Raises
     ------
-    InputError
-        The message has no file name; the caller adds it.
+    MaskError
+        If they can't; without a path, which an array doesn't have.
+
+    Examples
+    --------
+    >>> check_brain(np.ones((120, 120, 100), bool))  # 1440 ml
+    ()
     """
     volume = mask.sum() / 1000
     if not _MIN_BRAIN_ML <= volume <= _MAX_BRAIN_ML:
-        raise InputError(
+        raise MaskError(
             f"brain mask of {volume:.0f} ml is not one brain "
-            f"({_MIN_BRAIN_ML:.0f}-{_MAX_BRAIN_ML:.0f} ml expected); "
-            "give a mask with --brain-extraction mask, or check the scan"
+            f"({_MIN_BRAIN_ML:.0f}-{_MAX_BRAIN_ML:.0f} ml expected)",
+            "give a mask with --brain-extraction mask, or check the scan",
         )
     if volume > _LARGE_BRAIN_ML:
         return (f"brain mask of {volume:.0f} ml is larger than brains are; look at its contour",)

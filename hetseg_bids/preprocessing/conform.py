@@ -16,10 +16,10 @@ from torch.nn import functional
 from hetseg_bids.images import ALIGNED, Grid
 
 _SAME_GRID_TOLERANCE = 0.01  # voxels
-# mm: where target voxels lie midway between two source voxels, one side's surface falls to the mask
-# and the other's doesn't, instead of neither's
+# mm: a target voxel midway between brain and background has exactly half of its weight in the mask,
+# and no such voxel would count; shifted by this, those on one side of the brain do
 _ASIDE = np.array([[0, 0, 0, 2e-3]] * 3 + [[0, 0, 0, 0]])
-_PLACES = 31  # along each axis, a prime: no rhythm of common voxel sizes
+_PLACES = 31  # sampled along each axis; a prime, so that they do not coincide with source voxels
 _SLAB = 16  # output slices resampled at a time, bounds memory
 
 
@@ -28,6 +28,14 @@ def working_grid(native: Grid) -> Grid:
 
     A grid that is 1 mm and unrotated already is only re-ordered, so that no voxel is
     interpolated.  It lies in the same space; where that is unknown it becomes "aligned".
+
+    Examples
+    --------
+    >>> working = working_grid(Grid((10, 20, 30), np.diag([2.0, 2, 2, 1])))
+    >>> working.shape, working.zooms
+    ((19, 39, 59), array([1., 1., 1.]))
+    >>> working_grid(Grid((10, 20, 30), np.diag([-1.0, 1, 1, 1]))).affine[0]  # LAS to RAS
+    array([ 1.,  0.,  0., -9.])
     """
     codes = native.codes if any(native.codes) else (ALIGNED, ALIGNED)
     canonical = nib.as_closest_canonical(
@@ -54,6 +62,13 @@ def resample(volumes: Tensor, source: Grid, target: Grid, *, outside: float = 0.
     Returns
     -------
     resampled : (C, *target.shape) float32 tensor
+
+    Examples
+    --------
+    >>> two_mm, one_mm = Grid((2, 1, 1), np.diag([2.0, 1, 1, 1])), Grid((3, 1, 1), np.eye(4))
+    >>> volume = torch.tensor([10.0, 20.0]).view(1, 2, 1, 1)
+    >>> resample(volume, two_mm, one_mm).flatten()
+    tensor([10., 15., 20.])
     """
     mapping = np.linalg.inv(source.affine) @ target.affine
     reordered = _reordered(volumes, mapping, target.shape)
@@ -84,7 +99,9 @@ def resample_inside(
     *,
     outside: float,
 ) -> tuple[Tensor, Tensor]:
-    """Trilinear resampling of what a mask holds, from its own voxels only.
+    """Trilinear resampling of the voxels of a mask, from voxels of the mask only.
+
+    Interpolated with the background, the rim of a stripped brain would look like fluid.
 
     Parameters
     ----------
@@ -100,6 +117,15 @@ def resample_inside(
         Means over voxels of the mask, weighted as for trilinear interpolation.
     inside : (X, Y, Z) bool tensor
         Where voxels of the mask have more than half of the weight.
+
+    Examples
+    --------
+    >>> image = np.array([10, 99], np.float32).reshape(2, 1, 1)
+    >>> mask = image < 99
+    >>> source, target = Grid((2, 1, 1), np.eye(4)), Grid((3, 1, 1), np.diag([0.4, 1, 1, 1]))
+    >>> values, inside = resample_inside(image, mask, source, target, outside=0)
+    >>> values.flatten().round(), inside.flatten()  # at 0, 0.4 and 0.8 voxels: no share of the 99
+    (tensor([10., 10.,  0.]), tensor([ True,  True, False]))
     """
     target = replace(target, affine=target.affine + _ASIDE)
     weight = resample(torch.from_numpy(mask)[None], source, target)[0]
@@ -110,7 +136,7 @@ def resample_inside(
 
 
 def interpolation_blur(source: Grid, target: Grid) -> tuple[float, float, float]:
-    """By how much trilinear resampling smooths on average, along each axis of the source.
+    """How much trilinear resampling smooths on average, along each axis of the source.
 
     A value that lies a share f of the way between two voxels is a mean of both with the variance
     f (1 - f): 0 on a voxel, 1/4 halfway, 1/6 on average over places that have nothing to do with
@@ -119,13 +145,16 @@ def interpolation_blur(source: Grid, target: Grid) -> tuple[float, float, float]
     Returns
     -------
     variance : tuple of 3 float
-        Of the kernel, voxels squared.
+        Of the kernel that averages neighbours, voxels squared.
 
     Examples
     --------
     >>> one, two = Grid((9, 9, 9), np.eye(4)), Grid((9, 9, 4), np.diag([1, 1, 2, 1.0]))
-    >>> interpolation_blur(one, two)
+    >>> interpolation_blur(one, two)  # every second voxel is taken as it is
     (0.0, 0.0, 0.0)
+    >>> fine = Grid((9, 9, 18), np.diag([1, 1, 0.5, 1]))
+    >>> interpolation_blur(one, fine)  # every second voxel lies halfway: 1/4
+    (0.0, 0.0, 0.125)
     """
     mapping = np.linalg.inv(source.affine) @ target.affine
     steps = [np.arange(0, n, max(1, n // _PLACES)) for n in target.shape]
@@ -138,7 +167,25 @@ def interpolation_blur(source: Grid, target: Grid) -> tuple[float, float, float]
 
 
 def nearest(labels: npt.NDArray[np.uint8], source: Grid, target: Grid) -> npt.NDArray[np.uint8]:
-    """Nearest-neighbour resampling of a label image between grids."""
+    """Nearest-neighbour resampling of a label image between grids.
+
+    Parameters
+    ----------
+    labels : (I, J, K) uint8 array on `source`
+    source, target : Grid
+
+    Returns
+    -------
+    resampled : (X, Y, Z) uint8 array on `target`
+        0 beyond the source.
+
+    Examples
+    --------
+    >>> labels = np.array([10, 49], np.uint8).reshape(2, 1, 1)
+    >>> source, target = Grid((2, 1, 1), np.eye(4)), Grid((3, 1, 1), np.diag([0.4, 1, 1, 1]))
+    >>> nearest(labels, source, target).ravel()  # at 0, 0.4 and 0.8 voxels
+    array([10, 10, 49], dtype=uint8)
+    """
     mapping = np.linalg.inv(source.affine) @ target.affine
     reordered = _reordered(torch.from_numpy(labels)[None], mapping, target.shape)
     if reordered is not None:
@@ -216,7 +263,7 @@ def _sampling_grid(
 def _reordered(
     volumes: Tensor, mapping: npt.NDArray[np.float64], shape: tuple[int, ...]
 ) -> Tensor | None:
-    """Exact answer where the grids differ by axis order, flips and whole-voxel shifts."""
+    """The volumes re-ordered, where grids differ only by axis order, flips and whole voxels."""
     linear = mapping[:3, :3]
     signs = np.round(linear).astype(int)
     span = np.array(shape)

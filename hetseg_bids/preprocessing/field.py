@@ -1,4 +1,4 @@
-"""Where a scan holds anything: its background, without the empty space around it."""
+"""The background of a scan, and the box that holds everything else."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from hetseg_bids.preprocessing.normalisation import typical_high
 
 Box = tuple[slice, slice, slice]
 
-_FAINT = 1e-3  # of the bright voxels: noise of the conversion
-_COMMON = 0.01  # share of the border's voxels that no value of noise in floating point has
-_BLOCK = 4  # voxels a side: means over them hold little noise
-_AIR = 25.0  # percentile of the border: a head may reach over the other three quarters
-_HEAD = 0.15  # from air to the bright voxels: skin and fat lie far above
-_PIECE = 0.1  # of the largest piece: skin and brain count, a capsule of vitamin E doesn't
+_FAINT = 1e-3  # share of the bright voxels' value: smaller differences are rounding errors
+_COMMON = 0.01  # share of the border's voxels: no single value of noise in floats reaches it
+_BLOCK = 4  # edge of a block in voxels: the mean over a block holds little noise
+_AIR = 25.0  # percentile of the border: a head may cover the other three quarters of it
+_HEAD = 0.15  # of the way from air to the bright voxels: skin and fat are far brighter
+_PIECE = 0.1  # of the largest piece: skin and brain are larger, a capsule of vitamin E isn't
 _ROUNDS = 3
 
 
 def find_field(image: npt.NDArray[np.float32]) -> tuple[float, Box]:
     """Background value, and the box of everything else.
 
-    Layers of one value are taken off until none is left: padding may lie around a background of
-    another value.
+    Layers of one value are removed until none is left, because padding may lie around a
+    background of another value.
 
     Parameters
     ----------
@@ -32,10 +32,18 @@ def find_field(image: npt.NDArray[np.float32]) -> tuple[float, Box]:
     Returns
     -------
     background : float
-        The value around the content: the commonest one of the border, or, where air is noise
-        and none is common, the median of the darkest face.
+        The value around the content: the most frequent one on the faces of the image. Where air
+        is noise and no value is frequent, the median of the darkest face.
     content : tuple of 3 slice
         All voxels that differ from the background; the whole image where nothing does.
+
+    Examples
+    --------
+    >>> image = np.zeros((9, 9, 9), np.float32)  # padding
+    >>> image[1:8, 1:8, 1:8] = 7  # background
+    >>> image[2:7, 4, 4] = image[4, 3:6, 4] = 100
+    >>> find_field(image)
+    (7.0, (slice(2, 7, None), slice(3, 6, None), slice(4, 5, None)))
     """
     content = _whole(image)
     while True:
@@ -47,13 +55,28 @@ def find_field(image: npt.NDArray[np.float32]) -> tuple[float, Box]:
 
 
 def foreground(image: npt.NDArray[np.float32], background: float) -> npt.NDArray[np.bool_]:
-    """Voxels that differ from the background by more than rounding does."""
+    """Voxels that differ from the background by more than a rounding error.
+
+    Parameters
+    ----------
+    image : (X, Y, Z) float32 array
+    background : float
+
+    Returns
+    -------
+    mask : (X, Y, Z) bool array
+
+    Examples
+    --------
+    >>> foreground(np.array([0, 0.01, 100], np.float32), 0.0)
+    array([False, False,  True])
+    """
     difference = np.abs(image - background)
     return difference > _FAINT * typical_high(difference)
 
 
 def head_box(image: npt.NDArray[np.float32]) -> Box:
-    """The box around a head, whatever amount of air, noise or padding lies around it.
+    """The box around a head; the amount of air, noise or padding around it doesn't change it.
 
     Parameters
     ----------
@@ -63,6 +86,13 @@ def head_box(image: npt.NDArray[np.float32]) -> Box:
     Returns
     -------
     box : tuple of 3 slice
+
+    Examples
+    --------
+    >>> image = np.zeros((40, 40, 40), np.float32)
+    >>> image[8:24, 8:24, 8:24] = 100
+    >>> head_box(image)[0]
+    slice(8, 24, None)
     """
     background, box = find_field(image)
     coarse = _block_means(np.abs(image[box] - background))

@@ -1,4 +1,4 @@
-"""Where a NIfTI file says its voxels lie: qform, sform, and what to do if they don't agree."""
+"""The two forms of a NIfTI header, qform and sform, and what to do if they don't agree."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from nibabel.spatialimages import HeaderDataError
 
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import HeaderError
 from hetseg_bids.images import Grid, grid_of
 
 _ZOOM_RANGE_MM = (0.2, 7.0)
@@ -28,12 +28,32 @@ Affine = npt.NDArray[np.float64]
 def find_place(path: Path, image: nib.nifti1.Nifti1Pair) -> tuple[Grid, list[str]]:
     """The grid of an image, by its sform or else by its qform, and warnings.
 
-    A form that can't be is passed over where the other one is good.
+    An impossible form is ignored where the other one is good.
+
+    Parameters
+    ----------
+    path : Path
+        For the messages.
+    image : Nifti1Pair
+        Only its header is read.
+
+    Returns
+    -------
+    grid : Grid
+    warnings : list of str
 
     Raises
     ------
-    InputError
-        If no form can be used; the message names the file and the form.
+    HeaderError
+        If no form can be used; the problem names the form.
+
+    Examples
+    --------
+    >>> image = nib.Nifti1Image(np.zeros((9, 9, 9), np.uint8), np.eye(4))
+    >>> image.set_qform(np.diag([-1, 1, 1, 1]), code=1)
+    >>> grid, warnings = find_place(Path("sub-01_T1w.nii.gz"), image)
+    >>> grid.codes, len(warnings)  # the forms have different sides on the left
+    ((2, 2), 1)
     """
     forms = _coded_forms(image)
     codes = (forms["qform"][1], forms["sform"][1])
@@ -41,13 +61,14 @@ def find_place(path: Path, image: nib.nifti1.Nifti1Pair) -> tuple[Grid, list[str
     if not coded:
         grid = grid_of(image)
         if fault := _fault(grid.affine):
-            raise InputError(f"{path}: without a form, {fault}")
+            raise HeaderError(f"without a form, {fault.problem}", fault.remedy, path=path)
         return Grid(grid.shape, grid.affine, codes), [_UNCODED]
     faults = {name: fault for name, affine in coded.items() if (fault := _fault(affine))}
     good = [name for name in ("sform", "qform") if name in coded and name not in faults]
     if not good:
         name = "sform" if "sform" in faults else "qform"
-        raise InputError(f"{path}: {name}: {faults[name]}")
+        fault = faults[name]
+        raise HeaderError(f"{name}: {fault.problem}", fault.remedy, path=path)
     used, shape = good[0], grid_of(image).shape
     if faults or len(coded) == 1:
         codes = (forms[used][1], forms[used][1])
@@ -73,18 +94,19 @@ def _coded_forms(image: nib.nifti1.Nifti1Pair) -> dict[str, tuple[Affine, int]]:
     }
 
 
-def _fault(affine: Affine) -> str:
-    """What is wrong with an affine, and the remedy; nothing if it can be."""
+def _fault(affine: Affine) -> HeaderError | None:
+    """The error of an impossible affine; None for a possible one."""
     if not np.isfinite(affine).all():
-        return "the affine holds NaN or infinity or no rotation; repair it"
+        return HeaderError("the affine holds NaN or infinity or no rotation", "repair it")
     zooms = nib.affines.voxel_sizes(affine)
     if (zooms <= 0).any() or abs(np.linalg.det(affine[:3, :3] / zooms)) < _FLAT:
-        return "the affine is singular; repair it"
+        return HeaderError("the affine is singular", "repair it")
     low, high = _ZOOM_RANGE_MM
     if (zooms < low).any() or (zooms > high).any():
         text = " x ".join(f"{z:.3g}" for z in zooms)
-        return f"voxels of {text} mm are outside {low}-{high} mm; check the header's units"
-    return ""
+        problem = f"voxels of {text} mm are outside {low}-{high} mm"
+        return HeaderError(problem, "check the header's units")
+    return None
 
 
 def _differences(qform: Affine, grid: Grid) -> list[str]:
@@ -98,7 +120,7 @@ def _differences(qform: Affine, grid: Grid) -> list[str]:
 
 
 def _sides_differ(a: Affine, b: Affine) -> bool:
-    """Whether two affines mirror each other, or take opposite ends of an axis for the left."""
+    """Whether two affines mirror each other, or have opposite ends of an axis as the left."""
     if np.linalg.det(a[:3, :3]) * np.linalg.det(b[:3, :3]) < 0:
         return True
     from_left = [affine[0, :3] / np.linalg.norm(affine[0, :3]) for affine in (a, b)]

@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import HeaderError, ImageError
 from hetseg_bids.images import Grid, open_image, read_checked
 from hetseg_bids.preprocessing.field import Box, find_field
 from hetseg_bids.preprocessing.forms import find_place
@@ -18,7 +18,7 @@ from hetseg_bids.preprocessing.normalisation import typical_high
 MAX_EXTENT_MM = 600.0
 _MIN_EXTENT_MM = 60.0
 _SPIKE = 20.0
-_SOME = 1_000_000  # voxels that tell what the rest is like
+_SOME = 1_000_000  # voxels: a sample as large as that represents the image
 _MAX_VOXELS = 600_000_000
 
 
@@ -30,7 +30,7 @@ class T1w:
     ----------
     path : Path
     data : (I, J, K) float32 array
-        Finite: NaN and infinite voxels were set to zero, absurd ones clipped.
+        Finite: NaN and infinite voxels were set to zero, extreme values clipped.
     grid : Grid
         Where its voxels lie.
     background : float
@@ -38,7 +38,7 @@ class T1w:
     content : tuple of 3 slice
         The box of all that isn't background; padding was set to `background`.
     warnings : tuple of str
-        What was odd but usable.
+        What was unusual but could be used.
     """
 
     path: Path
@@ -62,11 +62,26 @@ def read_t1w(path: Path) -> T1w:
     path : Path
         NIfTI file.
 
+    Returns
+    -------
+    scan : T1w
+
     Raises
     ------
-    InputError
-        If the file can't be read, isn't one 3-D scalar volume, has an unusable geometry
-        or holds no signal; the message names the file and the remedy.
+    ImageError
+        If the file can't be read or holds no signal.
+    HeaderError
+        If it isn't NIfTI or one 3-D scalar volume, or has an unusable geometry.
+
+    Examples
+    --------
+    >>> x, y, z = np.ogrid[-40:40, -40:40, -40:40]
+    >>> voxels = np.where(x**2 + y**2 + z**2 < 30**2, 100.0 + x, 0)
+    >>> path = getfixture("tmp_path") / "sub-01_T1w.nii.gz"
+    >>> nib.save(nib.Nifti1Image(voxels, np.eye(4)), path)
+    >>> scan = read_t1w(path)
+    >>> scan.data.shape, scan.background, scan.content[0]
+    ((80, 80, 80), 0.0, slice(11, 70, None))
     """
     image = open_image(path)
     _check_shape(path, image)
@@ -79,27 +94,27 @@ def read_t1w(path: Path) -> T1w:
     bad = ~np.isfinite(data)
     share = float(bad.mean())
     if share == 1:
-        raise InputError(f"{path}: every voxel is NaN or infinite; convert the scan again")
+        raise ImageError("every voxel is NaN or infinite", "convert the scan again", path=path)
     if share > 0:
         data[bad] = 0
         warnings.append(f"{share:.2%} of the voxels are NaN or infinite and were set to 0")
     low, high = float(data.min()), float(data.max())
     if low == high:
         what = "zero" if low == 0 else f"{low:g}"
-        raise InputError(f"{path}: every voxel is {what}; convert or transfer the scan again")
+        raise ImageError(f"every voxel is {what}", "convert or transfer the scan again", path=path)
     background, content = find_field(data)
     extent = grid.zooms * grid.part(content).shape
     if (extent > MAX_EXTENT_MM).any():
         raise _no_head(path, extent)
-    _fill_around(data, content, background)
-    warnings += _clip_spikes(data[content], background)
+    _fill_around_(data, content, background)
+    warnings += _clip_spikes_(data[content], background)
     if _is_mask(data):
-        raise InputError(f"{path}: only two values, a mask or label image; give the T1w itself")
+        raise ImageError("only two values, a mask or label image", "give the T1w itself", path=path)
     return T1w(path, data, grid, background, content, tuple(warnings))
 
 
-def _fill_around(data: npt.NDArray[np.float32], content: Box, background: float) -> None:
-    """Give padding the background's value, in place, however many layers of padding there are."""
+def _fill_around_(data: npt.NDArray[np.float32], content: Box, background: float) -> None:
+    """Give everything outside the content the background's value."""
     for axis, inner in enumerate(content):
         for outer in (slice(0, inner.start), slice(inner.stop, None)):
             where = [slice(None)] * 3
@@ -107,8 +122,8 @@ def _fill_around(data: npt.NDArray[np.float32], content: Box, background: float)
             data[tuple(where)] = background
 
 
-def _clip_spikes(data: npt.NDArray[np.float32], background: float) -> list[str]:
-    """Bring absurd values down, in place: a single one would leave no contrast to the brain."""
+def _clip_spikes_(data: npt.NDArray[np.float32], background: float) -> list[str]:
+    """Clip extreme values: a single one would leave no contrast in the brain."""
     some = np.abs(data.reshape(-1)[:: max(1, data.size // _SOME)] - background)
     limit = _SPIKE * typical_high(some)
     low, high = background - limit, background + limit
@@ -120,7 +135,7 @@ def _clip_spikes(data: npt.NDArray[np.float32], background: float) -> list[str]:
 
 
 def _is_mask(data: npt.NDArray[np.float32]) -> bool:
-    """Whether there are two values only; the rest is read only where the first part says so."""
+    """Whether there are two values only; all voxels are read only if a sample has two."""
     return all(
         len(np.unique(part)) <= 2
         for part in (data.reshape(-1)[:: max(1, data.size // _SOME)], data)
@@ -131,19 +146,22 @@ def _check_shape(path: Path, image: nib.nifti1.Nifti1Pair) -> None:
     shape = image.shape
     spatial = shape[:3]
     if len(shape) < 3 or any(n < 1 for n in shape):
-        raise InputError(f"{path}: shape {shape} is not a 3-D volume")
+        raise HeaderError(f"shape {shape} is not a 3-D volume", path=path)
     if len(shape) > 3 and any(n != 1 for n in shape[3:]):
-        raise InputError(
-            f"{path}: {len(shape)}-D image of shape {shape}; "
-            "store one 3-D T1w volume a file (average or split the frames)"
+        raise HeaderError(
+            f"{len(shape)}-D image of shape {shape}",
+            "store one 3-D T1w volume a file (average or split the frames)",
+            path=path,
         )
     if np.prod([int(n) for n in spatial]) > _MAX_VOXELS:
-        raise InputError(f"{path}: shape {shape} is too large for a head scan; check the header")
+        raise HeaderError(
+            f"shape {shape} is too large for a head scan", "check the header", path=path
+        )
     dtype = image.get_data_dtype()
     if dtype.fields is not None or dtype.kind not in "iuf":
-        raise InputError(f"{path}: voxels are {dtype}, not plain numbers; export a grey T1w")
+        raise HeaderError(f"voxels are {dtype}, not plain numbers", "export a grey T1w", path=path)
 
 
-def _no_head(path: Path, extent: npt.NDArray[np.float64]) -> InputError:
+def _no_head(path: Path, extent: npt.NDArray[np.float64]) -> HeaderError:
     text = " x ".join(f"{e:.0f}" for e in extent)
-    return InputError(f"{path}: field of view of {text} mm doesn't hold one whole head")
+    return HeaderError(f"field of view of {text} mm doesn't hold one whole head", path=path)

@@ -1,4 +1,4 @@
-"""Standard scores of the brain: the one intensity scale of training and inference."""
+"""Standard scores of the brain, the intensity scale of both training and inference."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-BACKGROUND = -3.0  # standard scores; darker than CSF, so that a strip error makes no false edge
+# standard scores. Darker than CSF: where the mask is too loose or too tight, its edge then looks
+# like CSF and not like tissue. The paper's value is 0
+BACKGROUND = -3.0
 CLIP = 4.0
 
 
@@ -27,11 +29,17 @@ def standardise(image: Tensor, mask: Tensor) -> Tensor:
     ------
     ValueError
         If the mask is empty or the image is constant inside it.
+
+    Examples
+    --------
+    >>> image = torch.tensor([0.0, 90, 110]).view(3, 1, 1)
+    >>> standardise(image, image > 0).flatten()
+    tensor([-3., -1.,  1.])
     """
     inside = image[mask].cpu().numpy()
     if not len(inside):
         raise ValueError("brain mask is empty")
-    # numpy: torch's sums depend on the number of threads, and with them the sample stream
+    # numpy: torch's sums depend on the number of threads, and the training samples would, too
     mean, spread = float(inside.mean(dtype=np.float64)), float(inside.std(dtype=np.float64))
     if not spread > 0:
         raise ValueError("image is constant inside the brain mask")
@@ -40,6 +48,12 @@ def standardise(image: Tensor, mask: Tensor) -> Tensor:
 
 
 def typical_high(values: npt.NDArray[np.float32]) -> float:
-    """The 99th percentile of what isn't zero; 0 if all is."""
+    """The 99th percentile of the values that aren't zero; 0 if all are.
+
+    Examples
+    --------
+    >>> typical_high(np.array([0, 0, 100, 100], np.float32))
+    100.0
+    """
     some = values[values != 0]
     return float(np.percentile(some, 99)) if some.size else 0.0

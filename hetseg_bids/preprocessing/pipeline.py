@@ -1,4 +1,4 @@
-"""The steps in order: what the network gets, and how to return to the native grid."""
+"""The steps in order, from a file to the image that the network sees."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import HetsegError, ImageError, MaskError
 from hetseg_bids.images import Grid, read_labels
 from hetseg_bids.preprocessing import brain_extraction as strip
 from hetseg_bids.preprocessing.conform import resample, resample_inside, working_grid
@@ -27,6 +27,7 @@ class PreparedImage:
     Attributes
     ----------
     native, working : Grid
+        The grid of the T1w, and the RAS grid of 1 mm on which the network sees it.
     image : (X, Y, Z) float32 tensor
         Standard scores on the working grid.
     mask : (X, Y, Z) bool tensor
@@ -34,8 +35,9 @@ class PreparedImage:
     extraction : str
         How the mask was made: ``deepbet``, ``mask`` or ``skip``.
     cut_cm2 : float
-        Largest area in which the brain meets a face of what was scanned, padding left out.
+        Largest area in which the brain meets a face of the scanned box (padding left out), cm2.
     warnings : tuple of str
+        What was unusual but could be used.
     """
 
     native: Grid
@@ -60,10 +62,16 @@ def prepare_image(
     mask_path : Path, optional
         Brain mask of the scan, needed for ``mask``.
 
+    Returns
+    -------
+    prepared : PreparedImage
+
     Raises
     ------
-    InputError
-        If the scan or its mask can't be used; the message names the file.
+    ImageError
+        If the scan can't be used.
+    MaskError
+        If its mask can't be used, or none is found.
     """
     scan = read_t1w(path)
     working = _working_grid(scan)
@@ -74,7 +82,7 @@ def prepare_image(
         method = "skip" if stripped else "deepbet"
     try:
         if stripped or method == "skip":
-            # decided where nothing is interpolated: between brain and background all is mixed
+            # the brain is found before interpolation, which mixes it with the background
             conformed, signal = resample_inside(
                 scan.data, brain, scan.grid, working, outside=scan.background
             )
@@ -84,15 +92,17 @@ def prepare_image(
         mask = signal if method == "skip" else _brain_mask(conformed, method, mask_path, working)
         doubts = strip.check_brain(mask.numpy())
         scores = standardise(conformed, mask)
-    except (InputError, ValueError) as error:
-        raise InputError(f"{path}: {error}") from None
+    except HetsegError as error:
+        raise error.at(path) from None
+    except ValueError as error:
+        raise ImageError(str(error), path=path) from None
     cut = cut_area(mask, working, scan.grid, scan.content)
     warnings = (*scan.warnings, *doubts)
     return PreparedImage(scan.grid, working, scores, mask, method, cut, warnings)
 
 
 def _working_grid(scan: T1w) -> Grid:
-    """The 1 mm grid of the whole image, or of what it holds where padding makes it vast."""
+    """The 1 mm grid of the image, or of its content where padding makes the image very large."""
     extent = scan.grid.zooms * np.array(scan.grid.shape)
     part = scan.grid if extent.max() <= MAX_EXTENT_MM else scan.grid.part(scan.content)
     return working_grid(part)
@@ -102,8 +112,11 @@ def _brain_mask(image: Tensor, method: str, mask_path: Path | None, working: Gri
     if method == "deepbet":
         return torch.from_numpy(strip.extract_brain(image.numpy()))
     if mask_path is None:
-        raise InputError("no brain mask found; see --brain-extraction in the usage notes")
-    labels, grid = read_labels(mask_path)
+        raise MaskError("no brain mask found", "see --brain-extraction in the usage notes")
+    try:
+        labels, grid = read_labels(mask_path)
+    except ImageError as error:
+        raise MaskError(error.problem, error.remedy, path=error.path, form=error.form) from None
     return resample(torch.from_numpy((labels > 0).astype(np.float32))[None], grid, working)[0] > 0.5
 
 
@@ -116,7 +129,20 @@ def cut_area(mask: Tensor, working: Grid, native: Grid, content: Box) -> float:
         On `working`.
     working, native : Grid
     content : tuple of 3 slice
-        The box, on `native`.
+        The box, in voxels of `native`.
+
+    Returns
+    -------
+    area : float
+        cm2; 0 if the mask meets no face.
+
+    Examples
+    --------
+    >>> grid = Grid((20, 20, 20), np.eye(4))
+    >>> mask = torch.zeros(grid.shape, dtype=torch.bool)
+    >>> mask[:5, 10:] = True  # ends at two faces, one of 10 x 20 mm and one of 5 x 20 mm
+    >>> float(cut_area(mask, grid, grid, (slice(0, 20), slice(0, 20), slice(0, 20))))
+    2.0
     """
     areas = [0.0]
     volume = mask.float()[None]

@@ -1,4 +1,4 @@
-"""Is the image good enough, and is the result?  Measures, verdicts, outliers of a cohort.
+"""Whether an image and its result are good enough: measures, verdicts, outliers of a cohort.
 
 How they are shown is in `reports`.
 """

@@ -1,7 +1,7 @@
 """The cohort's flip map in template space.
 
-Scans are aligned by the affine that best takes the centroids of their own structures to
-those of MNI152: enough for a map of where labels are uncertain, and free of registration.
+Scans are aligned by the affine that best moves the centroids of their own structures onto those
+of MNI152. For a map of where labels are uncertain that is enough, and it needs no registration.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import ImageError
 from hetseg_bids.images import Grid, grid_of, open_image, read_labels, read_largest
 from hetseg_bids.preprocessing.conform import resample
 from hetseg_bids.structures.alignment import centroids, template_affine
@@ -28,7 +28,7 @@ _TEMPLATE_ZOOM = 2  # mm
 
 @dataclass(frozen=True)
 class Template:
-    """What the maps are drawn on.
+    """The image on which the maps are drawn.
 
     Attributes
     ----------
@@ -52,8 +52,9 @@ class CohortMap:
     ----------
     template : Template
     mean, sd : (X, Y, Z) float32 array
+        On the grid of the template, 0-0.5.
     count : int
-        Scans that went in.
+        Number of scans.
     """
 
     template: Template
@@ -70,7 +71,7 @@ def load_template() -> Template:
             image = nib.as_closest_canonical(open_image(path))
             data = np.asarray(image.dataobj, np.float32)
             return Template("MNI152NLin2009cAsym", data, grid_of(image))
-    except Exception as error:  # nilearn's will do whatever is wrong with somebody's cache
+    except Exception as error:  # whatever is wrong with the cache, nilearn's template can be used
         log.warning("%s: can't be used, so the map is drawn on nilearn's (%s)", path, error)
     from nilearn.datasets import load_mni152_template
 
@@ -79,11 +80,10 @@ def load_template() -> Template:
 
 
 def _cached_templateflow() -> Path | None:
-    # asking TemplateFlow's API would download, which a cluster node can't and a group level
-    # shouldn't
+    # TemplateFlow's API would download the image; nodes of a cluster often have no network
     try:
         from templateflow.conf import TF_HOME
-    except Exception as error:  # the import alone fills its home, and raises where it can't
+    except Exception as error:  # importing it writes to its home folder, and may raise there
         log.info("TemplateFlow can't be used (%s)", error)
         return None
     name = "tpl-MNI152NLin2009cAsym_res-02_desc-brain_T1w.nii.gz"
@@ -97,10 +97,11 @@ def cohort_map(
 
     Parameters
     ----------
-    scans : iterable of (dseg, flip map)
+    scans : iterable of (Path, Path)
+        The dseg and the flip map of each scan.
     template : Template
     structures : sequence of Structure
-        What the dseg images hold.
+        Labels of the dseg images.
 
     Returns
     -------
@@ -110,10 +111,10 @@ def cohort_map(
     mean = np.zeros(template.grid.shape, np.float64)
     squares = np.zeros(template.grid.shape, np.float64)
     count = 0
-    for dseg, flip in scans:
+    for dseg, flip_probability in scans:
         try:
-            aligned = _aligned_flip(dseg, flip, template.grid, structures)
-        except InputError as error:
+            aligned = _aligned_flip(dseg, flip_probability, template.grid, structures)
+        except ImageError as error:
             log.warning("left out of the cohort's map: %s", error)
             continue
         if aligned is None:
@@ -129,11 +130,13 @@ def cohort_map(
 
 
 def _aligned_flip(
-    dseg: Path, flip: Path, target: Grid, structures: Sequence[Structure]
+    dseg: Path, flip_probability: Path, target: Grid, structures: Sequence[Structure]
 ) -> npt.NDArray[np.float32] | None:
     labels, grid = read_labels(dseg)
     affine = template_affine(centroids(labels, grid, structures))
     if affine is None:
         return None
     moved = Grid(grid.shape, affine @ grid.affine)
-    return resample(torch.from_numpy(read_largest(flip))[None], moved, target)[0].numpy()
+    return resample(torch.from_numpy(read_largest(flip_probability))[None], moved, target)[
+        0
+    ].numpy()

@@ -1,8 +1,8 @@
-"""What the image is like, in numbers that the flip map doesn't hold.
+"""Noise, blur, motion and other properties of the image that the flip map doesn't show.
 
-The network's forecast of its own errors was learned from images like those of training; noise,
-blur and a cut-off brain spoil labels without moving it much (docs/qc.md). All are measured on
-the working grid: as the network sees the scan.
+The network learned to forecast its errors on images like those of training. Noise, blur and a
+brain that is cut off make labels worse, but the forecast hardly changes (docs/qc.md). Everything
+is measured on the working grid, on which the network sees the scan.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from hetseg_bids.structures.alignment import centroids
 from hetseg_bids.structures.label_sets import LabelSet, hemisphere_of, partner_of
 
 WHITE, GREY, FLUID = "cerebral_white_matter", "cerebral_cortex", "lateral_ventricle"
-_DEEP = 2  # voxels that white matter is eroded by
+_DEEP = 2  # voxels by which white matter is eroded
 _LEAST_VOXELS = 1000
 _LEAST_FLUID = 200
 _NEIGHBOURS = 6
-_BAND = (1.0, 3.0)  # voxels: ripples are wider than noise and narrower than what is left of bias
+_BAND = (1.0, 3.0)  # voxels: ripples are wider than noise, narrower than the remaining bias
 _LEAST_WEIGHT = 1e-3
 _MM2_PER_CM2 = 100.0
 
@@ -51,12 +51,12 @@ class ImageQuality:
     cut_cm2 : float
         Largest area in which the brain mask meets a face of the image.
     turn_deg : float
-        Angle between the line from the left to the right structures and the image's, degrees: a
-        head that looks to the side or leans. NaN without structures on both sides.
+        Angle between the left-right axis of the structures and that of the image, degrees: how
+        far the head is turned or tilted to the side. NaN without structures on both sides.
     contrast : float
         White matter minus cortex, as a share of white matter minus lateral ventricles: small in
-        children and with some sequences, and not above 0 in what is no T1w. NaN where a model
-        doesn't label all three.
+        children and with some sequences; 0 or less means that the image isn't T1w. NaN where a
+        model doesn't label all three.
     """
 
     noise: float = float("nan")
@@ -68,12 +68,17 @@ class ImageQuality:
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> ImageQuality:
-        """From a sidecar that may not have it.
+        """From a sidecar; NaN for values that it doesn't have.
 
         Raises
         ------
         ValueError
-            If what it has are no numbers.
+            If its values aren't numbers.
+
+        Examples
+        --------
+        >>> ImageQuality.of_record({"HetsegImageQuality": {"noise": 0.12}}).noise
+        0.12
         """
         found = record.get("HetsegImageQuality", {})
         try:
@@ -83,12 +88,25 @@ class ImageQuality:
             raise ValueError(f"HetsegImageQuality {found!r:.80}: no numbers") from None
 
     def for_record(self) -> dict[str, float | None]:
-        """For a sidecar."""
+        """As JSON values for a sidecar; None for NaN.
+
+        Examples
+        --------
+        >>> ImageQuality(noise=0.12).for_record()["noise"], ImageQuality().for_record()["noise"]
+        (0.12, None)
+        """
         return {k: None if np.isnan(v) else round(v, 4) for k, v in asdict(self).items()}
 
 
 def quality_of(prepared: PreparedImage, result: Segmentation) -> ImageQuality:
-    """Measure a scan on the working grid, by labels on any grid."""
+    """Measure a scan on its working grid.
+
+    Parameters
+    ----------
+    prepared : PreparedImage
+    result : Segmentation
+        On any grid; its labels are moved to the working grid.
+    """
     labels = nearest(np.asarray(result.full(result.dseg)), result.grid, prepared.working)
     image, mask = prepared.image.numpy(), prepared.mask.numpy()
     measured = measure_image(image, mask, labels, result.label_set)
@@ -106,7 +124,7 @@ def measure_image(
     Parameters
     ----------
     image : (X, Y, Z) float array
-        1 mm, RAS, in any linear intensity.
+        1 mm, RAS; any intensity scale that is linear.
     mask : (X, Y, Z) bool array
         Brain.
     dseg : (X, Y, Z) uint8 array
@@ -129,7 +147,7 @@ def measure_image(
     if len(fluid) >= _LEAST_FLUID:
         depth = abs(float(bright - np.median(fluid)))
         placed = replace(placed, contrast=contrast / depth if depth else float("nan"))
-    if contrast <= 0:  # no T1w, or no labels worth the name
+    if contrast <= 0:  # not a T1w image, or the labels are wrong
         return placed
     noise = _local_deviation(image, deep) / contrast
     ripple = _band_deviation(image, white) / contrast
@@ -157,12 +175,31 @@ def _turn(dseg: npt.NDArray[np.uint8], label_set: LabelSet) -> float:
 
 
 def tissue(dseg: npt.NDArray[np.uint8], label_set: LabelSet, name: str) -> npt.NDArray[np.bool_]:
-    """Where a structure lies, on both sides if it has two; `name` is without the side."""
+    """Voxels of a structure, of both sides if it has two.
+
+    Parameters
+    ----------
+    dseg : (X, Y, Z) uint8 array
+        `Structure.label` values.
+    label_set : LabelSet
+    name : str
+        `Structure.bare_name`, without the side.
+
+    Returns
+    -------
+    mask : (X, Y, Z) bool array
+
+    Examples
+    --------
+    >>> from hetseg_bids.structures.aseg import ASEG
+    >>> tissue(np.array([2, 41, 10], np.uint8), ASEG, "cerebral_white_matter")
+    array([ True,  True, False])
+    """
     return np.isin(dseg, [s.label for s in label_set.structures if s.bare_name == name])
 
 
 def _local_deviation(image: npt.NDArray[np.float32], where: npt.NDArray[np.bool_]) -> float:
-    """Noise as what a voxel differs by from the mean of its six neighbours."""
+    """Noise, from the difference between a voxel and the mean of its six neighbours."""
     around = np.zeros(int(where.sum()), np.float32)
     places = np.nonzero(where)  # eroded, so no neighbour is beyond the border
     for axis in range(3):
@@ -186,7 +223,7 @@ def _band_deviation(image: npt.NDArray[np.float32], white: npt.NDArray[np.bool_]
 
 
 def _noise_in_band(sigmas: tuple[float, float]) -> float:
-    """What is left of white noise between two Gaussian scales in 3-D, input = 1."""
+    """Standard deviation of white noise (1 before) between two Gaussian scales in 3-D."""
     a, b = sigmas
     overlap = [(2 * np.pi * (s**2 + t**2)) ** -1.5 for s, t in ((a, a), (b, b), (a, b))]
     return float(np.sqrt(overlap[0] + overlap[1] - 2 * overlap[2]))

@@ -1,9 +1,9 @@
-"""Which scans of a cohort stand out: robust z-scores on many measures, with one limit.
+"""Scans of a cohort that stand out: robust z-scores of many measures, with one limit.
 
-The largest of some 70 scores is large in every good scan, and the more so the smaller the
-cohort, the heavier the tails and the less the measures have in common. So the limit isn't a
-number but is taken from the cohort's own largest scores: about 5 % of good scans are beyond it,
-in cohorts of any size from 8 people on (`benchmarks/outliers.py`).
+The largest of some 70 scores is large even in good scans. How large depends on the size of the
+cohort, on the tails of the distributions and on the correlation of the measures. So the limit
+isn't fixed but estimated from the cohort's own largest scores: about 5 % of good scans are beyond
+it, in cohorts of 8 people or more (`benchmarks/outliers.py`).
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ LEAST_PEOPLE = 8
 _WORST = 3  # measures that are named
 # A log robust SD of n normal values has a variance of about this / n.
 _LOG_SD_VARIANCE = 1.5
-_LEAST_TO_SHARE = 6  # measures of a kind whose spreads say what is usual
-# Of log scores: from median to 95th percentile, in steps from median to 80th. It is 1.9 to 2.2
-# for the largest of 20 to 90 |z| with normal to heavy tails (t, 5 degrees of freedom); the rest is
-# for the errors of the two percentiles in small cohorts.
+_LEAST_TO_SHARE = 6  # measures of one kind that are needed to estimate the usual spread
+# Of log scores: distance from median to 95th percentile, divided by that from median to 80th. It
+# is 1.9 to 2.2 for the largest of 20 to 90 |z| with normal to heavy tails (t, 5 degrees of
+# freedom); _MORE_STEPS allows for the errors of both percentiles in small cohorts.
 _BULK = 0.8
 _STEPS, _MORE_STEPS = 2.1, 3.0
 _LEAST_LIMIT = 3.0  # of |z|, for models with very few structures
@@ -33,18 +33,18 @@ _LEAST_LIMIT = 3.0  # of |z|, for models with very few structures
 
 @dataclass(frozen=True)
 class Measure:
-    """One number a scan.
+    """One number per scan.
 
     Attributes
     ----------
     title : str
-        As shown, e.g. ``Left putamen volume``.
+        As shown to users, e.g. ``Left putamen volume``.
     values : (scans,) float array
         NaN where a scan has none.
     kind : str
-        Measures of one kind have spreads of the same order, in the same unit.
+        Measures of one kind have similar spreads, in the same unit.
     suspicious : {"both", "low", "high"}
-        Values that stand out.
+        Which values can stand out: those below the median, above it, or both.
     """
 
     title: str
@@ -60,8 +60,8 @@ class Outlier:
     Attributes
     ----------
     score : float
-        Its largest robust |z| as a share of the cohort's limit, so that scans above 1 stand
-        out; NaN if the cohort is too small to tell.
+        Its largest robust |z| as a share of the cohort's limit: scans above 1 stand out. NaN if
+        the cohort is too small.
     why : tuple of str
         The measures beyond the limit, worst first, three at most.
     """
@@ -76,21 +76,29 @@ def robust_z(
     """(x - median) / spread of every measure, over people.
 
     Each person counts once, with the mean of his or her scans. Spread is 1.4826 MAD, which in
-    eight people may be far too small by chance: its logarithm is drawn towards the mean of
-    its kind's, by as much as it varies by chance (empirical Bayes; the idea is that of Smyth
-    2004, doi:10.2202/1544-6115.1027).
+    eight people may be far too small by chance: its logarithm is moved towards the mean of its
+    kind, the more the larger its error is (empirical Bayes, after Smyth 2004,
+    doi:10.2202/1544-6115.1027).
 
     Parameters
     ----------
     values : (scans, M) float array
     kinds : sequence of M str
+        `Measure.kind` of each column.
     people : sequence of str
-        Who was scanned.
+        The person of each scan.
 
     Returns
     -------
     z : (scans, M) float array
         NaN for a measure with numbers of fewer than 8 people or a spread of zero.
+
+    Examples
+    --------
+    >>> values = np.array([[1.0], [2], [3], [4], [5], [6], [7], [100]])
+    >>> z = robust_z(values, ["volume"], [f"sub-{i}" for i in range(8)])
+    >>> z.shape, z[[0, -1], 0].round(1)
+    ((8, 1), array([-1.2, 32.2]))
     """
     known = np.where(np.isfinite(values), values, np.nan)
     persons = pd.DataFrame(known).groupby(np.asarray(people)).mean().to_numpy()
@@ -128,8 +136,13 @@ def limit_of(largest: npt.NDArray[np.float64]) -> float:
     Parameters
     ----------
     largest : (n,) float array
-        The largest |z| of each person. Up to a fifth of them may be of bad scans; more
-        raise the limit.
+        The largest |z| of each person. Up to a fifth of them may come from bad scans; more bad
+        scans raise the limit.
+
+    Examples
+    --------
+    >>> limit_of(np.array([2.0, 2.1, 2.2, 2.3, 2.4, 2.5, 2.6, 2.7])) < limit_of(np.full(8, 4.0))
+    True
     """
     middle, bulk = np.quantile(np.log(np.maximum(largest, 1.0)), (0.5, _BULK))
     steps = _STEPS + _MORE_STEPS / len(largest)
@@ -143,7 +156,19 @@ def find_outliers(measures: Sequence[Measure], people: Sequence[str]) -> list[Ou
     ----------
     measures : sequence of Measure
     people : sequence of str
-        Who was scanned; repeated scans of a person are no independent ones.
+        The person of each scan: repeated scans of one person aren't independent.
+
+    Returns
+    -------
+    outliers : list of Outlier
+        One per scan.
+
+    Examples
+    --------
+    >>> size = np.array([1.0, 2, 3, 4, 5, 6, 7, 100])
+    >>> people = [f"sub-{i}" for i in range(8)]
+    >>> find_outliers([Measure("Brainstem volume", size, "volume")], people)[-1].why
+    ('Brainstem volume (z = +32.2)',)
     """
     z = robust_z(np.stack([m.values for m in measures], axis=1), [m.kind for m in measures], people)
     for column, measure in zip(z.T, measures, strict=True):

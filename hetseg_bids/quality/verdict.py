@@ -1,4 +1,4 @@
-"""Does a result need a look: a verdict from its own numbers, without ground truth."""
+"""Whether somebody should look at a result: a verdict from its numbers, without ground truth."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import pandas as pd
 
 from hetseg_bids.quality.image_quality import ImageQuality
 from hetseg_bids.segmentation.plausibility import Plausibility
-from hetseg_bids.structures.aseg import ASEG
 from hetseg_bids.structures.label_sets import bare_name, hemisphere_of, partner_of
 
 Level = Literal["pass", "look", "fail"]
 _MM3_PER_ML = 1000.0
+# with these the structures together are a brain, and have its volume
+_MOST_OF_A_BRAIN = {"cerebral_cortex", "cerebral_white_matter", "cerebellum"}
 
 
 @dataclass(frozen=True)
@@ -24,25 +25,23 @@ class QcLimits:
     Attributes
     ----------
     fail_dice, look_dice : float
-        Mean expected Dice below which a scan fails or wants a look.
+        Mean expected Dice below which a scan gets the verdict fail or look.
     structure_dice : float
-        Expected Dice of a single structure that wants a look.
+        Expected Dice of a single structure below which the verdict is look.
     brain_ml : tuple of 2 float
-        Total volume of all structures outside which a scan fails: no living brain is
-        smaller or larger. Of the shipped models' structures, which are the whole brain.
+        Range of the total volume of all structures outside which a scan fails: no living brain
+        is smaller or larger. Only for the shipped models, whose structures are the whole brain.
     asymmetry : float
-        Largest |L - R| / mean of the two sides that needs no look.
+        |L - R| / mean of the two sides above which the verdict is look.
     misplaced_ml, missing_ml : float
-        Of a structure where no brain of the atlas, or every one, has it (`plausibility`), from
-        which on that wants a look.
+        `Finding` of a structure from which on the verdict is look.
     noise, ripple, cut_cm2, turn_deg : float
-        `ImageQuality` beyond which the image wants a look: Dice falls with more noise and
-        motion, with a brain that is cut off and with a head that looks to the side. None of 17
-        good scans had ripples beyond it, 33 of 34 copies with simulated motion of 3 mm had
-        (benchmarks/ripples.py).
+        `ImageQuality` above which the verdict is look: Dice falls with noise, with motion, when
+        the brain is cut off and when the head is turned. None of 17 good scans had ripples above
+        the limit, 33 of 34 copies with simulated motion of 3 mm had (benchmarks/ripples.py).
     contrast : float
-        `ImageQuality` up to which it does: that is no T1w. Weak contrast has no limit; ordinary
-        scans have as little (docs/decisions.md, 16).
+        `ImageQuality.contrast` of this or less gets a look, because the image isn't T1w. Weak
+        contrast has no limit, because ordinary scans may have as little (docs/decisions.md, 16).
     """
 
     fail_dice: float = 0.5
@@ -61,13 +60,13 @@ class QcLimits:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the numbers say.
+    """The verdict on one scan.
 
     Attributes
     ----------
     level : {"pass", "look", "fail"}
     reasons : tuple of str
-        Why it isn't a pass, gravest first.
+        Why it isn't a pass, the most serious first.
     """
 
     level: Level
@@ -81,6 +80,17 @@ def asymmetry(table: pd.DataFrame) -> pd.Series:
     ----------
     table : DataFrame
         As `morphometry.measure` makes it: ``name`` and ``volume_mm3``.
+
+    Returns
+    -------
+    asymmetry : Series
+        By structure name; both sides have the same value.
+
+    Examples
+    --------
+    >>> names, volumes = ["left_putamen", "right_putamen", "brainstem"], [5500, 4500, 20000]
+    >>> asymmetry(pd.DataFrame({"name": names, "volume_mm3": volumes})).to_dict()
+    {'left_putamen': 0.2, 'right_putamen': 0.2, 'brainstem': nan}
     """
     volumes = table.set_index("name")["volume_mm3"].astype(float)
     values = {}
@@ -108,10 +118,20 @@ def judge(
     table : DataFrame
         As `morphometry.measure` makes it.
     warnings : sequence of str
-        Of the run; any wants a look.
+        `PreparedImage.warnings`: with any, the verdict is at least look.
     image : ImageQuality, optional
     plausibility : Plausibility, optional
     limits : QcLimits, optional
+
+    Examples
+    --------
+    >>> table = pd.DataFrame(
+    ...     {"name": ["brainstem"], "volume_mm3": [20000.0], "expected_dice": [0.92]}
+    ... )
+    >>> judge(table)
+    Verdict(level='pass', reasons=())
+    >>> judge(table, image=ImageQuality(turn_deg=30)).reasons
+    ('the head is turned by 30 degrees',)
     """
     limits = limits or QcLimits()
     failing = _failures(table, limits)
@@ -130,7 +150,8 @@ def _failures(table: pd.DataFrame, limits: QcLimits) -> list[str]:
         reasons.append(f"not found: {_names(missing)}")
     brain = volume.sum() / _MM3_PER_ML
     low, high = limits.brain_ml
-    if set(ASEG.names) <= set(table["name"]) and not low <= brain <= high:
+    whole = {bare_name(name) for name in table["name"]} >= _MOST_OF_A_BRAIN
+    if whole and not low <= brain <= high:
         reasons.append(f"all structures together have {brain:.0f} ml, outside {low:.0f}-{high:.0f}")
     mean = table["expected_dice"].astype(float).mean()
     if mean < limits.fail_dice:
@@ -176,12 +197,22 @@ def _implausible(found: Plausibility, limits: QcLimits) -> list[str]:
 
 
 def image_doubts(image: ImageQuality, limits: QcLimits | None = None) -> dict[str, str]:
-    """What about the image wants a look: fields of `ImageQuality` and the reason of each.
+    """Measures of the image that are beyond their limits.
 
     Parameters
     ----------
     image : ImageQuality
     limits : QcLimits, optional
+
+    Returns
+    -------
+    reasons : dict of str to str
+        By the field of `ImageQuality`.
+
+    Examples
+    --------
+    >>> image_doubts(ImageQuality(noise=0.1, turn_deg=30))
+    {'turn_deg': 'the head is turned by 30 degrees'}
     """
     limits = limits or QcLimits()
     reasons = {}

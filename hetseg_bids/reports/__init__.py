@@ -1,4 +1,4 @@
 """HTML pages and their pictures.
 
-No value is computed here that a table doesn't hold.
+All values are read from tables and images: none is computed here.
 """

@@ -1,4 +1,4 @@
-"""The page of a cohort: who to look at first, distributions, the mean flip map."""
+"""The page of a cohort: scans to look at first, distributions, the mean flip map."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MOSTLY = 0.5  # share of numbers in a column of numbers
 
 @dataclass(frozen=True)
 class Cohort:
-    """All that the page shows, scans in one order.
+    """Everything that the page shows; all lists and tables have the same order of scans.
 
     Attributes
     ----------
@@ -35,10 +35,11 @@ class Cohort:
     pages : list of str
         Participant pages, relative to the group page.
     volume_ml, expected_dice, asymmetry : (scans, S) float array
+        Of each structure.
     participants : DataFrame
-        participants.tsv, a row a scan.
+        participants.tsv, one row per scan.
     missing : DataFrame or None
-        group_missing.tsv; None without a dataset to tell by.
+        group_missing.tsv; None where the dataset can't be read.
     crashes : list of str
         Names of crash files of scans that no later run finished.
     """
@@ -82,7 +83,7 @@ def write_group_page(out_dir: Path, cohort: Cohort, cohort_map: CohortMap | None
 
 
 def page_data(cohort: Cohort) -> dict[str, Any]:
-    """The numbers behind the page's tables and plots, for JSON; scans in order of concern."""
+    """The data of the page's tables and plots, for JSON; the scans most in need of a look first."""
     quality = cohort.quality
     gravity = quality["verdict"].map(_GRAVITY).to_numpy()
     score = np.nan_to_num(quality["outlier_score"].astype(float).to_numpy(), nan=0.0)
@@ -154,7 +155,7 @@ def _numbers(values: npt.NDArray[np.float64], digits: int) -> list[float | None]
 
 
 def _matrix(values: npt.NDArray[np.float64], digits: int) -> list[list[float | None]]:
-    """A list a structure, so that a plot reads one."""
+    """One list per structure, because a plot shows one structure."""
     return [_numbers(column, digits) for column in values.T]
 
 

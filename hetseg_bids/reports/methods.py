@@ -22,7 +22,7 @@ REFERENCES: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Methods:
-    """Text to paste and the references it cites."""
+    """A text for a paper, and the references that it cites."""
 
     text: str
     references: tuple[str, ...]

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from hetseg_bids.planes import PLANES, Plane, display_slice
 from hetseg_bids.reports.window import display_window
-from hetseg_bids.segmentation.labels import Q_MAX
+from hetseg_bids.segmentation.labels import MAX_FLIP_PROBABILITY
 from hetseg_bids.structures.aseg import ASEG
 from hetseg_bids.structures.label_sets import LabelSet
 
@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _LEAST_FLIP = 0.03
-_FLIP_STYLE: dict[str, Any] = {"cmap": "inferno", "vmin": 0, "vmax": Q_MAX, "alpha": 0.85}
+_FLIP_STYLE: dict[str, Any] = {
+    "cmap": "inferno",
+    "vmin": 0,
+    "vmax": MAX_FLIP_PROBABILITY,
+    "alpha": 0.85,
+}
 _FLIP_TICKS = 6
 _SCALE_PIXELS = (250, 10)
 _COLUMNS = 7
@@ -62,25 +67,25 @@ class FlipScale:
 
 @dataclass(frozen=True)
 class View:
-    """What is drawn, on one RAS grid of 1 mm.
+    """The images to draw, on one RAS grid of 1 mm.
 
     Attributes
     ----------
     image : (X, Y, Z) float array
     dseg : (X, Y, Z) uint8 array
-    flip : (X, Y, Z) float array or None
+    flip_probability : (X, Y, Z) float array or None
         Largest q over the structures.
     mask : (X, Y, Z) bool array
         Brain.
     affine : (4, 4) float array
         Voxel to mm.
     label_set : LabelSet
-        What the values of `dseg` mean.
+        Structures of `dseg`.
     """
 
     image: npt.NDArray[np.float32]
     dseg: npt.NDArray[np.uint8]
-    flip: npt.NDArray[np.float32] | None
+    flip_probability: npt.NDArray[np.float32] | None
     mask: npt.NDArray[np.bool_]
     affine: npt.NDArray[np.float64]
     label_set: LabelSet = ASEG
@@ -94,8 +99,8 @@ class View:
         """The part inside a box."""
         affine = self.affine.copy()
         affine[:3, 3] += self.affine[:3, :3] @ [part.start for part in box]
-        flip = None if self.flip is None else self.flip[box]
-        return View(self.image[box], self.dseg[box], flip, self.mask[box], affine, self.label_set)
+        q = None if self.flip_probability is None else self.flip_probability[box]
+        return View(self.image[box], self.dseg[box], q, self.mask[box], affine, self.label_set)
 
 
 Layer = Callable[[Plane, int], tuple[npt.NDArray[Any], dict[str, Any]]]
@@ -125,11 +130,11 @@ def flip_scale() -> FlipScale:
     figure = _figure(*(n / _DPI for n in _SCALE_PIXELS))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.axis("off")
-    extent = (0, Q_MAX, 0, 1)
+    extent = (0, MAX_FLIP_PROBABILITY, 0, 1)
     axes.imshow([[0.5]], cmap="gray", vmin=0, vmax=1, extent=extent, aspect="auto")
-    q = np.linspace(0, Q_MAX, _SCALE_PIXELS[0])[None]
+    q = np.linspace(0, MAX_FLIP_PROBABILITY, _SCALE_PIXELS[0])[None]
     axes.imshow(np.ma.masked_less(q, _LEAST_FLIP), extent=extent, aspect="auto", **_FLIP_STYLE)
-    ticks = tuple(f"{tick:.1f}" for tick in np.linspace(0, Q_MAX, _FLIP_TICKS))
+    ticks = tuple(f"{tick:.1f}" for tick in np.linspace(0, MAX_FLIP_PROBABILITY, _FLIP_TICKS))
     return FlipScale(_encode(figure), ticks, f"{_LEAST_FLIP:g}")
 
 
@@ -172,7 +177,7 @@ def _mosaic(view: View, plane: Plane, layer: Layer) -> str:
 
 
 def _zoom(view: View, middle: npt.NDArray[np.int64], window: tuple[float, float]) -> str:
-    layers = [_outlines(view)] if view.flip is None else [_outlines(view), _flip(view)]
+    layers = [_outlines(view)] if view.flip_probability is None else [_outlines(view), _flip(view)]
     count = len(PLANES) * len(layers)
     figure = _figure(_INCH * count, _INCH)
     for i, (plane, layer) in enumerate((p, x) for p in PLANES.values() for x in layers):
@@ -203,9 +208,9 @@ def _outlines(view: View) -> Layer:
 
 def _flip(view: View) -> Layer:
     def layer(plane: Plane, place: int) -> tuple[npt.NDArray[Any], dict[str, Any]]:
-        if view.flip is None:
+        if view.flip_probability is None:
             raise ValueError("the view has no flip map")
-        q = display_slice(view.flip, plane, place)
+        q = display_slice(view.flip_probability, plane, place)
         return np.ma.masked_less(q, _LEAST_FLIP), _FLIP_STYLE
 
     return layer

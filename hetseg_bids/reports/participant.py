@@ -1,4 +1,4 @@
-"""The page of one scan, made from its derivatives alone, so that it can be redone."""
+"""The page of one scan, made from its derivatives alone, so that it can be written again."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def write_report(paths: OutputPaths, source: Path, run: dict[str, str] | None = 
             summary=_summary(table, worst),
             quality=quality_rows(image),
             outlines=draw_outlines(brain),
-            flips=[] if brain.flip is None else draw_flip(brain),
+            flips=[] if brain.flip_probability is None else draw_flip(brain),
             scale=flip_scale(),
             zooms=draw_zooms(brain, worst),
             mask_pictures=draw_mask(head),
@@ -178,13 +178,13 @@ def _provenance(record: dict[str, Any]) -> list[tuple[str, str]]:
 def _load_view(paths: OutputPaths, source: Path, label_set: LabelSet) -> View:
     labels, native = read_labels(paths.dseg)
     working = working_grid(native)
-    t1w = read_t1w(source)  # cleaned as it was for the network
-    flip = _to(working, native, read_largest(paths.flip)) if paths.flip.exists() else None
+    t1w = read_t1w(source)  # with the same corrections as for the network
+    flips = paths.flip_probability
     mask, mask_grid = read_labels(paths.mask)
     return View(
         image=_to(working, t1w.grid, t1w.data),
         dseg=nearest(labels.astype(np.uint8), native, working),
-        flip=flip,
+        flip_probability=_to(working, native, read_largest(flips)) if flips.exists() else None,
         mask=nearest(mask.astype(np.uint8), mask_grid, working) > 0,
         affine=working.affine,
         label_set=label_set,

@@ -1,4 +1,4 @@
-"""The image's numbers as a reader meets them: value, unit, usual range, and a word on it."""
+"""The table of image quality on a page: value, unit, usual range, assessment."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Measure:
     title, meaning : str
         In plain words.
     unit : str
-        As it follows the number, with its space.
+        Text after the number, with its space.
     worse : {"low", "high"}
-        Values beyond this end of the usual range are unusual, beyond the other one good.
+        The bad end of the usual range: values beyond it are unusual, beyond the other end good.
     scale : float
         Factor from the stored value to `unit`.
     digits : int
@@ -49,7 +49,13 @@ class Measure:
     digits: int = 0
 
     def text(self, value: float) -> str:
-        """A stored value in `unit`, as it is shown."""
+        """A stored value in `unit`, as it is shown.
+
+        Examples
+        --------
+        >>> MEASURES[0].title, MEASURES[0].text(0.1234)
+        ('Noise', '12.3 %')
+        """
         return f"{value * self.scale:.{self.digits}f}{self.unit}"
 
 
@@ -107,7 +113,7 @@ MEASURES = (
 
 @dataclass(frozen=True)
 class UsualRange:
-    """What ordinary scans have: the middle 95 % of some scans, as stored."""
+    """The middle 95 % of the values of some ordinary scans, as stored."""
 
     low: float
     high: float
@@ -136,9 +142,15 @@ class QualityRow:
 
 
 def quality_rows(image: ImageQuality) -> list[QualityRow]:
-    """The image's numbers in words, in the order of `MEASURES`.
+    """One row per measure of the image, in the order of `MEASURES`.
 
-    A number wants a *look* where the verdict names it (`qc.image_doubts`), and only there.
+    The assessment is *look* exactly for the measures that the verdict names (`image_doubts`).
+
+    Examples
+    --------
+    >>> row = quality_rows(ImageQuality(turn_deg=30))[-1]
+    >>> row.title, row.value, row.assessment
+    ('Turn of the head', '30°', 'look')
     """
     doubts = image_doubts(image)
     return [_row(measure, getattr(image, measure.name), doubts) for measure in MEASURES]
@@ -156,7 +168,7 @@ def _row(measure: Measure, value: float, doubts: Container[str]) -> QualityRow:
 
 
 def _compare(measure: Measure, value: float, usual: UsualRange) -> Assessment:
-    """Numbers that are shown alike count as equal."""
+    """Whether a value is beyond the bad end; values that are shown alike count as equal."""
     beyond = value < usual.low if measure.worse == "low" else value > usual.high
     end = usual.low if measure.worse == "low" else usual.high
     return "unusual" if beyond and measure.text(value) != measure.text(end) else "good"

@@ -1,4 +1,4 @@
-"""How pages are filled: everything is escaped, a name that isn't given is an error."""
+"""How templates become pages: everything is escaped, and an undefined name is an error."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from zlib_ng import gzip_ng
 
 from hetseg_bids.reports.mosaics import View
-from hetseg_bids.segmentation.labels import Q_MAX
+from hetseg_bids.segmentation.labels import MAX_FLIP_PROBABILITY
 from hetseg_bids.structures.label_sets import MAX_ASEG_ID, Structure
 
 _LEVELS = 255
@@ -24,7 +24,7 @@ _LIBRARY = "niivue.umd.js.gz"
 
 @dataclass(frozen=True)
 class ViewerData:
-    """What the page embeds, all base64.
+    """Files that are embedded in the page, all as base64.
 
     Attributes
     ----------
@@ -32,8 +32,8 @@ class ViewerData:
         Gzipped JavaScript of NiiVue.
     t1w, dseg : str
         NIfTI images of uint8; dseg counts the structures from 1.
-    flip : str or None
-        NIfTI image of uint8, 255 for q = 0.5.
+    flip_probability : str or None
+        NIfTI image of uint8, 255 for 0.5.
     colors : dict
         NiiVue's label table.
     """
@@ -41,7 +41,7 @@ class ViewerData:
     library: str
     t1w: str
     dseg: str
-    flip: str | None
+    flip_probability: str | None
     colors: dict[str, list[Any]]
 
 
@@ -53,20 +53,22 @@ def viewer_data(view: View) -> ViewerData:
     counted = np.zeros(MAX_ASEG_ID + 1, np.uint8)
     for number, structure in enumerate(structures, start=1):
         counted[structure.label] = number
-    flip = None if view.flip is None else _nifti(_coarse_flip(view.flip), view.affine)
+    q = view.flip_probability
     library = resources.files("hetseg_bids.reports").joinpath("vendor", _LIBRARY).read_bytes()
     return ViewerData(
         library=_text(library),
         t1w=_nifti(t1w, view.affine),
         dseg=_nifti(counted[view.dseg], view.affine),
-        flip=flip,
+        flip_probability=None if q is None else _nifti(_coarse(q), view.affine),
         colors=_label_table(structures),
     )
 
 
-def _coarse_flip(flip: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Q in 32 steps, 0-255 for 0-0.5: finer ones can't be seen and fill the page."""
-    return np.rint(flip * (_FLIP_STEPS / Q_MAX)) * np.float32(_LEVELS / _FLIP_STEPS)
+def _coarse(flip_probability: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """In 32 steps, 0-255 for 0-0.5: finer ones can't be seen and fill the page."""
+    return np.rint(flip_probability * (_FLIP_STEPS / MAX_FLIP_PROBABILITY)) * np.float32(
+        _LEVELS / _FLIP_STEPS
+    )
 
 
 def _label_table(structures: Sequence[Structure]) -> dict[str, list[Any]]:

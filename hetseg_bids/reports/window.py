@@ -10,9 +10,9 @@ from hetseg_bids.structures.label_sets import LabelSet
 
 _PERCENTILES = (0.5, 99.5)  # of the brain: fluid and vessels at its ends may vary
 _HEADROOM = 0.05  # of the range between them, at both ends
-_STEP = 0.32  # least distance of white matter to cortex, of the window
-_CORTEX_AT = 0.35  # of a narrowed window: room above, coils make the middle of the brain brighter
-_MOST_OF_BOTH = (5, 95)  # percentiles: they fit in a narrowed window, also where labels are wrong
+_STEP = 0.32  # least distance of white matter to cortex, as a share of the window
+_CORTEX_AT = 0.35  # place of cortex in a narrowed window: low, as coils brighten the brain's middle
+_MOST_OF_BOTH = (5, 95)  # percentiles of both tissues that a narrowed window must hold
 _LEAST_VOXELS = 1000
 
 
@@ -24,15 +24,15 @@ def display_window(
 ) -> tuple[float, float]:
     """Intensities to draw as black and as white.
 
-    The window holds the brain's intensities from the 0.5th to the 99.5th percentile and a
-    little more; scalp, background and single voxels have no say. Where white matter and cortex
-    are labelled and would lie too close together for their border, and the grey nuclei
-    between them, to show, it is narrowed around these two.
+    The window holds the brain's intensities from the 0.5th to the 99.5th percentile and a little
+    more; scalp, background and single voxels don't count. If white matter and cortex would be
+    drawn so alike that neither their border nor the nuclei between them could be seen, the
+    window is narrowed around these two.
 
     Parameters
     ----------
     image : (X, Y, Z) float array
-        Finite, in any linear intensity.
+        Finite; any intensity scale that is linear.
     mask : (X, Y, Z) bool array
         Brain; if it is empty, all of the image counts.
     dseg : (X, Y, Z) uint8 array
@@ -43,6 +43,15 @@ def display_window(
     -------
     low, high : float
         ``low < high``.
+
+    Examples
+    --------
+    >>> from hetseg_bids.structures.aseg import ASEG
+    >>> image = np.linspace(0, 100, 1000, dtype=np.float32).reshape(10, 10, 10)
+    >>> labels = np.zeros(image.shape, np.uint8)
+    >>> low, high = display_window(image, image > 0, labels, ASEG)
+    >>> round(low), round(high)
+    (-4, 104)
     """
     inside = image[mask] if mask.any() else image
     bottom, top = (float(value) for value in np.percentile(inside, _PERCENTILES))

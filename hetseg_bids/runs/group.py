@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import OutputError
 from hetseg_bids.files import atomic_path, write_json
 from hetseg_bids.outputs.finished import FinishedScan, processed_alike, read_results, shortened
 from hetseg_bids.quality.flip_map import CohortMap, cohort_map, load_template
@@ -22,7 +22,7 @@ from hetseg_bids.segmentation.morphometry import COLUMNS
 from hetseg_bids.structures.label_sets import Structure
 
 log = logging.getLogger(__name__)
-MAP_SCANS = 500  # more don't change the mean map to the eye, and each takes about a second
+MAP_SCANS = 500  # more change the mean map invisibly, and each takes about a second
 _MM3_PER_ML = 1000.0
 _KEYS = {
     "participant_id": "Participant",
@@ -53,19 +53,29 @@ _QC_COLUMNS = _KEYS | {
 def run_group(bids_dir: Path, out_dir: Path) -> Path:
     """Write the tables of the cohort, with data dictionaries, and group.html.
 
-    Works on whatever is finished and may be run again at any time.  What only adds to the
-    tables (the dataset's lists, the map) costs a warning where it can't be had.  Returns the
-    page's path.
+    Uses the scans that are finished now, and may be run again at any time: missing scans are
+    listed and are no error.  Where the dataset or the template can't be read, the tables are
+    written without them, with a warning.
+
+    Parameters
+    ----------
+    bids_dir, out_dir : Path
+        The dataset, and the output folder of the participant level.
+
+    Returns
+    -------
+    page : Path
+        OUT/group.html.
 
     Raises
     ------
-    InputError
+    OutputError
         If there are no finished scans.
     """
     results = read_results(out_dir)
     scans = results.scans
     if not scans:
-        raise InputError(f"{out_dir}: no finished scans; run the participant level first")
+        raise OutputError("no finished scans", "run the participant level first", path=out_dir)
     morph = pd.concat([scan.table.assign(**scan.keys) for scan in scans])
     _write(morph[[*_KEYS, *COLUMNS]].round(5), out_dir / "group_morph.tsv", _KEYS | COLUMNS)
     volumes, dice = _wide(scans, "volume_mm3"), _wide(scans, "expected_dice")
@@ -100,10 +110,10 @@ def cohort_measures(
     dice: np.ndarray,
     uneven: np.ndarray,
 ) -> list[Measure]:
-    """What scans are compared by: adjusted volumes, asymmetries and expected Dice.
+    """Measures of the structures by which scans are compared.
 
-    Volumes are taken relative to the brain mask's, on a log scale: head size is the largest
-    and least interesting difference between people.
+    Expected Dice, asymmetries, and the log of volumes relative to the brain mask: head size is
+    the largest and least interesting difference between people.
 
     Parameters
     ----------
@@ -144,8 +154,13 @@ def image_measures(scans: Sequence[FinishedScan]) -> list[Measure]:
 def compare(measures: Sequence[Measure], scans: Sequence[FinishedScan]) -> list[Outlier]:
     """Outliers among the scans of each model and processing.
 
-    Scans that were processed differently differ for that reason, and would hide or make
-    outliers.
+    Differences in processing change the measures: they would hide true outliers and make false
+    ones.
+
+    Returns
+    -------
+    outliers : list of Outlier
+        One per scan.
     """
     found = [Outlier(float("nan"), ())] * len(scans)
     groups = processed_alike(scans)
@@ -166,7 +181,7 @@ def compare(measures: Sequence[Measure], scans: Sequence[FinishedScan]) -> list[
 
 
 def quality_table(scans: Sequence[FinishedScan], outliers: Sequence[Outlier]) -> pd.DataFrame:
-    """One row for each scan; columns as in the data dictionary of group_qc.tsv."""
+    """One row per scan; columns as in the data dictionary of group_qc.tsv."""
     rows = []
     for scan, outlier in zip(scans, outliers, strict=True):
         record = scan.record
@@ -196,20 +211,22 @@ def _map(scans: Sequence[FinishedScan]) -> CohortMap | None:
     """The mean flip map of one scan of each person, evenly spaced where there are very many."""
     first = {scan.person: scan for scan in reversed(scans)}
     usable = [
-        (s.dseg, s.flip) for _, s in sorted(first.items()) if s.dseg.exists() and s.flip.exists()
+        (s.dseg, s.flip_probability)
+        for _, s in sorted(first.items())
+        if s.dseg.exists() and s.flip_probability.exists()
     ]
     if not usable:
         return None
     step = -(-len(usable) // MAP_SCANS)
     try:
         return cohort_map(usable[::step], load_template(), scans[0].label_set.structures)
-    except Exception as error:  # a picture must not cost the page
+    except Exception as error:  # without a map the page is still useful
         log.warning("no mean flip map on the page (%s: %s)", type(error).__name__, error)
         return None
 
 
 def _write_missing(missing: pd.DataFrame | None, out_dir: Path) -> None:
-    """Say who is missing, and write the list; one of another time must not stay."""
+    """Warn about missing scans, and write their list; the list of an earlier call is removed."""
     path = out_dir / "group_missing.tsv"
     if missing is None:
         for old in (path, path.with_suffix(".json")):

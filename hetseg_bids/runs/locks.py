@@ -1,4 +1,4 @@
-"""One run at a time works on a scan, also when many share an output folder."""
+"""Only one run at a time processes a scan, also where many runs share an output folder."""
 
 from __future__ import annotations
 
@@ -9,36 +9,47 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import HeldError
 
 log = logging.getLogger(__name__)
 
 
-class HeldError(InputError):
-    """Another process is at work on the same thing."""
-
-
 def lock_beside(run_log: Path, report: Path) -> Path:
-    """The lock file of a scan, which is there only while a run is at work on it."""
+    """The lock file of a scan, which exists only while a run processes it.
+
+    Examples
+    --------
+    >>> lock_beside(Path("OUT/logs/sub-01_run.json"), Path("OUT/sub-01.html")).as_posix()
+    'OUT/logs/.sub-01.lock'
+    """
     return run_log.with_name(f".{report.stem}.lock")
 
 
 @contextlib.contextmanager
-def claimed(path: Path, what: str) -> Iterator[None]:
-    """Hold the lock file `path` as long as the block runs; it is gone afterwards.
+def claimed(path: Path, what: Path) -> Iterator[None]:
+    """Hold the lock file `path` while the block runs, and remove it afterwards.
 
-    A run that is killed leaves the file but not the lock.
+    A run that is killed leaves the file, but the system releases the lock.
 
     Parameters
     ----------
     path : Path
-    what : str
-        For the message.
+    what : Path
+        The scan or folder that it is held for, named in the message.
 
     Raises
     ------
     HeldError
         If another process, on this machine or another, holds it.
+
+    Examples
+    --------
+    >>> path = getfixture("tmp_path") / ".sub-01.lock"
+    >>> with claimed(path, "sub-01"):
+    ...     path.exists()
+    True
+    >>> path.exists()
+    False
     """
     lock = FileLock(path)
     try:
@@ -46,7 +57,9 @@ def claimed(path: Path, what: str) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise HeldError(
-            f"{what}: another run is at work on it; give the command again when that has ended"
+            "another run is at work on it",
+            "give the command again when that has ended",
+            path=what,
         ) from None
     except OSError as error:
         # some network file systems have no locks; results are renamed into place all the same
@@ -55,6 +68,6 @@ def claimed(path: Path, what: str) -> Iterator[None]:
         yield
     finally:
         if lock.is_locked:
-            # while it is held: whoever waits for this file sees that it is gone and makes its own
+            # removed before it is released: a run that waits for it then makes a new file
             path.unlink(missing_ok=True)
             lock.release()

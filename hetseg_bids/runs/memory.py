@@ -1,4 +1,4 @@
-"""How much memory a scan will take, told from its header before it is read."""
+"""How much memory a scan will need, from its header alone, before it is read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from hetseg_bids.config import Settings
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import OptionError
 from hetseg_bids.images import grid_of, open_image
 from hetseg_bids.preprocessing.conform import working_grid
 from hetseg_bids.preprocessing.headers import MAX_EXTENT_MM
@@ -17,14 +17,14 @@ from hetseg_bids.structures.aseg import N_STRUCTURES
 # Calibrated by benchmarks/memory.py (docs/performance.md); bytes of a voxel unless they are GB
 _PROGRAM_GB = 0.35  # libraries and weights
 _BRAIN_VOXELS = 4_500_000  # of 1 mm: the box around a brain, its margins included
-_LOGITS = 8  # and a structure: two logits in float32
-_EXTRACTION_WORKING, _EXTRACTION_NATIVE = 105, 4  # deepbet's copies; the scan is still there
+_LOGITS = 8  # per voxel and structure: two logits in float32
+_EXTRACTION_WORKING, _EXTRACTION_NATIVE = 105, 4  # deepbet's copies; the scan itself
 _LABELLING_WORKING = 56  # image, standard scores and what extraction left
 _REPORT_GB, _REPORT_NATIVE = 0.75, 16  # labels, mask and image for the page
 
 
 def needed_gb(t1w: Path, settings: Settings) -> float:
-    """Largest memory that a scan is expected to take, GB of 10^9 bytes; 0 if that can't be told.
+    """Largest memory that a scan is expected to need.
 
     Parameters
     ----------
@@ -32,18 +32,31 @@ def needed_gb(t1w: Path, settings: Settings) -> float:
         Only its header is read.
     settings : Settings
 
+    Returns
+    -------
+    needed : float
+        GB of 10^9 bytes; 0 for an image that will be refused, or cut to its content.
+
     Raises
     ------
-    InputError
+    ImageError
         If the file can't be opened.
+
+    Examples
+    --------
+    >>> import nibabel as nib
+    >>> path = getfixture("tmp_path") / "sub-01_T1w.nii.gz"
+    >>> nib.save(nib.Nifti1Image(np.zeros((192, 256, 256), np.uint8), np.eye(4)), path)
+    >>> round(needed_gb(path, Settings()), 1)
+    2.2
     """
     image = open_image(t1w)
     affine = np.asarray(image.affine)
     if len(image.shape) < 3 or not np.isfinite(affine).all():
-        return 0.0  # refused when it is read, and better explained there
+        return 0.0  # refused when it is read, with a better message
     grid = grid_of(image)
     if not grid.voxel_volume > 0 or (grid.zooms * grid.shape > MAX_EXTENT_MM).any():
-        return 0.0  # refused, or cut to what it holds
+        return 0.0  # refused, or cut to its content
     native, working = math.prod(grid.shape), math.prod(working_grid(grid).shape)
     box = min(_BRAIN_VOXELS, working)
     written = box if settings.output_resolution == "1mm" else min(box / grid.voxel_volume, native)
@@ -62,14 +75,17 @@ def check_room(t1w: Path, settings: Settings, room_gb: float | None) -> None:
 
     Raises
     ------
-    InputError
-        If it does, or can't be opened.
+    OptionError
+        If it does.
+    ImageError
+        If it can't be opened.
     """
     if room_gb is None:
         return
     needed = needed_gb(t1w, settings)
     if needed > room_gb:
-        raise InputError(
-            f"{t1w}: needs about {needed:.1f} GB of memory, {room_gb:.1f} GB are there for it; "
-            "give fewer --nprocs or more --mem-gb"
+        raise OptionError(
+            f"needs about {needed:.1f} GB of memory, {room_gb:.1f} GB are there for it",
+            "give fewer --nprocs or more --mem-gb",
+            path=t1w,
         )

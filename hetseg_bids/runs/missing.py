@@ -1,4 +1,4 @@
-"""Which scans of a dataset have no finished result, and why as far as that is known."""
+"""The scans of a dataset that have no finished result, and the reason where it is known."""
 
 from __future__ import annotations
 
@@ -28,7 +28,16 @@ _EXCEPTION = re.compile(r"^hetseg_bids\.[\w.]+: ")  # in front of hetseg's own w
 
 
 def read_participants(bids_dir: Path) -> pd.DataFrame:
-    """participants.tsv by participant_id; without rows where there is none to read."""
+    """participants.tsv by participant_id; an empty table where it can't be read.
+
+    Examples
+    --------
+    >>> path = getfixture("tmp_path") / "participants.tsv"
+    >>> table = pd.DataFrame({"participant_id": ["sub-01"], "age": [31]})
+    >>> table.to_csv(path, sep=chr(9), index=False)  # a tab
+    >>> read_participants(path.parent).loc["sub-01", "age"]
+    '31'
+    """
     path = bids_dir / "participants.tsv"
     try:
         table = pd.read_csv(
@@ -49,7 +58,7 @@ def read_participants(bids_dir: Path) -> pd.DataFrame:
 def missing_scans(
     bids_dir: Path, out_dir: Path, results: Results, participants: Iterable[str]
 ) -> pd.DataFrame | None:
-    """A row for each scan, or participant without a scan, that has no finished result.
+    """One row per scan without a finished result, and per participant without a scan.
 
     Parameters
     ----------
@@ -61,7 +70,7 @@ def missing_scans(
     Returns
     -------
     missing : DataFrame or None
-        Columns as in `COLUMNS`, sorted; None if there is no dataset to tell by.
+        Columns as in `COLUMNS`, sorted; None if the dataset isn't there.
     """
     folders = _folders(bids_dir)
     if not folders:
@@ -129,7 +138,13 @@ def _last_line(path: Path) -> str:
 
 
 def crashes_since(out_dir: Path, results: Results) -> dict[str, list[str]]:
-    """Crash files of each scan, oldest first, without those before a run that finished it."""
+    """Crash files of each scan, oldest first, without those that a later run made obsolete.
+
+    Returns
+    -------
+    crashes : dict of str to list of str
+        Names of files in OUT/logs, by the scan's name (``sub-X[_ses-Y]...``).
+    """
     began = {scan.keys["scan"]: scan.began for scan in results.scans}
     found: dict[str, list[str]] = {}
     for path in sorted((out_dir / "logs").glob("crash-sub-*.txt")):

@@ -1,4 +1,4 @@
-"""One call of ``hetseg ... participant``: prepare the output, run the scans, sum up."""
+"""One call of ``hetseg ... participant``: prepare the output folder, run the scans, report."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tqdm import tqdm
 from hetseg_bids.config import RunConfig
 from hetseg_bids.dataset.discovery import Found, find_scans
 from hetseg_bids.dataset.validator import bids_complaint
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import COLON, HeldError, OptionError, OutputError
 from hetseg_bids.network.devices import resolve_device
 from hetseg_bids.network.models import load_model
 from hetseg_bids.outputs.derivatives import check_inside, write_dataset_description
-from hetseg_bids.runs.locks import HeldError, claimed
+from hetseg_bids.runs.locks import claimed
 from hetseg_bids.runs.scan import Outcome, ScanStages, report_loss
 from hetseg_bids.runs.workers import run_scans
 
@@ -28,19 +28,24 @@ log = logging.getLogger(__name__)
 
 
 def run_participants(config: RunConfig) -> int:
-    """Segment the selected scans; returns the exit code.
+    """Segment the selected scans.
+
+    Returns
+    -------
+    code : int
+        Exit code: 1 if a scan failed, otherwise 0.
 
     Raises
     ------
-    InputError
-        If the dataset, the model, the device or the output folder can't be used.
+    DatasetError, ModelError, OptionError, OutputError
+        If the dataset, the model, an option or the output folder can't be used.
     """
     found = find_scans(config.bids_dir, config.selection)
     if config.dry_run:
         return _list(found)
     _validate(config)
     _choose_temporary_folder(config.execution.work_dir)
-    resolve_device(config.device)  # say what can't be used before OUT is touched
+    resolve_device(config.device)  # raises before anything is written to OUT
     load_model(config.settings.model, torch.device("cpu"))
     _prepare_output(config)
     total = len(found.refused) + len(found.scans)
@@ -64,7 +69,7 @@ def _list(found: Found) -> int:
 
 
 def _outcomes(found: Found, config: RunConfig, stages: ScanStages) -> Iterator[Outcome]:
-    """What became of the refused scans, then of the others as they end."""
+    """Outcomes of the refused scans, then those of the others as they end."""
     for scan, why in found.refused:
         yield report_loss(scan, config, why)
     if found.scans and not (found.refused and config.stop_on_first_crash):
@@ -77,14 +82,16 @@ def _choose_temporary_folder(work_dir: Path | None) -> None:
     try:
         tempfile.gettempdir()
     except FileNotFoundError:
-        raise InputError(
-            "no writable folder for temporary files: give one with -w, set TMPDIR, or in a "
-            "read-only container mount one (docker run --tmpfs /tmp)"
+        raise OptionError(
+            "no writable folder for temporary files",
+            "give one with -w, set TMPDIR, or in a read-only container mount one "
+            "(docker run --tmpfs /tmp)",
+            form=COLON,
         ) from None
 
 
 def _validate(config: RunConfig) -> None:
-    """Pass on what the BIDS validator says; not in jobs for a few participants of many."""
+    """Print the validator's errors; not in jobs for a few participants of a large dataset."""
     selection = config.selection
     if not selection.validate or selection.participants or config.reports_only:
         return
@@ -100,21 +107,21 @@ def _validate(config: RunConfig) -> None:
 def _prepare_output(config: RunConfig) -> None:
     out = config.out_dir
     if out.resolve() == config.bids_dir.resolve():
-        raise InputError(f"{out}: the output folder is the dataset itself; choose another")
+        raise OutputError("the output folder is the dataset itself", "choose another", path=out)
     check_inside(out / "logs", out)
     try:
         out.mkdir(parents=True, exist_ok=True)
         if not os.access(out, os.W_OK):
             raise PermissionError(13, "not writable")
-        # who comes second lets the first do it; both would write the same
-        with contextlib.suppress(HeldError), claimed(out / "logs" / ".dataset.lock", str(out)):
+        # a run that doesn't get the lock writes nothing: both would write the same
+        with contextlib.suppress(HeldError), claimed(out / "logs" / ".dataset.lock", out):
             write_dataset_description(out, config.bids_dir)
     except OSError as error:
-        raise InputError(f"{out}: can't write there ({error.strerror or error})") from None
+        raise OutputError(f"can't write there ({error.strerror or error})", path=out) from None
 
 
 class _Display(ScanStages):
-    """A progress bar for the scan at hand and a line for each finished one."""
+    """A progress bar for the current scan and a line for each finished one."""
 
     def __init__(self, found: Found) -> None:
         self._scans = [scan for scan, _ in found.refused] + found.scans
@@ -134,7 +141,7 @@ class _Display(ScanStages):
         self._bar.update(done)
 
     def finished(self, outcome: Outcome) -> None:
-        """Print what became of a scan."""
+        """Print the outcome of a scan."""
         self._count += 1
         where = f"[{self._count}/{self._n}] {outcome.scan.stem}"
         if outcome.status == "failed":

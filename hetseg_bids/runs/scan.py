@@ -1,4 +1,4 @@
-"""One scan from file to report; a failure stays with its scan."""
+"""One scan from file to report; a scan that fails doesn't stop the others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import torch
 from hetseg_bids import __version__
 from hetseg_bids.config import RunConfig, Settings
 from hetseg_bids.dataset.discovery import Scan
-from hetseg_bids.errors import HetsegError, InputError
+from hetseg_bids.errors import HetsegError, MaskError, OptionError, OutputError
 from hetseg_bids.files import read_json, remove_leftovers, write_json
 from hetseg_bids.network.devices import device_name
 from hetseg_bids.network.models import Model, file_sha256
@@ -34,7 +34,7 @@ from hetseg_bids.runs.memory import check_room
 from hetseg_bids.segmentation.inference import predict
 from hetseg_bids.segmentation.labels import Segmentation, segment
 from hetseg_bids.segmentation.morphometry import has_columns, measure
-from hetseg_bids.segmentation.plausibility import Plausibility, doubt_implausible
+from hetseg_bids.segmentation.plausibility import Plausibility, doubt_implausible_
 from hetseg_bids.structures.atlas import load_atlas
 
 log = logging.getLogger(__name__)
@@ -44,15 +44,17 @@ Status = Literal["done", "skipped", "failed"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a scan.
+    """How the processing of a scan ended.
 
     Attributes
     ----------
     scan : Scan
     status : {"done", "skipped", "failed"}
+        ``skipped``: its results were complete already.
     message : str
-        One line: the report's path, or what went wrong.
+        One line: the path of the page, or what went wrong.
     crash_file : Path or None
+        Traceback of a failed scan; None if it didn't fail, or the file couldn't be written.
     """
 
     scan: Scan
@@ -61,14 +63,40 @@ class Outcome:
     crash_file: Path | None = None
 
 
+@dataclass(frozen=True)
+class Job:
+    """A scan, how it is to be processed, and where its results go.
+
+    Attributes
+    ----------
+    scan : Scan
+    config : RunConfig
+    model : Model
+    paths : OutputPaths
+    mask_path : Path or None
+        The brain mask that belongs to the scan, where the settings ask for one.
+    """
+
+    scan: Scan
+    config: RunConfig
+    model: Model
+    paths: OutputPaths
+    mask_path: Path | None
+
+    @property
+    def sources(self) -> list[str]:
+        """See `derivatives.sources_of`."""
+        return sources_of(self.scan.path, self.mask_path, self.config.bids_dir)
+
+
 class ScanStages:
-    """Callbacks by which a progress display follows a scan; this one is silent."""
+    """Callbacks for a progress display; this one shows nothing."""
 
     def stage(self, name: str) -> None:
         """A new step begins."""
 
     def slices(self, done: int, total: int) -> None:
-        """Some more slices of the total were predicted."""
+        """`done` more of the `total` slices were predicted."""
 
 
 def run_scan(
@@ -78,7 +106,7 @@ def run_scan(
     stages: ScanStages | None = None,
     room_gb: float | None = None,
 ) -> Outcome:
-    """One scan from file to report; whatever goes wrong becomes an outcome and a crash file.
+    """Process one scan from file to report; an exception becomes an outcome and a crash file.
 
     Parameters
     ----------
@@ -87,32 +115,39 @@ def run_scan(
     model : Model
     stages : ScanStages, optional
     room_gb : float, optional
-        Memory of this process, GB of 10^9 bytes: a scan that needs more is not begun.
+        Memory of this process, GB of 10^9 bytes: a scan that needs more isn't begun.
+
+    Returns
+    -------
+    outcome : Outcome
+        Also for a scan that failed: nothing is raised.
     """
     try:
         return _run_scan(scan, config, model, stages or ScanStages(), room_gb)
-    except Exception as error:  # one scan's trouble must never cost another its result
-        line = " ".join(_in_words(error, scan).split())
+    except Exception as error:  # the failure of one scan must not stop the others
+        line = " ".join(str(_explained(error, scan)).split())
         crash = _try_write_crash(config, scan, traceback.format_exc())
         log.debug("%s", line, exc_info=True)
         return Outcome(scan, "failed", line, crash)
 
 
-def _in_words(error: Exception, scan: Scan) -> str:
-    """What went wrong and, where hetseg knows it, the remedy."""
+def _explained(error: Exception, scan: Scan) -> HetsegError:
+    """The exception as an error of hetseg, with the remedy where it is known."""
     if isinstance(error, HetsegError):
-        return str(error)
+        return error
     if isinstance(error, OSError) and error.errno in _FULL:
-        return f"{scan.path}: no room for its results ({error.strerror}); free some and run again"
+        problem = f"no room for its results ({error.strerror})"
+        return OutputError(problem, "free some and run again", path=scan.path)
     memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
     if memory or (isinstance(error, RuntimeError) and "allocate memory" in str(error)):
-        return f"{scan.path}: out of memory; allow more, or give fewer --nprocs or --device cpu"
-    return f"{scan.path}: {type(error).__name__}: {error}"
+        remedy = "allow more, or give fewer --nprocs or --device cpu"
+        return OptionError("out of memory", remedy, path=scan.path)
+    return HetsegError(f"{type(error).__name__}: {error}", path=scan.path)
 
 
 def report_loss(scan: Scan, config: RunConfig, why: str) -> Outcome:
-    """The outcome of a scan whose worker never answered."""
-    line = " ".join(f"{scan.path}: {why}".split())
+    """The outcome and the crash file of a scan that failed outside of `run_scan`."""
+    line = " ".join(str(HetsegError(why, path=scan.path)).split())
     return Outcome(scan, "failed", line, _try_write_crash(config, scan, line))
 
 
@@ -130,50 +165,46 @@ def _run_scan(
 ) -> Outcome:
     paths = output_paths(config.out_dir, scan, config.settings)
     derivatives.check_inside(paths.folder, config.out_dir)
-    mask_path = _mask_of(scan, config)
-    complete = not config.overwrite and is_complete(paths, scan, mask_path, config, model)
+    job = Job(scan, config, model, paths, _mask_of(scan, config))
+    complete = not config.overwrite and is_complete(job)
     if config.reports_only:
         if not complete:
-            raise InputError(f"{scan.path}: no complete results to report; run without that option")
+            raise OutputError(
+                "no complete results to report", "run without that option", path=scan.path
+            )
         return Outcome(scan, "done", str(_report(paths, scan)))
     lock = lock_beside(paths.run_log, paths.report)
-    if not complete or lock.exists():  # the lock of a killed run goes with ours
-        with claimed(lock, str(scan.path)):
-            # whoever held it a moment ago may have finished it
-            if config.overwrite or not is_complete(paths, scan, mask_path, config, model):
+    if not complete or lock.exists():  # a killed run's lock file is removed with ours
+        with claimed(lock, scan.path):
+            # another run may have finished the scan in the meantime
+            if config.overwrite or not is_complete(job):
                 check_room(scan.path, config.settings, room_gb)
-                return _make(paths, scan, mask_path, config, model, stages)
+                return _make(job, stages)
     if not paths.report.exists():
         _report(paths, scan)
     return Outcome(scan, "skipped", str(paths.report))
 
 
-def _make(
-    paths: OutputPaths,
-    scan: Scan,
-    mask_path: Path | None,
-    config: RunConfig,
-    model: Model,
-    stages: ScanStages,
-) -> Outcome:
-    remove_leftovers(paths.files)
+def _make(job: Job, stages: ScanStages) -> Outcome:
+    scan, config = job.scan, job.config
+    remove_leftovers(job.paths.files)
     started, clock = datetime.datetime.now(tz=datetime.UTC), time.monotonic()
     stages.stage("brain extraction")
-    prepared = prepare_image(scan.path, config.settings.brain_extraction, mask_path)
+    prepared = prepare_image(scan.path, config.settings.brain_extraction, job.mask_path)
     stages.stage("segmentation")
-    result, plausibility = _segment(prepared, model, config.settings, stages)
+    result, plausibility = _segment(prepared, job.model, config.settings, stages)
     stages.stage("writing")
-    _write(paths, scan, mask_path, config, model, prepared, result, plausibility)
+    _write(job, prepared, result, plausibility)
     facts = {
         "Command line": config.command,
         "Started": started.isoformat(timespec="seconds"),
         "Run time without the report": f"{time.monotonic() - clock:.1f} s",
-        "Device": device_name(next(model.network.parameters()).device),
+        "Device": device_name(next(job.model.network.parameters()).device),
         "Host": platform.node(),
     }
-    write_json(paths.run_log, facts)
+    write_json(job.paths.run_log, facts)
     stages.stage("report")
-    return Outcome(scan, "done", str(_report(paths, scan)))
+    return Outcome(scan, "done", str(_report(job.paths, scan)))
 
 
 def _report(paths: OutputPaths, scan: Scan) -> Path:
@@ -198,34 +229,25 @@ def _segment(
         blur=interpolation_blur(prepared.working, output),
         progress=stages.slices,
     )
-    plausibility = doubt_implausible(logits, prepared.working)
+    plausibility = doubt_implausible_(logits, prepared.working)
     result = segment(logits, prepared.working, output, probability=settings.write_probseg)
     return result, plausibility
 
 
 def _write(
-    paths: OutputPaths,
-    scan: Scan,
-    mask_path: Path | None,
-    config: RunConfig,
-    model: Model,
-    prepared: PreparedImage,
-    result: Segmentation,
-    plausibility: Plausibility,
+    job: Job, prepared: PreparedImage, result: Segmentation, plausibility: Plausibility
 ) -> None:
-    # the old result stops being complete here, and what this run won't write must not stay
-    for stale in (paths.dseg, paths.probseg, paths.flip):
+    paths = job.paths
+    # from here on the old result isn't complete; files that this run won't write must not stay
+    for stale in (paths.dseg, paths.probseg, paths.flip_probability):
         derivatives.remove(stale)
     mask = resample(prepared.mask.float()[None], prepared.working, result.grid)[0] > 0.5
     provenance = Provenance(
-        sources=sources_of(scan.path, mask_path, config.bids_dir),
-        source_sha256=file_sha256(scan.path),
-        mask_sha256=file_sha256(mask_path) if mask_path else None,
-        model=model.plan.name,
-        model_sha256=model.plan.weights_sha256,
-        pooling=model.plan.pooling,
-        smoothing=model.plan.smoothing,
-        settings=config.settings,
+        sources=job.sources,
+        source_sha256=file_sha256(job.scan.path),
+        mask_sha256=file_sha256(job.mask_path) if job.mask_path else None,
+        plan=job.model.plan,
+        settings=job.config.settings,
         extraction=prepared.extraction,
         mask_mm3=float(mask.sum()) * result.grid.voxel_volume,
         image=quality_of(prepared, result),
@@ -235,37 +257,40 @@ def _write(
     derivatives.write_images(paths, result, mask.numpy().astype(np.uint8))
     table = measure(result, noise=provenance.image.noise, surplus_mm3=plausibility.surplus_mm3)
     derivatives.write_tables(paths, table, result.label_set)
-    derivatives.write_sidecars(paths, provenance, result.label_set, flip=result.flip is not None)
+    there = result.flip_probability is not None
+    derivatives.write_sidecars(paths, provenance, result.label_set, flip_probability=there)
 
 
-def is_complete(
-    paths: OutputPaths, scan: Scan, mask_path: Path | None, config: RunConfig, model: Model
-) -> bool:
-    """Whether the results on disk are those this input, model and settings would give."""
-    settings = config.settings
+def is_complete(job: Job) -> bool:
+    """Whether the results on disk are those that this input, model and settings would give.
+
+    The sidecar of the dseg is written last, so it exists only if everything else does, and it
+    holds the checksums of everything that the results depend on.
+    """
+    paths, plan, settings = job.paths, job.model.plan, job.config.settings
     try:
         record = read_json(paths.record)
         atlas = Plausibility.of_record(record).atlas
     except (OSError, ValueError):
         return False
     wanted = [paths.dseg, paths.mask, paths.morph, paths.labels]
-    if model.plan.heteroscedastic:
-        wanted.append(paths.flip)
+    if plan.heteroscedastic:
+        wanted.append(paths.flip_probability)
     if settings.write_probseg:
         wanted.append(paths.probseg)
-    pooling = model.plan.pooling
     return (
         all(path.is_file() for path in wanted)
-        and record.get("Sources") == sources_of(scan.path, mask_path, config.bids_dir)
+        and record.get("Sources") == job.sources
         and has_columns(paths.morph)
         and record.get("HetsegVersion") == __version__
-        and record.get("HetsegModelSHA256") == model.plan.weights_sha256
-        and record.get("HetsegPooling") == (pooling and asdict(pooling))
-        and record.get("HetsegImageSmoothing") == model.plan.smoothing
+        and record.get("HetsegModelSHA256") == plan.weights_sha256
+        and record.get("HetsegPooling") == (plan.pooling and asdict(plan.pooling))
+        and record.get("HetsegImageSmoothing") == plan.smoothing
         and atlas in (None, load_atlas().version)  # None: not compared with any
         and record.get("HetsegSettings") == json.loads(json.dumps(asdict(settings)))
-        and record.get("HetsegSourceSHA256") == file_sha256(scan.path)
-        and record.get("HetsegMaskSHA256") == (file_sha256(mask_path) if mask_path else None)
+        and record.get("HetsegSourceSHA256") == file_sha256(job.scan.path)
+        and record.get("HetsegMaskSHA256")
+        == (file_sha256(job.mask_path) if job.mask_path else None)
     )
 
 
@@ -279,7 +304,8 @@ def _mask_of(scan: Scan, config: RunConfig) -> Path | None:
         for ending in ("_desc-brain_mask.nii.gz", "_desc-brain_mask.nii"):
             if (folder / f"{scan.stem}{ending}").is_file():
                 return folder / f"{scan.stem}{ending}"
-    raise InputError(
-        f"{scan.path}: --brain-extraction mask needs {scan.stem}_desc-brain_mask.nii.gz "
-        "beside it or under derivatives/*/"
+    raise MaskError(
+        f"--brain-extraction mask needs {scan.stem}_desc-brain_mask.nii.gz beside it or under "
+        "derivatives/*/",
+        path=scan.path,
     )

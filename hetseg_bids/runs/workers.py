@@ -15,7 +15,7 @@ import torch
 
 from hetseg_bids.config import Execution, RunConfig
 from hetseg_bids.dataset.discovery import Scan
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import COLON, OptionError
 from hetseg_bids.images import one_line
 from hetseg_bids.network.devices import (
     keep_freed_memory,
@@ -33,10 +33,10 @@ log = logging.getLogger(__name__)
 GB_PER_SCAN = (
     4.0  # room for one process and a whole head of 42 million voxels (docs/performance.md)
 )
-_USABLE = 0.95  # of a worker's memory: beyond it dask ends the worker
-_BACKLOG = 4  # tasks a worker thread may have waiting: more only cost memory
+_USABLE = 0.95  # of a worker's memory: dask ends a worker that uses more
+_BACKLOG = 4  # tasks that may wait per worker thread: more would only cost memory
 _LEAST_BACKLOG = 32
-_DEATHS = 2  # workers that one scan may take down before it is given up
+_DEATHS = 2  # workers that may die with a scan; when one more does, the scan is given up
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -44,14 +44,23 @@ R = TypeVar("R")
 def run_scans(
     scans: Sequence[Scan], config: RunConfig, stages: ScanStages | None = None
 ) -> Iterator[Outcome]:
-    """Process scans, yielding what became of each as it ends.
+    """Process scans, yielding the outcome of each when it ends.
 
     Scans that fail don't stop the others, unless ``config.stop_on_first_crash``.
 
+    Parameters
+    ----------
+    scans : sequence of Scan
+    config : RunConfig
+    stages : ScanStages, optional
+        Progress display; not used by dask workers.
+
     Raises
     ------
-    InputError
-        If the model, the device or the cluster can't be used.
+    ModelError
+        If the model can't be used.
+    OptionError
+        If the device or the cluster can't be used.
     """
     local = config.execution.executor == "local"
     outcomes = _in_this_process(scans, config, stages) if local else _with_dask(scans, config)
@@ -87,10 +96,11 @@ def map_bounded(
 ) -> Iterator[tuple[T, R | BaseException]]:
     """Run ``function(item, *arguments)`` on workers, yielding each item with its result.
 
-    Only a few tasks a worker are in flight, so that memory doesn't grow with the number of
-    items.  A task whose workers die is tried again elsewhere.  Dask also blames the tasks that
-    waited at a worker for its death: what it gives up is run once more, alone, when all else
-    is done.  What a task raised in the end is yielded in place of a result.
+    Only a few tasks per worker are submitted at a time, so that memory doesn't grow with the
+    number of items.  A task whose worker dies is tried again on another one.  Dask counts a death
+    for the tasks that only waited at that worker, too; so the tasks that it gives up are run once
+    more, one at a time, after all others.  The exception of a task that fails is yielded in place
+    of its result.
     """
     from distributed.scheduler import KilledWorker
 
@@ -161,7 +171,9 @@ def _client(config: RunConfig, scans: int) -> Iterator[Client]:
         import dask
         from distributed import Client
     except ImportError:
-        raise InputError("--executor dask needs dask: pip install 'hetseg[dask]'") from None
+        raise OptionError(
+            "--executor dask needs dask", "pip install 'hetseg[dask]'", form=COLON
+        ) from None
     execution = config.execution
     settings = {
         "distributed.scheduler.allowed-failures": _DEATHS,
@@ -177,7 +189,9 @@ def _client(config: RunConfig, scans: int) -> Iterator[Client]:
         try:
             client = Client(address)
         except (OSError, TimeoutError) as error:
-            raise InputError(f"--dask-scheduler {address}: no answer ({error})") from None
+            raise OptionError(
+                f"no answer ({error})", option=f"--dask-scheduler {address}"
+            ) from None
         with client:
             workers = len(client.nthreads())
             log.info("dask workers: %d; each scan is reported when it ends", workers)
@@ -198,7 +212,7 @@ def _cluster(config: RunConfig, scans: int, scratch: str) -> Iterator[Any]:
 
 
 def _local_cluster(config: RunConfig, scans: int, scratch: str) -> Any:
-    """One worker process a GPU, or as many as processors and memory allow."""
+    """One worker process per GPU, or as many as processors and memory allow."""
     import dask
     from distributed import Nanny, Scheduler, SpecCluster
 
@@ -214,29 +228,32 @@ def _local_cluster(config: RunConfig, scans: int, scratch: str) -> Any:
             "env": {"CUDA_VISIBLE_DEVICES": str(number)} if gpus else {},
             "local_directory": scratch,
             "dashboard_address": None,
-            "silence_logs": logging.CRITICAL,  # hetseg itself says what became of a scan
+            "silence_logs": logging.CRITICAL,  # hetseg reports each scan itself
         }
         workers[number] = {"cls": Nanny, "options": options}
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False}}
     threads = config.threads or max(1, (os.cpu_count() or 1) // count)
-    # dask's own values mean one thread, and that no freed memory is kept
+    # by default dask gives workers one thread, and lets them keep no freed memory
     environment = {"distributed.nanny.pre-spawn-environ": worker_environment(threads)}
     try:
         with dask.config.set(environment):
             return SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL)
     except RuntimeError as error:
         cause = one_line(error.__cause__ or error)
-        raise InputError(f"no worker could be started ({cause}); try without --nprocs") from None
+        raise OptionError(f"no worker could be started ({cause})", "try without --nprocs") from None
 
 
 def _gpus(config: RunConfig) -> int:
-    """GPUs that workers of this machine share out, 0 if they share none."""
+    """Number of GPUs that are divided among the workers; 0 if they use none, or a named one."""
     device = resolve_device(config.device)
     return torch.cuda.device_count() if device.type == "cuda" and device.index is None else 0
 
 
 def room_of_worker(config: RunConfig, scans: int) -> float | None:
-    """Memory of each worker, GB; None where nothing limits it, or others started it."""
+    """Memory of each worker, GB of 10^9 bytes.
+
+    None where there is no limit, or where hetseg didn't start the workers.
+    """
     execution = config.execution
     if execution.scheduler is not None:
         return None
@@ -253,9 +270,15 @@ def _jobs(execution: Execution, scans: int) -> int:
 
 
 def worker_count(execution: Execution, gpus: int, scans: int) -> int:
-    """Workers of a local cluster: asked for, one a GPU, or what memory holds; no idle ones.
+    """Number of workers of a local cluster.
 
-    The cores are shared by the workers, so one that has no scan slows the others.
+    As many as were asked for, by default one per GPU or per core; but no more than scans, because
+    the workers share the cores and an idle one slows the others, and no more than memory holds.
+
+    Examples
+    --------
+    >>> worker_count(Execution(nprocs=8, mem_gb=20), gpus=0, scans=100)  # 4 GB each
+    5
     """
     wanted = min(execution.nprocs or gpus or os.cpu_count() or 1, scans)
     if gpus:
@@ -270,8 +293,8 @@ def _slurm_cluster(config: RunConfig, scans: int, scratch: str) -> Any:
     try:
         from dask_jobqueue import SLURMCluster
     except ImportError:
-        raise InputError(
-            "--dask-cluster slurm needs dask-jobqueue: pip install 'hetseg[dask]'"
+        raise OptionError(
+            "--dask-cluster slurm needs dask-jobqueue", "pip install 'hetseg[dask]'", form=COLON
         ) from None
     execution = config.execution
     jobs, memory = _jobs(execution, scans), room_of_worker(config, scans)

@@ -2,12 +2,12 @@
 
 Source: paper section 2.3 (design section 1, point 5): one network sees axial, coronal
 and sagittal stacks; the ensemble's logits are the mean of the views' logits. The mirror image
-is ours: no side of the brain is treated otherwise than the other.
+is ours: it makes the network treat the two sides of the brain alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,18 +16,19 @@ from torch import Tensor
 from hetseg_bids.network.architecture import HetsegNet, NetworkConfig
 from hetseg_bids.network.devices import autocast
 from hetseg_bids.network.models import Model, Plan
+from hetseg_bids.network.systems import Heteroscedastic, PooledEnsemble
 from hetseg_bids.planes import PLANES, Plane
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
-from hetseg_bids.segmentation.islands import dismiss_islands
-from hetseg_bids.segmentation.uncertainty import POOLED, evidence
+from hetseg_bids.segmentation.islands import dismiss_islands_
 from hetseg_bids.structures.label_sets import LabelSet
 
 _MARGIN = 2  # voxels kept around the brain box
-_CHUNK = {"cpu": 8, "cuda": 32, "mps": 16}  # slices a pass
+_CHUNK = {"cpu": 8, "cuda": 32, "mps": 16}  # slices per pass
 _NEIGHBOUR = 0.125  # weight in smoothing: a standard deviation of half a voxel ...
 _VARIANCE = 2 * _NEIGHBOUR  # ... and its square
-# of the blur of resampling: MNI152 at 0.8 mm then has the volumes it has at 1 mm within 3 % (with 1
-# the third ventricle is 3.5 % larger, with 0 the fourth and the corpus callosum 4.4 % smaller)
+# share of the blur of resampling that is taken off the smoothing: volumes of MNI152 at 0.8 mm then
+# are those at 1 mm within 3 % (with a share of 1 the third ventricle is 3.5 % larger, with 0 the
+# fourth ventricle and the corpus callosum are 4.4 % smaller)
 _BLUR_COUNTS = 0.75
 
 
@@ -39,10 +40,11 @@ class Logits:
     ----------
     label : (S, x, y, z) float32 tensor
         Logit a of each of the S structures, smoothed, small detached pieces dismissed (`islands`).
-    second : (S, x, y, z) float32 tensor or None
-        Second output v, where the model has one; `system` says what it means.
-    system : str
-        `Plan.system`, or `POOLED` for a model with a `Pooling`.
+    second_output : (S, x, y, z) float32 tensor or None
+        Second output of each structure, where the model has one.
+    system : Heteroscedastic or None
+        What the second output means: `Plan.system`, or `PooledEnsemble` for a model with a
+        `Pooling`.
     box : tuple of 3 slice
         Where the box lies on the working grid.
     label_set : LabelSet
@@ -50,8 +52,8 @@ class Logits:
     """
 
     label: Tensor
-    second: Tensor | None
-    system: str
+    second_output: Tensor | None
+    system: Heteroscedastic | None
     box: tuple[slice, slice, slice]
     label_set: LabelSet
 
@@ -80,79 +82,67 @@ def predict(
     mirror : bool
         Average over the views of the mirror image, too, turned back.
     blur : sequence of 3 float
-        By how much resampling will smooth the logits along each axis: `conform.interpolation_blur`.
-        They are smoothed by so much less here.
+        How much resampling will smooth the logits along each axis, voxels squared
+        (`conform.interpolation_blur`): here they are smoothed less by most of that.
     progress : callable, optional
-        Called with the slices just done and the slices there are in all.
+        Called with the number of slices just done and that of all slices.
 
     Returns
     -------
     logits : Logits
     """
     box = brain_box(mask)
-    cropped = image[box]
-    total = empty_logits(len(kept_outputs(model.plan)), cropped.shape)
-    slices = (1 + mirror) * sum(cropped.shape[PLANES[name].axes[0]] for name in views)
-    passes = view_passes(model, cropped, total, views, mirror=mirror)
-    for view in passes.values():
-        for done in view:
-            if progress is not None:
-                progress(done, slices)
-    total /= len(passes)
-    return to_logits(total, model.plan, box, blur)
+    softened = soften(image[box], model.plan.smoothing)
+    chosen = views_of(model, views, mirror=mirror)
+    total = empty_logits(len(chosen[0].keep), softened.shape)
+    slices = sum(softened.shape[view.plane.axes[0]] for view in chosen)
+
+    def tell(done: int) -> None:
+        if progress is not None:
+            progress(done, slices)
+
+    for view in chosen:
+        add_view_(total, softened, view, progress=tell)
+    # equal weights: weights fitted for each structure and view changed mean Dice by 0.001 at most
+    total /= len(chosen)
+    return to_logits_(total, model.plan, box, blur)
 
 
-def view_passes(
-    model: Model,
-    image: Tensor,
-    total: Tensor,
-    views: Sequence[str] = tuple(PLANES),
-    *,
-    mirror: bool = True,
-) -> dict[str, Iterator[int]]:
-    """What `predict` averages, by name: each, when it is run through, adds a view to `total`."""
-    passes = {}
-    image = soften(image, model.plan.smoothing)
-    for mirrored in (False, True) if mirror else (False,):
-        seen = image.flip(0) if mirrored else image
-        keep = kept_outputs(model.plan, mirrored=mirrored)
-        for name in views:
-            passes[f"{name} mirrored" if mirrored else name] = add_view(
-                model.network,
-                seen,
-                PLANES[name],
-                model.plan.patch,
-                keep,
-                total,
-                mirrored=mirrored,
-                said_by=model.plan.system if model.plan.pooling else None,
-            )
-    return passes
-
-
-def to_logits(
-    total: Tensor,
+def to_logits_(
+    mean: Tensor,
     plan: Plan,
     box: tuple[slice, slice, slice],
     blur: Sequence[float] = (0.0, 0.0, 0.0),
 ) -> Logits:
-    """The kept outputs (`kept_outputs`) of a box, told apart, smooth and without islands."""
+    """Separate label logits from second outputs, smooth the logits and remove islands.
+
+    Parameters
+    ----------
+    mean : (C, x, y, z) float32 tensor
+        Mean of the views' outputs (`kept_outputs`); changes, and the result holds parts of it.
+    plan : Plan
+    box : tuple of 3 slice
+        Where `mean` lies on the working grid.
+    blur : sequence of 3 float
+        See `predict`.
+    """
     count = len(plan.label_set.structures)
+    label, second_output = mean[:count], mean[count:]
     # smoothed twice, thin structures would shrink on grids that aren't the working one
-    smooth(total[:count], [max(0.0, 1 - _BLUR_COUNTS * b / _VARIANCE) for b in blur])
-    dismiss_islands(total[:count], plan.label_set)
-    second = total[count:] if plan.heteroscedastic else None
-    system = plan.system
-    if second is not None and plan.pooling is not None:
-        second.mul_(plan.pooling.views).add_(total[:count], alpha=plan.pooling.ensemble)
-        system = POOLED
-    return Logits(total[:count], second, system, box, plan.label_set)
+    smooth_(label, [max(0.0, 1 - _BLUR_COUNTS * b / _VARIANCE) for b in blur])
+    dismiss_islands_(label, plan.label_set)
+    if not isinstance(plan.system, Heteroscedastic):
+        return Logits(label, None, None, box, plan.label_set)
+    if plan.pooling is None:
+        return Logits(label, second_output, plan.system, box, plan.label_set)
+    second_output.mul_(plan.pooling.views).add_(label, alpha=plan.pooling.ensemble)
+    return Logits(label, second_output, PooledEnsemble(), box, plan.label_set)
 
 
 def soften(image: Tensor, times: int) -> Tensor:
-    """The image smoothed some times, its background untouched.
+    """Smooth the image some times, but not its background.
 
-    Networks that learned from synthetic scans label real ones a little better so (measured, not
+    Networks trained on synthetic scans then label real ones a little better (measured, but not
     explained: docs/decisions.md, 30).
 
     Parameters
@@ -164,24 +154,39 @@ def soften(image: Tensor, times: int) -> Tensor:
     Returns
     -------
     softened : (x, y, z) float32 tensor
+
+    Examples
+    --------
+    >>> image = torch.zeros(3, 1, 1)
+    >>> image[1] = 8
+    >>> soften(image, 1).flatten()  # 1:6:1
+    tensor([1., 6., 1.])
     """
     softened = image[None].clone()
     for _ in range(times):
-        smooth(softened)
+        smooth_(softened)
     return torch.where(image == BACKGROUND, image, softened[0])
 
 
-def smooth(volumes: Tensor, shares: Sequence[float] = (1.0, 1.0, 1.0)) -> None:
-    """Mix each voxel with its neighbours, 1:6:1 along each axis, in place.
+def smooth_(volumes: Tensor, shares: Sequence[float] = (1.0, 1.0, 1.0)) -> None:
+    """Mix each voxel with its neighbours, 1:6:1 along each axis.
 
-    The views decide each slice by itself, which leaves borders of logits rougher than anatomy.
+    The network labels each slice by itself, so borders of the logits are rougher than anatomy.
 
     Parameters
     ----------
     volumes : (S, x, y, z) float32 tensor
-        Logits, or an image.
+        Logits, or an image; changes.
     shares : sequence of 3 float
         Of the neighbours' weight that counts along each axis, 0-1.
+
+    Examples
+    --------
+    >>> volumes = torch.zeros(1, 3, 1, 1)
+    >>> volumes[0, 1] = 8
+    >>> smooth_(volumes)
+    >>> volumes.flatten()
+    tensor([1., 6., 1.])
     """
     for (axis, across), share in zip(((1, 2), (2, 1), (3, 1)), shares, strict=True):
         if not share:
@@ -194,7 +199,15 @@ def smooth(volumes: Tensor, shares: Sequence[float] = (1.0, 1.0, 1.0)) -> None:
 
 
 def brain_box(mask: Tensor) -> tuple[slice, slice, slice]:
-    """Bounding box of a mask with a small margin."""
+    """Bounding box of a mask with a margin of 2 voxels, inside the image.
+
+    Examples
+    --------
+    >>> mask = torch.zeros(20, 20, 20, dtype=torch.bool)
+    >>> mask[5:9, 0:4, 10:20] = True
+    >>> brain_box(mask)
+    (slice(3, 11, None), slice(0, 6, None), slice(8, 20, None))
+    """
     box = []
     for axis, size in enumerate(mask.shape):
         others = [i for i in range(3) if i != axis]
@@ -204,83 +217,130 @@ def brain_box(mask: Tensor) -> tuple[slice, slice, slice]:
     return box[0], box[1], box[2]
 
 
-def add_view(
-    network: HetsegNet,
-    image: Tensor,
-    plane: Plane,
-    patch: tuple[int, int],
-    keep: Tensor,
-    total: Tensor,
-    wanted: Tensor | None = None,
-    *,
-    mirrored: bool = False,
-    said_by: str | None = None,
-) -> Iterator[int]:
-    """Add one view's logits to `total`, in place; yields the slices of each pass.
+@dataclass(frozen=True)
+class View:
+    """A plane in which a network sees a volume or its mirror image; the ensemble is their mean.
 
-    Parameters
+    Attributes
     ----------
     network : HetsegNet
-    image : (x, y, z) float32 tensor
-        Standard scores.
     plane : Plane
     patch : tuple of 2 int
         Rows and columns of the training stacks.
     keep : (C,) int64 tensor
         Outputs of the network that are wanted.
+    mirrored : bool
+        The network sees the mirror image; its logits are turned back.
+    pooled : Heteroscedastic or None
+        The network's system: instead of its second outputs their `evidence` is wanted.
+    """
+
+    network: HetsegNet
+    plane: Plane
+    patch: tuple[int, int]
+    keep: Tensor
+    mirrored: bool = False
+    pooled: Heteroscedastic | None = None
+
+    @property
+    def name(self) -> str:
+        """Plane, and whether it is of the mirror image."""
+        return f"{self.plane.name} mirrored" if self.mirrored else self.plane.name
+
+    def kept(self, logits: Tensor) -> Tensor:
+        """The values that are averaged, from the (C, rows, columns) outputs of a slice."""
+        if self.pooled is None:
+            return logits
+        kept = torch.empty_like(logits, dtype=torch.float32)  # as it lies in memory
+        label, second_output = logits.chunk(2)
+        kept[: len(label)] = label
+        kept[len(label) :] = self.pooled.evidence(label, second_output)
+        return kept
+
+
+def views_of(
+    model: Model, names: Sequence[str] = tuple(PLANES), *, mirror: bool = True
+) -> list[View]:
+    """The views that `predict` averages: those of some planes, then those of the mirror image.
+
+    Examples
+    --------
+    >>> from hetseg_bids.network.devices import CPU
+    >>> from hetseg_bids.network.models import load_model
+    >>> [view.name for view in views_of(load_model("label-flip", CPU), ["axial", "coronal"])]
+    ['axial', 'coronal', 'axial mirrored', 'coronal mirrored']
+    """
+    plan = model.plan
+    system = plan.system if plan.pooling else None
+    pooled = system if isinstance(system, Heteroscedastic) else None
+    return [
+        View(model.network, PLANES[name], plan.patch, keep, mirrored, pooled)
+        for mirrored in ((False, True) if mirror else (False,))
+        for keep in (kept_outputs(plan, mirrored=mirrored),)
+        for name in names
+    ]
+
+
+def add_view_(
+    total: Tensor,
+    image: Tensor,
+    view: View,
+    wanted: Tensor | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Add one view's logits to `total`.
+
+    Parameters
+    ----------
     total : (C, x, y, z) float32 tensor
-        As `empty_logits` makes it.
+        As `empty_logits` makes it; changes.
+    image : (x, y, z) float32 tensor
+        Standard scores.
+    view : View
     wanted : (slices of the plane,) bool tensor, optional
         Passes without a wanted slice are left out.
-    mirrored : bool
-        The image is turned about its first axis: the logits are turned back.
-    said_by : str, optional
-        The network's system: instead of its second outputs their `evidence` is added.
+    progress : callable, optional
+        Called with the number of slices just done.
     """
+    network, plane = view.network, view.plane
     device = next(network.parameters()).device
-    keep = keep.to(device)
+    keep = view.keep.to(device)
     reach = network.config.reach
-    stack, window = _padded_stack(image, plane, patch, network.config)
+    seen = image.flip(0) if view.mirrored else image
+    stack, window = _padded_stack(seen, plane, view.patch, network.config)
     # where the stack's (slice, row, column) axes lie in the volume
     into = total.permute(0, *(1 + axis for axis in plane.axes))
-    turned = plane.axes.index(0)  # the stack axis that runs from left to right
+    # the stack axis that runs from left to right
+    turned = plane.axes.index(0) if view.mirrored else None
     depth = image.shape[plane.axes[0]]
     chunk = _CHUNK.get(device.type, 8)
     for start in range(0, depth, chunk):
         stop = min(start + chunk, depth)
-        if wanted is not None and not wanted[start:stop].any():
-            yield stop - start
-            continue
-        block = stack[start : stop + 2 * reach].to(device)
-        with torch.inference_mode(), autocast(device):
-            output = network.forward_block(block, keep)
-        # slice by slice, all channels of a voxel at once: the order they lie in on both sides
-        for place, logits in enumerate(output[:, :, window[0], window[1]], start):
-            one = _said(logits, said_by).cpu()
-            if not mirrored:
-                into[:, place] += one
-            elif turned == 0:
-                into[:, depth - 1 - place] += one
-            else:
-                into[:, place] += one.flip(turned)
-        yield stop - start
+        if wanted is None or wanted[start:stop].any():
+            block = stack[start : stop + 2 * reach].to(device)
+            with torch.inference_mode(), autocast(device):
+                output = network.forward_block(block, keep)
+            # slice by slice, all channels of a voxel at once: both tensors have that memory order
+            for place, logits in enumerate(output[:, :, window[0], window[1]], start):
+                _add_slice_(into, place, view.kept(logits).cpu(), turned)
+        if progress is not None:
+            progress(stop - start)
 
 
-def _said(logits: Tensor, system: str | None) -> Tensor:
-    """Logits of one view, with the evidence for second outputs where a system is named."""
-    if system is None:
-        return logits
-    said = torch.empty_like(logits, dtype=torch.float32)  # as it lies in memory
-    label, second = logits.chunk(2)
-    said[: len(label)] = label
-    said[len(label) :] = evidence(system, label, second)
-    return said
+def _add_slice_(into: Tensor, place: int, logits: Tensor, turned: int | None) -> None:
+    """Add a slice to a (C, slices, rows, columns) view of a volume, turned back along an axis."""
+    if turned is None:
+        into[:, place] += logits
+    elif turned == 0:
+        into[:, into.shape[1] - 1 - place] += logits
+    else:
+        into[:, place] += logits.flip(turned)
 
 
 def _padded_stack(
     image: Tensor, plane: Plane, patch: tuple[int, int], config: NetworkConfig
 ) -> tuple[Tensor, tuple[slice, slice]]:
-    """The volume in stack order, padded to the size the network was trained on.
+    """The volume in stack order, padded to the size on which the network was trained.
 
     Instance norm sees the whole slice, so a slice must hold about as much background
     as the training stacks did.
@@ -298,9 +358,13 @@ def _padded_stack(
 
 
 def kept_outputs(plan: Plan, *, mirrored: bool = False) -> Tensor:
-    """Outputs of the structures: auxiliary tasks only help training.
+    """Numbers of the outputs for the structures; the auxiliary tasks only help training.
 
-    For a mirrored image those of the other side, in the same order.
+    Returns
+    -------
+    keep : (S,) or (2 S,) int64 tensor
+        In the order of the structures; for a mirrored image those of the other side. With second
+        outputs, these follow in the same order.
     """
     label = torch.arange(len(plan.label_set.structures))
     if mirrored:
@@ -312,6 +376,12 @@ def kept_outputs(plan: Plan, *, mirrored: bool = False) -> Tensor:
 def empty_logits(channels: int, shape: Sequence[int]) -> Tensor:
     """Zeros of shape (channels, x, y, z), a voxel's channels side by side in memory.
 
-    So all three planes, whose logits come in that order, write whole cache lines.
+    The logits of all three planes have that order, so writing them fills whole cache lines.
+
+    Examples
+    --------
+    >>> logits = empty_logits(28, (10, 12, 14))
+    >>> logits.shape, logits.stride()[0]
+    (torch.Size([28, 10, 12, 14]), 1)
     """
     return torch.zeros(*shape, channels).permute(3, 0, 1, 2)

@@ -1,7 +1,7 @@
-"""Pieces of a structure that lie apart from its body.
+"""Small pieces of a structure that are detached from its main part.
 
-Every structure but the lateral ventricles is one piece in anatomy; what a 2.5-D network, which sees
-7 slices at a time, puts elsewhere is an error: in two real scans 97 % of such voxels were wrong.
+In anatomy every structure but the lateral ventricles is one piece. A 2.5-D network sees 7 slices at
+a time and may put another piece elsewhere: in two real scans 97 % of such voxels were wrong.
 """
 
 from __future__ import annotations
@@ -12,27 +12,37 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from hetseg_bids.segmentation.uncertainty import logistic
+from hetseg_bids.network.flip import logistic
 from hetseg_bids.structures.label_sets import LabelSet
 
 _SMALL = 0.1  # of the largest piece
 _DISMISSED = -3.0  # logit: one such voxel in twenty is right
 _TOUCHING = np.ones((3, 3, 3), bool)
 _ALMOST_ONE = 0.999  # logits stay finite, which resampling needs
-_ROUNDS = 2  # a voxel may go to a structure that is apart from its body there, too
+_ROUNDS = 2  # the new label of a voxel may be a detached piece of another structure
 
 
-def dismiss_islands(label: Tensor, label_set: LabelSet) -> None:
-    """Lower the logits of small detached pieces of `Structure.single`, in place.
+def dismiss_islands_(label: Tensor, label_set: LabelSet) -> None:
+    """Lower the logits of small detached pieces of `Structure.single`.
 
-    What else the voxel may be goes by the probability given that it isn't this structure.
+    The other logits become those of the probabilities given that the voxel isn't this structure.
 
     Parameters
     ----------
     label : (S, x, y, z) float32 tensor
-        Logits of the structures.
+        Logits of the structures; changes.
     label_set : LabelSet
         The S structures.
+
+    Examples
+    --------
+    >>> from hetseg_bids.structures.label_sets import Structure
+    >>> brainstem = Structure("brainstem", 16, (16,), (119, 159, 176), single=True)
+    >>> logits = torch.full((1, 40, 3, 3), -5.0)
+    >>> logits[0, :20] = logits[0, 30] = 3  # its main part, and a piece of one slice
+    >>> dismiss_islands_(logits, LabelSet((brainstem,)))
+    >>> float(logits[0, 10, 1, 1]), float(logits[0, 30, 1, 1])
+    (3.0, -3.0)
     """
     winner = most_probable(label).to(torch.uint8).numpy()
     single = {i for i, s in enumerate(label_set.structures) if s.single}
@@ -46,14 +56,14 @@ def dismiss_islands(label: Tensor, label_set: LabelSet) -> None:
                 continue
             islands = _islands(winner[box] == i + 1)
             if islands is not None:
-                instead = _exclude(label[(slice(None), *box)], i, torch.from_numpy(islands))
+                instead = _exclude_(label[(slice(None), *box)], i, torch.from_numpy(islands))
                 winner[box][islands] = instead
                 gained.update((np.unique(instead[instead > 0]) - 1).tolist())
         left = gained & single
 
 
 def most_probable(label: Tensor) -> Tensor:
-    """1 + the number of the structure whose p is largest and exceeds 0.5, else 0.
+    """1 + the index of the structure with the largest p where that exceeds 0.5, else 0.
 
     Parameters
     ----------
@@ -63,6 +73,12 @@ def most_probable(label: Tensor) -> Tensor:
     Returns
     -------
     winner : (...) int64 tensor
+
+    Examples
+    --------
+    >>> logits = torch.tensor([[2.0, -1], [3.0, -2]])  # 2 structures, 2 voxels
+    >>> most_probable(logits)
+    tensor([2, 0])
     """
     best, index = label.max(dim=0)
     return torch.where(best > 0, index + 1, 0)
@@ -82,8 +98,8 @@ def _islands(segment: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_] | None:
     return islands
 
 
-def _exclude(label: Tensor, number: int, where: Tensor) -> npt.NDArray[np.uint8]:
-    """Take a structure out of the running somewhere, in place; what wins there instead."""
+def _exclude_(label: Tensor, number: int, where: Tensor) -> npt.NDArray[np.uint8]:
+    """Lower a structure's logits somewhere; returns what wins there instead."""
     p = logistic(label[:, where])
     rest = (1 - p[number]).clamp_min(1 - _ALMOST_ONE)
     given = (p / rest).clamp(1 - _ALMOST_ONE, _ALMOST_ONE)

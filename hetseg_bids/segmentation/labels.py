@@ -1,4 +1,4 @@
-"""From logits on the working grid to labels and flip probabilities on the output grid."""
+"""From logits on the working grid to labels and flip probabilities on the grid of the results."""
 
 from __future__ import annotations
 
@@ -18,19 +18,18 @@ from hetseg_bids.segmentation.islands import most_probable
 from hetseg_bids.segmentation.uncertainty import (
     FlipSums,
     StructureUncertainty,
-    flip_map,
     probability_map,
 )
 from hetseg_bids.structures.label_sets import LabelSet
 
 _OUTSIDE_LOGIT = -20.0
-_SLAB_VALUES = 1 << 20  # 4 MiB a temporary: fits the cache, and the allocator keeps it
+_SLAB_VALUES = 1 << 20  # 4 MiB per temporary: fits the cache, and the allocator keeps it
 
 LEVELS = 255
 """Steps of a probability in uint8."""
 
-Q_MAX, P_MAX = 0.5, 1.0
-"""What the last step of q and of p means."""
+MAX_FLIP_PROBABILITY, MAX_PROBABILITY = 0.5, 1.0
+"""The flip probability and the probability that `LEVELS` stands for."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,12 @@ class LevelMaps:
     levels : (S, x, y, z) uint8 array
     highest : float
         What level 255 means; 0 means 0.
+
+    Examples
+    --------
+    >>> maps = LevelMaps(np.array([[[[0, 51, 255]]]], np.uint8), highest=0.5)
+    >>> maps.levels * maps.step
+    array([[[[0. , 0.1, 0.5]]]])
     """
 
     levels: npt.NDArray[np.uint8]
@@ -54,7 +59,13 @@ class LevelMaps:
 
 
 def to_levels(values: Tensor, highest: float) -> Tensor:
-    """Probabilities as uint8 levels of 0..`highest`, rounded; what is beyond is cut off."""
+    """Probabilities as uint8 levels of 0 to `highest`, rounded and clipped.
+
+    Examples
+    --------
+    >>> to_levels(torch.tensor([0, 0.1, 0.5]), 0.5)
+    tensor([  0,  51, 255], dtype=torch.uint8)
+    """
     return (values * (LEVELS / highest)).round_().clamp_(0, LEVELS).to(torch.uint8)
 
 
@@ -65,23 +76,25 @@ class Segmentation:
     Attributes
     ----------
     grid : Grid
+        Of the whole result.
     box : tuple of 3 slice
+        The part of `grid` on which all arrays lie.
     dseg : (x, y, z) uint8 array
         `Structure.label` values.
-    flip : LevelMaps or None
-        q of each of the S structures, 0 outside the brain.
+    flip_probability : LevelMaps or None
+        Of each of the S structures, 0 outside the brain.
     probability : LevelMaps or None
-        p of each structure, if it was asked for.
+        Of each structure, if it was asked for.
     label_set : LabelSet
         The structures.
     uncertainty : tuple of S StructureUncertainty, or None
-        Summed from q before it was rounded to levels.
+        Summed from flip probabilities before they were rounded to levels.
     """
 
     grid: Grid
     box: tuple[slice, slice, slice]
     dseg: npt.NDArray[np.uint8]
-    flip: LevelMaps | None
+    flip_probability: LevelMaps | None
     probability: LevelMaps | None
     label_set: LabelSet
     uncertainty: tuple[StructureUncertainty, ...] | None = None
@@ -90,6 +103,15 @@ class Segmentation:
         """Put a (..., x, y, z) array of the box back on the whole grid, zero elsewhere.
 
         x runs fastest in memory, as in a NIfTI file.
+
+        Examples
+        --------
+        >>> from hetseg_bids.structures.aseg import ASEG
+        >>> box = (slice(2, 4), slice(0, 5), slice(0, 6))
+        >>> dseg = np.ones((2, 5, 6), np.uint8)
+        >>> result = Segmentation(Grid((4, 5, 6), np.eye(4)), box, dseg, None, None, ASEG)
+        >>> result.full(dseg)[:, 0, 0]
+        array([0, 0, 1, 1], dtype=uint8)
         """
         lead = cropped.shape[:-3]
         out = np.zeros((*lead, *self.grid.shape[::-1]), dtype=cropped.dtype).swapaxes(-1, -3)
@@ -111,7 +133,7 @@ def segment(
         On a box of `working`.
     working, output : Grid
     probability : bool
-        Whether to keep p.
+        Whether to keep the probabilities.
     """
     box_grid = working.part(logits.box)
     target_box = covering_box(box_grid, output)
@@ -119,8 +141,9 @@ def segment(
     count = len(logits.label_set.structures)
     maps = (count, *target.shape)
     dseg = np.empty(target.shape, np.uint8)
-    flip = None if logits.second is None else LevelMaps(np.empty(maps, np.uint8), Q_MAX)
-    p = LevelMaps(np.empty(maps, np.uint8), P_MAX) if probability else None
+    second, system = logits.second_output, logits.system
+    q_maps = LevelMaps(np.empty(maps, np.uint8), MAX_FLIP_PROBABILITY) if system else None
+    p_maps = LevelMaps(np.empty(maps, np.uint8), MAX_PROBABILITY) if probability else None
     sums = []
     planes = max(1, _SLAB_VALUES // (count * target.shape[1] * target.shape[2]))
     for start in range(0, target.shape[0], planes):
@@ -130,31 +153,58 @@ def segment(
         winner = most_probable(label)
         dseg[slab] = label_values(logits.label_set)[winner].numpy()
         q = None
-        if flip is not None and logits.second is not None:
-            second = resample(logits.second, box_grid, part, outside=_OUTSIDE_LOGIT)
-            q = flip_map(logits.system, label, second)
-            flip.levels[:, slab] = to_levels(q, Q_MAX).numpy()
+        if q_maps is not None and second is not None and system is not None:
+            moved = resample(second, box_grid, part, outside=_OUTSIDE_LOGIT)
+            q = system.flip_probability(label, moved)
+            q_maps.levels[:, slab] = to_levels(q, MAX_FLIP_PROBABILITY).numpy()
             sums.append(FlipSums.of(winner.numpy(), q.numpy()))
-        if p is not None:
-            p.levels[:, slab] = to_levels(probability_map(label, q), P_MAX).numpy()
+        if p_maps is not None:
+            p = probability_map(label, q)
+            p_maps.levels[:, slab] = to_levels(p, MAX_PROBABILITY).numpy()
     uncertainty = reduce(add, sums).summaries() if sums else None
-    return Segmentation(output, target_box, dseg, flip, p, logits.label_set, uncertainty)
+    return Segmentation(output, target_box, dseg, q_maps, p_maps, logits.label_set, uncertainty)
 
 
 def decide(logits: Tensor, label_set: LabelSet) -> Tensor:
-    """Labels of (S, ...) logits: the structure of the largest logit, where that exceeds 0."""
+    """Labels of (S, ...) logits: the structure of the largest logit, where that exceeds 0.
+
+    Examples
+    --------
+    >>> from hetseg_bids.structures.aseg import ASEG
+    >>> logits = torch.full((len(ASEG.structures), 2), -5.0)
+    >>> logits[ASEG.names.index("left_thalamus"), 0] = 3
+    >>> decide(logits, ASEG)  # the second voxel is background
+    tensor([10,  0], dtype=torch.uint8)
+    """
     if len(logits) != len(label_set.structures):
         raise ValueError(f"expected {len(label_set.structures)} structures, got {len(logits)}")
     return label_values(label_set)[most_probable(logits)]
 
 
 def label_values(label_set: LabelSet) -> Tensor:
-    """`Structure.label` of each structure, counted from 1; 0 for none: (S + 1,) uint8 tensor."""
+    """`Structure.label` of each structure, after a 0 for no structure: (S + 1,) uint8 tensor."""
     return torch.tensor([0, *(s.label for s in label_set.structures)], dtype=torch.uint8)
 
 
 def covering_box(inner: Grid, outer: Grid) -> tuple[slice, slice, slice]:
-    """The smallest box of `outer` that holds all of `inner`."""
+    """The smallest box of `outer` that holds all voxel centres of `inner`.
+
+    Parameters
+    ----------
+    inner, outer : Grid
+
+    Returns
+    -------
+    box : tuple of 3 slice
+        Cut off at the faces of `outer`; at least one voxel.
+
+    Examples
+    --------
+    >>> one_mm, two_mm = Grid((20, 20, 20), np.eye(4)), Grid((20, 20, 20), np.diag([2.0, 2, 2, 1]))
+    >>> inner = one_mm.part((slice(4, 10), slice(0, 20), slice(5, 6)))
+    >>> covering_box(inner, two_mm)
+    (slice(2, 6, None), slice(0, 11, None), slice(2, 4, None))
+    """
     ends = np.array([(0, n - 1) for n in inner.shape])
     corners = np.stack(np.meshgrid(*ends, indexing="ij"), axis=-1).reshape(-1, 3)
     mapping = np.linalg.inv(outer.affine) @ inner.affine

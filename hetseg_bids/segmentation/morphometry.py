@@ -1,4 +1,4 @@
-"""Volumes of the structures, with the error bars the flip map gives."""
+"""Volumes of the structures, with error bars from the flip map."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hetseg_bids.segmentation.labels import Segmentation
 from hetseg_bids.segmentation.uncertainty import REPEAT_NOISE, StructureUncertainty, volume_sd
 
 _NORMAL_975 = 1.959964
-_GONE = 0.1  # of the expected volume: a structure of which less is labelled wasn't found
+_GONE = 0.1  # of the expected volume: with fewer labelled voxels, a structure counts as not found
 
 COLUMNS: dict[str, str] = {
     "index": "Label value in the dseg image",
@@ -39,7 +39,7 @@ def measure(
     noise: float = float("nan"),
     surplus_mm3: Mapping[str, float] | None = None,
 ) -> pd.DataFrame:
-    """A row for each structure; columns as in `COLUMNS`, NaN where a model gives no flip map.
+    """One row per structure; columns as in `COLUMNS`, NaN where a model has no flip map.
 
     Parameters
     ----------
@@ -48,6 +48,17 @@ def measure(
         `ImageQuality.noise` of the scan, which makes volumes less repeatable.
     surplus_mm3 : dict of str to float, optional
         See `Plausibility.surplus_mm3`.
+
+    Examples
+    --------
+    >>> from hetseg_bids.images import Grid
+    >>> from hetseg_bids.structures.label_sets import LabelSet, Structure
+    >>> brainstem = LabelSet((Structure("brainstem", 16, (16,), (119, 159, 176)),))
+    >>> dseg, grid = np.full((2, 3, 4), 16, np.uint8), Grid((2, 3, 4), np.diag([1, 1, 2, 1.0]))
+    >>> result = Segmentation(grid, (slice(2), slice(3), slice(4)), dseg, None, None, brainstem)
+    >>> measure(result)[["index", "name", "volume_mm3"]]
+       index       name  volume_mm3
+    0     16  brainstem        48.0
     """
     surplus_mm3 = surplus_mm3 or {}
     voxel = result.grid.voxel_volume
@@ -78,10 +89,10 @@ def _error_bars(u: StructureUncertainty, voxel: float, noise: float) -> dict[str
     low = max(0.0, u.expected_size * voxel - _NORMAL_975 * sd)
     return {
         "volume_sd_mm3": sd,
-        # q is the network's, which found next to nothing: the reference may hold nothing
+        # where the network found almost nothing, the reference may not have the structure
         "volume_ci95_low_mm3": 0.0 if u.size <= _GONE * u.expected_size else low,
         "volume_ci95_high_mm3": u.expected_size * voxel + _NORMAL_975 * sd,
         "volume_repeat_sd_mm3": REPEAT_NOISE.sd(u.size * voxel, u.flip_variance * voxel, noise),
-        "mean_flip_probability": u.mean_q,
+        "mean_flip_probability": u.mean_flip_probability,
         "expected_dice": u.expected_dice,
     }

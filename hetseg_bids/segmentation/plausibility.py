@@ -1,8 +1,8 @@
-"""What a network says where it has never been: labels that lie as in no brain.
+"""Labels that lie where no brain of the atlas has them: their flip probability rises.
 
-A network is certain of a cyst's fluid: it is as dark as a ventricle's.  That no ventricle lies
-there is for an atlas to say (`atlas`), on which the scan is laid by the centroids of its own
-structures.  Labels stay as they are; q rises to 0.5.
+A network labels the fluid of a cyst as ventricle with certainty, because both are equally dark.  An
+atlas (`structures.atlas`) shows that no ventricle lies there; the scan is aligned with it by the
+centroids of its own structures.  Labels don't change; q rises to 0.5.
 """
 
 from __future__ import annotations
@@ -20,17 +20,16 @@ from scipy import ndimage
 from hetseg_bids.images import Grid
 from hetseg_bids.segmentation.inference import Logits
 from hetseg_bids.segmentation.islands import most_probable
-from hetseg_bids.segmentation.uncertainty import raise_flip
 from hetseg_bids.structures.alignment import centroids, misfit, template_affine
 from hetseg_bids.structures.atlas import VENTRICLE, Atlas, load_atlas, to_cells
 from hetseg_bids.structures.label_sets import bare_name, partner_of
 
-# of no map more than 2.6 ml of a structure lie 3 mm beyond where the 19 others have it, and 0.8 ml
-# 6 mm beyond (benchmarks/atlas.py)
+# in no map do more than 2.6 ml of a structure lie 3 mm outside the place in the 19 others, or more
+# than 0.8 ml 6 mm outside (benchmarks/atlas.py)
 _FREE_MM, _SURE_MM = 3.0, 5.0
 _SUREST = 0.98
-_SMALLEST = 1.5  # times the smallest ventricle seen: at least those of some maps are compared
-_OVERSIZE = 1.5  # times the largest one seen
+_SMALLEST = 1.5  # times the smallest ventricle of the maps: so that some maps have one as small
+_OVERSIZE = 1.5  # times the largest of the maps
 _WHOLE = 0.9  # mean share of a cell: 0.94 where all of it is the structure in all maps
 _MISFIT_MM = 10.0  # of good scans: 1-3 mm
 _STRIDE = 2  # voxels: the first look
@@ -45,7 +44,7 @@ Box = tuple[slice, slice, slice]
 
 @dataclass(frozen=True)
 class Finding:
-    """What is implausible of a structure.
+    """How much of a structure is implausible.
 
     Attributes
     ----------
@@ -58,7 +57,7 @@ class Finding:
         Volume of the rest relative to the atlas's largest, both as a share of all structures; 0
         where it is no more than 1.5 times as large.
     surplus_ml : float
-        How much more of the label is expected to be wrong than q, which ends at 0.5, can say.
+        Expected volume of wrong labels beyond what q can express, which is 0.5 at most.
     """
 
     structure: str
@@ -94,17 +93,23 @@ class Plausibility:
 
     @property
     def fits(self) -> bool:
-        """Whether the structures lie to each other as in a brain, or nothing is known of it."""
+        """Whether the structures have the places of a brain; True if nothing is known."""
         return not self.misfit_mm > _MISFIT_MM
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> Plausibility:
-        """From a sidecar that may not have it.
+        """From a sidecar; empty where it has no such entry.
 
         Raises
         ------
         ValueError
-            If what it has isn't of this kind.
+            If its entry has another form.
+
+        Examples
+        --------
+        >>> found = Plausibility("1", 2.0, (Finding("left_putamen", misplaced_ml=1.5),))
+        >>> Plausibility.of_record({"HetsegPlausibility": found.for_record()}) == found
+        True
         """
         found = record.get("HetsegPlausibility") or {}
         try:
@@ -120,7 +125,14 @@ class Plausibility:
             raise ValueError(f"HetsegPlausibility {found!r:.80}: not understood") from None
 
     def for_record(self) -> dict[str, Any]:
-        """For a sidecar."""
+        """As JSON values for a sidecar.
+
+        Examples
+        --------
+        >>> Plausibility("1", 2.345, (Finding("left_putamen", misplaced_ml=1.5),)).for_record()
+        {'atlas': '1', 'misfit_mm': 2.35, 'findings': [{'structure': 'left_putamen',
+         'misplaced_ml': 1.5, 'missing_ml': 0.0, 'times_largest': 0.0, 'surplus_ml': 0.0}]}
+        """
         return {
             "atlas": self.atlas,
             "misfit_mm": None if np.isnan(self.misfit_mm) else round(self.misfit_mm, 2),
@@ -156,14 +168,14 @@ class _Scan:
         return ndimage.map_coordinates(field, cells, np.float32, order=1, mode="nearest")
 
 
-def doubt_implausible(logits: Logits, grid: Grid) -> Plausibility:
-    """Raise q where labels lie as in no brain, in place, and say where they do.
+def doubt_implausible_(logits: Logits, grid: Grid) -> Plausibility:
+    """Raise the flip probability where labels lie as in no brain, and say where they do.
 
     Parameters
     ----------
     logits : Logits
-        `second` changes, and no label. Without it, or with structures that the atlas doesn't
-        have, nothing does.
+        Its second output changes, and no label. Nothing does without a second output, or with
+        structures that the atlas doesn't have.
     grid : Grid
         The working grid.
 
@@ -191,12 +203,12 @@ def doubt_implausible(logits: Logits, grid: Grid) -> Plausibility:
     scan = _Scan(
         logits, atlas, to_cells() @ affine @ box_affine, winner, grid.voxel_volume / _MM3_PER_ML
     )
-    findings = _misplaced(scan) + _missing(scan, grid)
+    findings = _misplaced_(scan) + _missing_(scan, grid)
     return Plausibility(atlas.version, spread, _merged(findings))
 
 
-def _misplaced(scan: _Scan) -> list[Finding]:
-    """Structures beyond their place, or too large for any."""
+def _misplaced_(scan: _Scan) -> list[Finding]:
+    """Structures beyond their place, or too large for any; raises their flip probability."""
     names = scan.atlas.label_set.names
     counts = np.bincount(scan.coarse.reshape(-1), minlength=len(names) + 1)[1:].astype(float)
     sizes = dict(zip(names, counts / max(1.0, counts.sum()), strict=True))
@@ -216,7 +228,7 @@ def _misplaced(scan: _Scan) -> list[Finding]:
         if oversized or misplaced > _LEAST_ML:
             within = _around(places if oversized else places[far], scan.logits)
             excess = 1 - 1 / times if oversized else 0.0
-            surplus = _doubt(scan, i, within, beyond, excess)
+            surplus = _doubt_(scan, i, within, beyond, excess)
             findings.append(Finding(name, misplaced, 0.0, times if oversized else 0.0, surplus))
     return findings
 
@@ -224,7 +236,7 @@ def _misplaced(scan: _Scan) -> list[Finding]:
 def _beyond(scan: _Scan, number: int, sizes: Mapping[str, float]) -> Values:
     """Distance beyond a structure's place; a ventricle's depends on the ventricles' size.
 
-    A lesion makes one of them large: the smaller one says how far they reach in this brain.
+    A lesion enlarges one of them, so the smaller one tells how far they may reach in this brain.
     """
     names, atlas = scan.atlas.label_set.names, scan.atlas
     if bare_name(names[number]) != VENTRICLE:
@@ -239,7 +251,7 @@ def _beyond(scan: _Scan, number: int, sizes: Mapping[str, float]) -> Values:
     return atlas.ventricle_beyond_mm(names[number], size, other)
 
 
-def _doubt(scan: _Scan, number: int, box: Box, beyond: Values, excess: float) -> float:
+def _doubt_(scan: _Scan, number: int, box: Box, beyond: Values, excess: float) -> float:
     """Raise q of a structure in a box, and of those that belong there; returns the surplus, ml."""
     label = scan.logits.label[(slice(None), *box)]
     places = np.argwhere((label[number] > 0).numpy())
@@ -248,29 +260,29 @@ def _doubt(scan: _Scan, number: int, box: Box, beyond: Values, excess: float) ->
     where = tuple(torch.from_numpy(axis) for axis in places.T)
     labelled = most_probable(label.permute(1, 2, 3, 0)[where].T).numpy() == number + 1
     surplus = float((wrong[labelled] - _EVEN).clip(min=0).sum()) * scan.voxel_ml
-    _raise(scan.logits, number, box, places, wrong)
+    _raise_(scan.logits, number, box, places, wrong)
     for other, share in enumerate(scan.atlas.share):
         if other != number:
             expected = wrong * scan.at(share, places + [part.start for part in box])
             no = (label[other][where] <= 0).numpy() & (expected > 0)
-            _raise(scan.logits, other, box, places[no], expected[no])
+            _raise_(scan.logits, other, box, places[no], expected[no])
     return surplus
 
 
-def _raise(
+def _raise_(
     logits: Logits, number: int, box: Box, places: npt.NDArray[np.integer], wrong: Values
 ) -> None:
     """Make q of a structure at voxels of a box no smaller than a probability, or 0.5."""
-    if logits.second is None or not len(places):
+    if logits.second_output is None or logits.system is None or not len(places):
         return
     where = tuple(torch.from_numpy(p + s.start) for p, s in zip(places.T, box, strict=True))
     least = torch.from_numpy(wrong).clamp_max(_EVEN)
-    label, second = logits.label[number], logits.second[number]
-    second[where] = raise_flip(logits.system, label[where], second[where], least)
+    label, second_output = logits.label[number], logits.second_output[number]
+    second_output[where] = logits.system.raised(label[where], second_output[where], least)
 
 
-def _missing(scan: _Scan, grid: Grid) -> list[Finding]:
-    """Structures that aren't where all brains of the atlas have them."""
+def _missing_(scan: _Scan, grid: Grid) -> list[Finding]:
+    """Structures that aren't where all brains of the atlas have them; expects them there."""
     findings = []
     to_voxels = np.linalg.inv(scan.cells)
     low = -np.array([part.start for part in scan.logits.box])
@@ -290,7 +302,7 @@ def _missing(scan: _Scan, grid: Grid) -> list[Finding]:
         gone = _clustered(core, seen & ~there, share.shape)
         missing = float(np.count_nonzero(gone) * cell_ml)
         if missing > _LEAST_ML:
-            _expect(scan, i, core[gone], voxels[gone & inside])
+            _expect_(scan, i, core[gone], voxels[gone & inside])
             findings.append(Finding(scan.atlas.label_set.names[i], missing_ml=missing))
     return findings
 
@@ -305,7 +317,7 @@ def _clustered(
     return np.asarray(field[tuple(cells.T)])
 
 
-def _expect(
+def _expect_(
     scan: _Scan, number: int, cells: npt.NDArray[np.integer], voxels: npt.NDArray[np.integer]
 ) -> None:
     """Raise q of a structure that is missing in cells, the nearest voxels of which are given."""
@@ -316,7 +328,7 @@ def _expect(
     box = _around(voxels, scan.logits)
     places = np.argwhere((scan.logits.label[(number, *box)] <= 0).numpy())
     expected = scan.at(field, places + [part.start for part in box])
-    _raise(scan.logits, number, box, places[expected > 0], _EVEN * expected[expected > 0])
+    _raise_(scan.logits, number, box, places[expected > 0], _EVEN * expected[expected > 0])
 
 
 def _around(voxels: npt.NDArray[np.integer], logits: Logits) -> Box:
@@ -328,7 +340,7 @@ def _around(voxels: npt.NDArray[np.integer], logits: Logits) -> Box:
 
 
 def _merged(findings: list[Finding]) -> tuple[Finding, ...]:
-    """One finding a structure, as each kind gives one."""
+    """One finding per structure, from those of both kinds."""
     merged: dict[str, Finding] = {}
     for new in findings:
         old = merged.get(new.structure, Finding(new.structure))

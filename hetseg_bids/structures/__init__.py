@@ -1,4 +1,4 @@
-"""What is labelled: structures, their tables, and where they lie in a template and in an atlas.
+"""The labels: structures, their tables, and where they lie in a template and in an atlas.
 
 No file of a scan is read here.
 """

@@ -28,14 +28,28 @@ _ROUNDS = 20
 def centroids(
     labels: npt.NDArray[np.integer], grid: Grid, structures: Sequence[Structure]
 ) -> dict[str, npt.NDArray[np.float64]]:
-    """Centre of gravity of each structure that is there, mm in scanner space.
+    """Centre of gravity of each structure that occurs in a label image.
 
     Parameters
     ----------
     labels : (X, Y, Z) int array
         `Structure.label` values.
     grid : Grid
+        Where its voxels lie.
     structures : sequence of Structure
+
+    Returns
+    -------
+    found : dict of str to (3,) float array
+        By `Structure.name`, mm in the space of `grid`.
+
+    Examples
+    --------
+    >>> from hetseg_bids.structures.aseg import ASEG
+    >>> labels = np.zeros((20, 20, 20), np.uint8)
+    >>> labels[4:7, 5, 8] = 10
+    >>> centroids(labels, Grid(labels.shape, np.eye(4)), ASEG.structures)
+    {'left_thalamus': array([5., 5., 8.])}
     """
     boxes = ndimage.find_objects(labels, max_label=max((s.label for s in structures), default=0))
     places = {}
@@ -63,6 +77,14 @@ def template_affine(found: dict[str, npt.NDArray[np.float64]]) -> npt.NDArray[np
     -------
     affine : (4, 4) float array or None
         Scanner mm to template mm; None with too few structures.
+
+    Examples
+    --------
+    >>> table = pd.read_table(CENTROIDS, index_col="name")
+    >>> found = {name: row.to_numpy() + 10 for name, row in table.iterrows()}
+    >>> affine = template_affine(found)
+    >>> affine.shape, affine[:3, 3].round(6)
+    ((4, 4), array([-10., -10., -10.]))
     """
     table = _template_centroids()
     names = [name for name in table if name in found]
@@ -84,7 +106,22 @@ def template_affine(found: dict[str, npt.NDArray[np.float64]]) -> npt.NDArray[np
 
 
 def misfit(found: dict[str, npt.NDArray[np.float64]], affine: npt.NDArray[np.float64]) -> float:
-    """Median distance of aligned centroids from the template's, mm."""
+    """Median distance of aligned centroids from the template's, mm.
+
+    Parameters
+    ----------
+    found : dict of str to (3,) float array
+        See `centroids`.
+    affine : (4, 4) float array
+        See `template_affine`.
+
+    Examples
+    --------
+    >>> table = pd.read_table(CENTROIDS, index_col="name")
+    >>> found = {name: row.to_numpy() + (0, 3, 4) for name, row in table.iterrows()}
+    >>> misfit(found, np.eye(4))
+    5.0
+    """
     table = _template_centroids()
     moved = [nib.affines.apply_affine(affine, p) - table[n] for n, p in found.items() if n in table]
     return float(np.median(np.linalg.norm(moved, axis=1)))

@@ -6,6 +6,8 @@ each of them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hetseg_bids.structures.label_sets import LabelSet, Structure
 
 # name, (left id, right id), (left members, right members), colour
@@ -46,13 +48,65 @@ def _build_structures() -> tuple[Structure, ...]:
     return tuple(rows)
 
 
-# Ids that belong to a hemisphere or to parenchyma but are no structure of ours.
+STRUCTURES: tuple[Structure, ...] = _build_structures()
+
+# Ids that belong to a side or to parenchyma; they may become structures, too.
 _SIDED = ((30, 31, 25, 78), (62, 63, 57, 79))
 _LESIONS = (25, 78, 57, 79, 77)
 
-ASEG = LabelSet(_build_structures(), _SIDED, _LESIONS)
-"""The label set of the shipped models."""
 
-STRUCTURES: tuple[Structure, ...] = ASEG.structures
+def aseg_part(names: Sequence[str]) -> LabelSet:
+    """Some structures of the table, in the order of their names.
+
+    A model that was trained before the table got another structure keeps its own.
+
+    Parameters
+    ----------
+    names : sequence of str
+
+    Raises
+    ------
+    KeyError
+        If a name isn't in the table.
+
+    Examples
+    --------
+    >>> part = aseg_part(["left_thalamus", "right_thalamus"])
+    >>> part.names
+    ('left_thalamus', 'right_thalamus')
+    >>> bool(part.membership()[2, part.task_names.index("left_hemisphere")])  # white matter
+    True
+    """
+    by_name = {s.name: s for s in STRUCTURES}
+    chosen = tuple(by_name[name] for name in names)
+    taken = {i for s in chosen for i in s.members}
+    others = [s for s in STRUCTURES if s not in chosen]
+    left, right = (
+        tuple(i for i in dict.fromkeys((*ids, *_members_of(others, side))) if i not in taken)
+        for side, ids in zip(("L", "R"), _SIDED, strict=True)
+    )
+    tissue = [i for s in others if not s.fluid for i in s.members]
+    return LabelSet(chosen, (left, right), tuple(dict.fromkeys((*_LESIONS, *tissue))))
+
+
+def _members_of(structures: Sequence[Structure], side: str) -> list[int]:
+    return [i for s in structures if s.hemisphere == side for i in s.members]
+
+
+def is_aseg(label_set: LabelSet) -> bool:
+    """Whether names and values of all structures are those of the table, so of FreeSurfer.
+
+    Examples
+    --------
+    >>> is_aseg(ASEG), is_aseg(aseg_part(["brainstem"]))
+    (True, True)
+    """
+    known = {(s.name, s.label) for s in STRUCTURES}
+    return known.issuperset((s.name, s.label) for s in label_set.structures)
+
+
+ASEG = aseg_part([s.name for s in STRUCTURES])
+"""All structures of the table: the label set of the shipped models."""
+
 N_STRUCTURES: int = len(STRUCTURES)
 N_TASKS: int = len(ASEG.tasks)

@@ -1,7 +1,7 @@
 """What a model labels: structures, the tasks of its network, and ids that change sides.
 
-A *structure* is one of the labels that a model writes: 28 in `aseg.ASEG`, or those of somebody's
-own `LabelSet`.  A *task* is one binary output of the network: the structures followed by 3
+A *structure* is one of the labels that a model writes: 28 in `aseg.ASEG`, or those of another
+`LabelSet`.  A *task* is one binary output of the network: the structures followed by 3
 auxiliary tasks (left hemisphere, right hemisphere, brain parenchyma) that only help training.
 """
 
@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+_FLUID = ("ventricle", "ventricles", "csf")
 Hemisphere = Literal["L", "R"]
 
 
@@ -33,6 +34,12 @@ class Structure:
         RGB, 0-255, after FreeSurfer's colour table.
     single : bool
         Whether it is one piece in anatomy, so that small pieces elsewhere are errors.
+
+    Examples
+    --------
+    >>> structure = Structure("left_ventral_dc", 28, (28,), (165, 42, 42))
+    >>> structure.title, structure.both_sides, structure.hemisphere
+    ('Left ventral DC', 'Ventral DC', 'L')
     """
 
     name: str
@@ -47,8 +54,13 @@ class Structure:
         return hemisphere_of(self.name)
 
     @property
+    def fluid(self) -> bool:
+        """Whether it is a space with fluid, and no tissue."""
+        return self.name.endswith(_FLUID)
+
+    @property
     def title(self) -> str:
-        """Name for people, e.g. ``Left thalamus``."""
+        """Name shown to users, e.g. ``Left thalamus``."""
         return _for_people(self.name)
 
     @property
@@ -58,7 +70,7 @@ class Structure:
 
     @property
     def both_sides(self) -> str:
-        """Name for people of the structure and its partner, e.g. ``Thalamus``."""
+        """Name shown to users for both sides together, e.g. ``Thalamus``."""
         return both_sides(self.name)
 
 
@@ -68,17 +80,23 @@ def bare_name(name: str) -> str:
 
 
 def both_sides(name: str) -> str:
-    """Name for people of a structure and its partner, e.g. ``Thalamus``."""
+    """Name shown to users for both sides of a structure, e.g. ``Thalamus``."""
     return _for_people(bare_name(name))
 
 
 def hemisphere_of(name: str) -> Hemisphere | None:
-    """The side that a machine name tells of."""
+    """The side in a machine name; None for a midline structure."""
     return "L" if name.startswith("left_") else "R" if name.startswith("right_") else None
 
 
 def partner_of(name: str) -> str:
-    """Machine name of the same structure on the other side; a midline name stays."""
+    """Machine name of the same structure on the other side; a midline name stays.
+
+    Examples
+    --------
+    >>> partner_of("left_thalamus"), partner_of("brainstem")
+    ('right_thalamus', 'brainstem')
+    """
     other = {"L": "right_", "R": "left_", None: ""}[hemisphere_of(name)]
     return other + bare_name(name) if other else name
 
@@ -95,7 +113,6 @@ class AuxiliaryTask:
     members: tuple[int, ...]
 
 
-_FLUID = ("ventricle", "ventricles", "csf")
 MAX_ASEG_ID = 255
 
 
@@ -107,10 +124,18 @@ class LabelSet:
     ----------
     structures : tuple of Structure
     sided : tuple of 2 tuple of int
-        Ids of the left and the right side that are no structure; they change places when an
-        image is mirrored and count for the hemisphere tasks.
+        Ids of the left and of the right side, in the same order, that belong to no structure.
+        They are exchanged when an image is mirrored, and count for the hemisphere tasks.
     parenchyma : tuple of int
-        Ids that are no structure but brain tissue.
+        Ids of brain tissue that belong to no structure, such as lesions.
+
+    Examples
+    --------
+    >>> left = Structure("left_thalamus", 10, (10,), (0, 118, 14))
+    >>> right = Structure("right_thalamus", 49, (49,), (0, 118, 14))
+    >>> LabelSet((left, right)).task_names
+    ('left_thalamus', 'right_thalamus',
+     'left_hemisphere', 'right_hemisphere', 'brain_parenchyma')
     """
 
     structures: tuple[Structure, ...]
@@ -120,7 +145,7 @@ class LabelSet:
     @cached_property
     def auxiliary(self) -> tuple[AuxiliaryTask, ...]:
         """The tasks that aren't written."""
-        tissue = [s for s in self.structures if not s.name.endswith(_FLUID)]
+        tissue = [s for s in self.structures if not s.fluid]
         return (
             AuxiliaryTask("left_hemisphere", self._of_side("L", self.sided[0])),
             AuxiliaryTask("right_hemisphere", self._of_side("R", self.sided[1])),
@@ -151,10 +176,24 @@ class LabelSet:
     def membership(self, max_id: int = MAX_ASEG_ID) -> npt.NDArray[np.bool_]:
         """Which tasks each label id belongs to.
 
+        Parameters
+        ----------
+        max_id : int
+            Largest id of the table.
+
         Returns
         -------
         membership : (max_id + 1, tasks) bool array
             ``membership[labels]`` is the one-hot (multi-hot) target of a label image.
+
+        Examples
+        --------
+        >>> from hetseg_bids.structures.aseg import ASEG
+        >>> table = ASEG.membership()
+        >>> table.shape
+        (256, 31)
+        >>> [name for name, member in zip(ASEG.task_names, table[10], strict=True) if member]
+        ['left_thalamus', 'left_hemisphere', 'brain_parenchyma']
         """
         table = np.zeros((max_id + 1, len(self.tasks)), dtype=bool)
         for column, task in enumerate(self.tasks):
@@ -168,16 +207,30 @@ class LabelSet:
         -------
         permutation : (tasks,) int array
             ``targets[permutation]`` are the targets of the mirrored image.
+
+        Examples
+        --------
+        >>> from hetseg_bids.structures.aseg import ASEG
+        >>> order = ASEG.mirror_permutation()
+        >>> ASEG.task_names[0], ASEG.task_names[order[0]]
+        ('left_cerebral_white_matter', 'right_cerebral_white_matter')
         """
         index = {name: i for i, name in enumerate(self.task_names)}
         return np.array([index[partner_of(name)] for name in self.task_names], dtype=np.int64)
 
     def mirror_labels(self) -> npt.NDArray[np.uint8]:
-        """The id on the other side: ``mirror_labels()[labels]``, midline ids unchanged.
+        """Which id each id becomes when an image is mirrored.
 
         Returns
         -------
         table : (256,) uint8 array
+            ``table[labels]`` are the labels of the mirrored image; ids of the midline stay.
+
+        Examples
+        --------
+        >>> from hetseg_bids.structures.aseg import ASEG
+        >>> ASEG.mirror_labels()[[10, 49, 16]]  # thalami and brainstem
+        array([49, 10, 16], dtype=uint8)
         """
         table = np.arange(MAX_ASEG_ID + 1, dtype=np.uint8)
         members = {s.name: s.members for s in self.structures}
@@ -188,11 +241,19 @@ class LabelSet:
         return table
 
     def color_table(self) -> npt.NDArray[np.uint8]:
-        """RGBA of every value that is written, transparent elsewhere.
+        """Colours for a label image.
 
         Returns
         -------
         table : (256, 4) uint8 array
+            RGBA of each `Structure.label`; all other values are transparent.
+
+        Examples
+        --------
+        >>> from hetseg_bids.structures.aseg import ASEG
+        >>> ASEG.color_table()[[0, 10]]  # background, left thalamus
+        array([[  0,   0,   0,   0],
+               [  0, 118,  14, 255]], dtype=uint8)
         """
         table = np.zeros((MAX_ASEG_ID + 1, 4), dtype=np.uint8)
         for structure in self.structures:
@@ -200,7 +261,7 @@ class LabelSet:
         return table
 
     def collapse(self, labels: npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
-        """Reduce a reference segmentation to the values that are written.
+        """Reduce a reference segmentation to the values of this label set.
 
         Parameters
         ----------
@@ -211,6 +272,12 @@ class LabelSet:
         -------
         collapsed : uint8 array, same shape
             `Structure.label` where the id is a member of a structure, else 0.
+
+        Examples
+        --------
+        >>> from hetseg_bids.structures.aseg import ASEG
+        >>> ASEG.collapse(np.array([4, 5, 24]))  # ventricle, its inferior horn, CSF
+        array([4, 4, 0], dtype=uint8)
         """
         table = np.zeros(MAX_ASEG_ID + 1, dtype=np.uint8)
         for structure in self.structures:

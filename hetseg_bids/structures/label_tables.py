@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import DatasetError
 from hetseg_bids.files import atomic_path
 from hetseg_bids.structures.label_sets import MAX_ASEG_ID, LabelSet, Structure, partner_of
 
@@ -32,8 +32,16 @@ def read_label_table(path: Path) -> LabelSet:
 
     Raises
     ------
-    InputError
+    DatasetError
         If it can't be read, or the structures in it can't be told apart or mirrored.
+
+    Examples
+    --------
+    >>> from hetseg_bids.structures.aseg import ASEG
+    >>> path = getfixture("tmp_path") / "dseg.tsv"
+    >>> write_label_table(path, ASEG)
+    >>> read_label_table(path).names == ASEG.names
+    True
     """
     try:
         table = pd.read_csv(
@@ -44,9 +52,11 @@ def read_label_table(path: Path) -> LabelSet:
         rows = enumerate(table.to_dict("records"))
         return make_label_set(tuple(_structure(i, row) for i, row in rows))
     except KeyError as error:
-        raise InputError(f"{path}: not a table of structures (column {error} is missing)") from None
+        raise DatasetError(
+            f"not a table of structures (column {error} is missing)", path=path
+        ) from None
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not a table of structures ({error})") from None
+        raise DatasetError(f"not a table of structures ({error})", path=path) from None
 
 
 def _structure(number: int, row: dict[str, str]) -> Structure:
@@ -73,6 +83,12 @@ def make_label_set(structures: tuple[Structure, ...]) -> LabelSet:
     ------
     ValueError
         If they can't.
+
+    Examples
+    --------
+    >>> make_label_set((Structure("left_lesion", 1, (1,), (255, 0, 0)),))
+    Traceback (most recent call last):
+    ValueError: left_lesion has no right_lesion with as many members
     """
     label_set = LabelSet(structures)
     for value in (i for s in structures for i in (s.label, *s.members)):
@@ -94,7 +110,16 @@ def make_label_set(structures: tuple[Structure, ...]) -> LabelSet:
 
 
 def write_label_table(path: Path, label_set: LabelSet) -> None:
-    """Write a ``dseg.tsv``: index, name, color."""
+    """Write a ``dseg.tsv``: index, name, color.
+
+    Examples
+    --------
+    >>> from hetseg_bids.structures.aseg import ASEG
+    >>> path = getfixture("tmp_path") / "dseg.tsv"
+    >>> write_label_table(path, ASEG)
+    >>> path.read_text().split()[:6]
+    ['index', 'name', 'color', '2', 'left_cerebral_white_matter', '#dcdcdc']
+    """
     rows = [(s.label, s.name, "#{:02x}{:02x}{:02x}".format(*s.color)) for s in label_set.structures]
     with atomic_path(path) as temporary:
         table = pd.DataFrame(rows, columns=["index", "name", "color"])

@@ -1,4 +1,4 @@
-"""Stack augmentation: parameters are sampled first, then applied.
+"""Augmentation of stacks: parameters are drawn here and applied in `samples`.
 
 Source: paper section 2.4 (design section 1): reflection about the midline with a swap
 of left and right labels, rotation about a random principal axis, intensity shift and scale.
@@ -19,9 +19,9 @@ class AugmentationConfig:
     Attributes
     ----------
     reflection_rate : float
-        How often left and right are exchanged.
+        Share of stacks in which left and right are exchanged, 0-1.
     rotation_deg : float
-        Half-range of the rotation about one principal axis.
+        Half-range of the rotation about one principal axis, degrees.
     offset : float
         Half-range of the in-plane shift, voxels.
     scale, shift : float
@@ -48,6 +48,7 @@ class StackTransform:
     offset : (2,) float array
         In-plane shift, voxels.
     scale, shift : float
+        Factor on the intensities, and what is added to them in standard scores.
     """
 
     matrix: npt.NDArray[np.float64]
@@ -58,7 +59,14 @@ class StackTransform:
 
 
 def sample_transform(rng: np.random.Generator, config: AugmentationConfig) -> StackTransform:
-    """Draw one augmentation."""
+    """Draw one augmentation.
+
+    Examples
+    --------
+    >>> transform = sample_transform(np.random.default_rng(0), AugmentationConfig())
+    >>> transform.matrix.shape, transform.offset.shape, transform.mirrored
+    ((3, 3), (2,), True)
+    """
     axis = int(rng.integers(3))
     angle = np.deg2rad(rng.uniform(-config.rotation_deg, config.rotation_deg))
     a, b = (i for i in range(3) if i != axis)

@@ -1,7 +1,13 @@
 """One model from several: the mean of their weights.
 
-Source: Wortsman et al. 2022, "Model soups": models trained on from the same weights lie in one
-basin, and the mean of their weights is often better than each, most of all on other data.
+Source: Wortsman et al. 2022, "Model soups": if several models were trained further from the same
+weights, the mean of their weights is often better than each of them, most of all on other data.
+
+Examples
+--------
+>>> plan = average_models(["label-flip", "label-flip"], getfixture("tmp_path"))
+>>> plan.name, plan.provenance["weights"]
+('label-flip', 'mean of 2 models')
 """
 
 from __future__ import annotations
@@ -13,42 +19,46 @@ from pathlib import Path
 import torch
 
 from hetseg_bids import __version__
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import COLON, ModelError, OptionError
 from hetseg_bids.network.devices import CPU
 from hetseg_bids.network.models import Model, Plan, load_model, save_model
 
 
 def average_models(names: Sequence[str], folder: Path, name: str | None = None) -> Plan:
-    """Write the model whose weights are the mean of others'.
+    """Write the model whose weights are the mean of others'; returns its plan.
 
     Parameters
     ----------
     names : sequence of str
-        Shipped models or model folders, two at least: runs of one ``--init``, or that model itself.
+        Two or more shipped models or model folders: runs of one ``--init``, or that model itself.
     folder : Path
     name : str, optional
-        Of the new model, otherwise that of their system.
+        Of the new model; by default that of their system.
 
     Raises
     ------
-    InputError
-        If there are fewer than two, they aren't networks of one kind for the same structures,
+    OptionError
+        If there are fewer than two.
+    ModelError
+        If one can't be loaded, or they aren't networks of one kind for the same structures,
         aren't used in the same way, or don't come from the same weights.
     """
     if len(names) < 2:
-        raise InputError("--average: give two models at least")
+        raise OptionError("--average", "give two models at least", form=COLON)
     models = [load_model(one, CPU, "--average") for one in names]
     first = models[0]
     for other in models[1:]:
         if _kind(other) != _kind(first):
-            raise InputError(
-                f"{other.folder}: not of the same system, network, patch, structures and "
-                f"smoothing as {first.folder}; only such models have a mean"
+            raise ModelError(
+                "not of the same system, network, patch, structures and smoothing as "
+                f"{first.folder}; only such models have a mean",
+                path=other.folder,
             )
         if not _origins(other) & _origins(first):
-            raise InputError(
-                f"{other.folder}: not trained from the same --init as {first.folder}; the mean of "
-                "unrelated weights is no network"
+            raise ModelError(
+                f"not trained from the same --init as {first.folder}; the mean of unrelated "
+                "weights is no network",
+                path=other.folder,
             )
     weights = [model.network.state_dict() for model in models]
     mean = {key: torch.stack([w[key] for w in weights]).mean(dim=0) for key in weights[0]}
@@ -64,7 +74,7 @@ def average_models(names: Sequence[str], folder: Path, name: str | None = None) 
     }
     plan = replace(
         first.plan,
-        name=name or first.plan.system,
+        name=name or first.plan.system.name,
         provenance=provenance,
         pooling=None,  # fitted to other weights
     )

@@ -32,6 +32,14 @@ class Checkpoint:
     network, average : dict of tensors
         Current weights and their moving average.
     optimizer : dict of (parameter name / state name) to tensor
+
+    Examples
+    --------
+    >>> now, average = {"head.bias": torch.ones(2)}, {"head.bias": torch.zeros(2)}
+    >>> path = getfixture("tmp_path") / "checkpoint.safetensors"
+    >>> Checkpoint(10, ((0, 6000),), "{}", now, average, {}).save(path)
+    >>> Checkpoint.load(path).network
+    {'head.bias': tensor([1., 1.])}
     """
 
     step: int
@@ -89,7 +97,7 @@ def optimizer_tensors(
     }
 
 
-def restore_optimizer(
+def restore_optimizer_(
     optimizer: torch.optim.Optimizer, names: Mapping[nn.Parameter, str], tensors: dict[str, Tensor]
 ) -> None:
     """Undo `optimizer_tensors`."""

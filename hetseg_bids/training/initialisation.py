@@ -7,30 +7,33 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import ModelError
 from hetseg_bids.network.architecture import HetsegNet, NetworkConfig
 from hetseg_bids.network.models import Model
+from hetseg_bids.network.systems import System
 from hetseg_bids.structures.label_sets import LabelSet
 
 _HEADS = ("head.", "coarse_heads.0.", "coarse_heads.1.")
 
 
-def start_from(network: HetsegNet, system: str, model: Model, label_set: LabelSet) -> None:
-    """Copy a model's weights into a fresh network, in place.
+def start_from_(network: HetsegNet, system: System, model: Model, label_set: LabelSet) -> None:
+    """Copy a model's weights into a fresh network.
 
-    The network may be wider, and may have more dense blocks: what the model doesn't have keeps its
-    random weights, but nothing that the model has listens to it yet, so the logits are the
-    model's (Net2Net, Chen et al. 2016, with zeros instead of copied channels).
+    The network may be wider, and may have more dense blocks: new channels keep their random
+    weights, but channels of the model get weight 0 for them, so that at first the logits are those
+    of the model (Net2Net, Chen et al. 2016, with zeros instead of copied channels).
 
-    The head's rows go by the names of the tasks; one that the model doesn't have stays as it
-    was.  Where stacks get logits of other slices than the model's, all begin with its middle one's.
-    The second map means something else in every system: where the systems differ, only the
-    label logits of the head are copied and the second map stays as it was.
+    Rows of the head are copied by the names of the tasks; a task that the model doesn't have keeps
+    its random weights.  If stacks get logits of more or fewer slices than in the model, every slice
+    begins with the weights of the model's middle one.
+    The second map has another meaning in each system: where the systems differ, only the label
+    logits of the head are copied.
 
     Parameters
     ----------
     network : HetsegNet
-    system : str
+        Its weights change.
+    system : System
         What the network will be trained as.
     model : Model
     label_set : LabelSet
@@ -38,13 +41,14 @@ def start_from(network: HetsegNet, system: str, model: Model, label_set: LabelSe
 
     Raises
     ------
-    InputError
+    ModelError
         If the model's network is wider or deeper, or its stem or dense blocks are others.
     """
     if not _fits(model.plan.network, network.config):
-        raise InputError(
-            f"{model.folder}: its network is wider or deeper than the recipe's, or takes other "
-            "stacks; leave the recipe out to train the network as it is, or choose a larger one"
+        raise ModelError(
+            "its network is wider or deeper than the recipe's, or takes other stacks",
+            "leave the recipe out to train the network as it is, or choose a larger one",
+            path=model.folder,
         )
     weights, state = model.network.state_dict(), network.state_dict()
     old, new = _channels(model.plan.network), _channels(network.config)
@@ -54,16 +58,16 @@ def start_from(network: HetsegNet, system: str, model: Model, label_set: LabelSe
         places = [_places(a, b) for a, b in zip(parts, new[layer], strict=True)]
         for name in (name for name in weights if name.startswith(layer)):
             if layer in _HEADS:
-                _copy(state[name], weights[name][rows[:, 1]], [rows[:, 0], places[1]])
+                _copy_(state[name], weights[name][rows[:, 1]], [rows[:, 0], places[1]])
             else:
-                _copy(state[name], weights[name], places)
+                _copy_(state[name], weights[name], places)
 
 
-def _copy(target: Tensor, source: Tensor, places: list[Tensor]) -> None:
+def _copy_(target: Tensor, source: Tensor, places: list[Tensor]) -> None:
     if target.dim() == 1:  # of a norm, or a bias
         target[places[0]] = source
         return
-    target[places[0]] = 0  # deaf to new channels
+    target[places[0]] = 0  # new channels don't change the model's at first
     target[places[0][:, None], places[1][None]] = source
 
 
@@ -121,11 +125,12 @@ def _places(old: _Parts, new: _Parts) -> Tensor:
 
 
 def _head_rows(
-    network: NetworkConfig, system: str, model: Model, label_set: LabelSet
+    network: NetworkConfig, system: System, model: Model, label_set: LabelSet
 ) -> list[tuple[int, int]]:
     """Rows of the whole head that mean the same, in the new network and in the model."""
-    old = model.plan.network
-    one = _rows(label_set, model, second=model.plan.heteroscedastic and system == model.plan.system)
+    plan = model.plan
+    old = plan.network
+    one = _rows(label_set, model, second=plan.heteroscedastic and system == plan.system)
     pairs = []
     for i in range(network.labelled):
         source = i if network.labelled == old.labelled else old.labelled // 2

@@ -16,20 +16,20 @@ def paced(
     minutes: float,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[StepReport]:
-    """Pass the reports on and plan as many samples as the time allows.
+    """Yield the reports, and let the run end after as many samples as the time allows.
 
-    The first step isn't counted for the pace: it may have compiled.
+    The first step isn't used to measure the pace, because it may have compiled the network.
 
     Parameters
     ----------
     trainer : Trainer
-        Whose plan follows; its learning rate then falls to the end of the time.
+        Its number of samples is changed; the learning rate then falls until the time is over.
     reports : iterable of StepReport
         Of `trainer.run`, not yet begun.
     minutes : float
         From now.
     clock : callable
-        Seconds.
+        Returns seconds.
     """
     end = clock() + 60 * minutes
     first: tuple[float, int] | None = None

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import DatasetError, ImageError
 from hetseg_bids.images import Grid, read_labels
 from hetseg_bids.network.models import file_sha256
 from hetseg_bids.preprocessing.conform import nearest
@@ -34,8 +34,8 @@ def find_pairs(folder: Path) -> list[Pair]:
 
     Raises
     ------
-    InputError
-        If there is no pair.
+    DatasetError
+        If there is no pair, or a T1w has more than one dseg.
     """
     pairs = []
     for t1w in sorted(p for e in _EXTENSIONS for p in folder.rglob(f"*_T1w{e}")):
@@ -44,11 +44,13 @@ def find_pairs(folder: Path) -> list[Pair]:
         labels = sorted(p for e in _EXTENSIONS for p in t1w.parent.glob(f"{stem}_*dseg{e}"))
         if len(labels) > 1:
             names = ", ".join(p.name for p in labels)
-            raise InputError(f"{t1w}: more than one dseg beside it ({names}); leave one")
+            raise DatasetError(f"more than one dseg beside it ({names})", "leave one", path=t1w)
         if labels:
             pairs.append(Pair(t1w, labels[0]))
     if not pairs:
-        raise InputError(f"{folder}: no *_T1w.nii.gz with a *_dseg.nii.gz of the same name beside")
+        raise DatasetError(
+            "no *_T1w.nii.gz with a *_dseg.nii.gz of the same name beside", path=folder
+        )
     return pairs
 
 
@@ -60,7 +62,7 @@ class PairedSource:
     folder : Path
         BIDS-derivatives dataset; the T1w may be skull-stripped or not.
     brain_extraction : str
-        See `preprocessing.pipeline.prepare`.
+        See `preprocessing.pipeline.prepare_image`.
     """
 
     def __init__(self, folder: Path, brain_extraction: str = "auto") -> None:
@@ -83,7 +85,7 @@ class PairedSource:
         return [self._volume(i) for i in range(len(self.pairs))]
 
     def reject(self, masks: list[Tensor]) -> None:
-        """Leave labels out of the loss from now on; a mask a scan, see `LabelledVolume`."""
+        """Leave labels out of the loss from now on; one mask per scan, see `LabelledVolume`."""
         for i, mask in enumerate(masks):
             self._cache[self.pairs[i]] = replace(self._volume(i), rejected=mask)
 
@@ -103,8 +105,10 @@ def read_pair(pair: Pair, brain_extraction: str) -> LabelledVolume:
 
     Raises
     ------
-    InputError
+    ImageError
         If the labels aren't on the grid of the T1w, or either can't be used.
+    MaskError
+        If no brain is found.
     """
     prepared = prepare_image(pair.t1w, brain_extraction)
     labels = conform_labels(pair.dseg, prepared.native, prepared.working)
@@ -123,11 +127,11 @@ def conform_labels(path: Path, native: Grid, working: Grid) -> Tensor:
 
     Raises
     ------
-    InputError
+    ImageError
         If they can't be read, or lie on another grid than the T1w.
     """
     labels, grid = read_labels(path)
     if not grid.matches(native):
-        raise InputError(f"{path}: not on the grid of its T1w; resample it first")
+        raise ImageError("not on the grid of its T1w", "resample it first", path=path)
     ids = np.where((labels >= 0) & (labels <= MAX_ASEG_ID), labels, 0).astype(np.uint8)
     return torch.from_numpy(nearest(ids, native, working))

@@ -1,7 +1,7 @@
-"""Recipes: everything about a training run that isn't its data.
+"""Recipes: all settings of a training run, but not its data.
 
-A recipe is written into plan.json beside the weights, so that inference and a later
-reader never guess how a model was trained.
+A recipe is written into plan.json beside the weights, so that it is known how a model was
+trained.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from hetseg_bids.network.architecture import NetworkConfig
+from hetseg_bids.network.systems import LabelFlip, System, system_named
+from hetseg_bids.structures.aseg import N_TASKS
 from hetseg_bids.training.augmentation import AugmentationConfig
-from hetseg_bids.training.losses import n_outputs_of
 from hetseg_bids.training.rejection import RejectionConfig
 from hetseg_bids.training.samples import SamplingConfig
 from hetseg_bids.training.schedules import Schedule
@@ -34,7 +35,7 @@ class TrainingConfig:
     Attributes
     ----------
     system : str
-        One of `config.SYSTEMS`.
+        Its name; one of `config.SYSTEM_NAMES`.
     network : NetworkConfig
     sampling : SamplingConfig
     samples : int
@@ -45,14 +46,14 @@ class TrainingConfig:
     weight_decay : float
         AdamW only.
     plain_share : float
-        First share of the run that is trained with the plain loss, so that the second map
-        starts from a network that already segments.
+        Share of the run, from its beginning, that is trained with the plain loss, so that the
+        second map starts from a network that already segments.
     system_weight, dice_weight : float
         Loss = system_weight x mean system loss + dice_weight x soft Dice loss.
     detach_q : bool
-        See `LabelFlipLoss`.
+        See `LabelFlip`.
     monte_carlo : int
-        Samples of `PredictiveVarianceLoss`.
+        Samples of `PredictiveVariance`.
     output_bias : float
         Initial bias of every logit: most pixels are background of most tasks.
     rejection : RejectionConfig or None
@@ -60,7 +61,7 @@ class TrainingConfig:
     clip : float or None
         Largest norm of the gradient.
     ema_decay : float
-        Of the moving average of weights, which is what gets exported; 0 exports the last.
+        Of the moving average of the weights, which is exported; 0 exports the last weights.
     seed : int
     initial_weights : str or None
         sha256 of the weights that the run starts from; None starts at random.
@@ -68,9 +69,9 @@ class TrainingConfig:
         See `Plan.smoothing`.
     """
 
-    system: str = "label-flip"
+    system: str = LabelFlip.name
     network: NetworkConfig = field(
-        default_factory=lambda: NetworkConfig(n_outputs_of("label-flip"))
+        default_factory=lambda: NetworkConfig(LabelFlip().n_outputs(N_TASKS))
     )
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     samples: int = FAST_SAMPLES
@@ -96,10 +97,21 @@ class TrainingConfig:
         """Optimiser steps of the whole run."""
         return self.samples // self.batch
 
+    def build_system(self) -> System:
+        """The system, with this run's settings of its loss."""
+        return system_named(self.system, detach_q=self.detach_q, monte_carlo=self.monte_carlo)
+
 
 def fast_recipe(system: str, *, samples: int | None = None, seed: int = 0) -> TrainingConfig:
-    """The recipe for a small budget: hours on a CPU, minutes on a GPU."""
-    network = NetworkConfig(n_outputs_of(system))
+    """The recipe for a small budget: hours on a CPU, minutes on a GPU.
+
+    Examples
+    --------
+    >>> config = fast_recipe("label-flip", samples=6000)
+    >>> config.steps, config.network.n_outputs == 2 * N_TASKS
+    (1500, True)
+    """
+    network = NetworkConfig(system_named(system).n_outputs(N_TASKS))
     return TrainingConfig(
         system=system, network=network, samples=samples or FAST_SAMPLES, seed=seed
     )
@@ -108,7 +120,7 @@ def fast_recipe(system: str, *, samples: int | None = None, seed: int = 0) -> Tr
 def wide_recipe(system: str, *, samples: int | None = None, seed: int = 0) -> TrainingConfig:
     """The recipe for a GPU: three and a half times the parameters at 1.7 times the multiply-adds.
 
-    What is added works at a quarter of the resolution, where it costs little.
+    Layers are added at a quarter of the resolution, where they cost little.
     """
     fast = fast_recipe(system, samples=samples or WIDE_SAMPLES, seed=seed)
     network = replace(
@@ -120,7 +132,7 @@ def wide_recipe(system: str, *, samples: int | None = None, seed: int = 0) -> Tr
 def small_recipe(system: str, *, samples: int | None = None, seed: int = 0) -> TrainingConfig:
     """The recipe for many runs on a CPU, minutes each: half the width of `fast_recipe`.
 
-    Batches of 2: so early in training, steps count for more than samples.
+    Batches of 2, because early in training many small steps are better than few large ones.
     """
     fast = fast_recipe(system, samples=samples or SMALL_SAMPLES, seed=seed)
     network = replace(fast.network, stem=(8, 8, 16), levels=(16, 32, 48), growth=16)
@@ -131,8 +143,8 @@ def small_recipe(system: str, *, samples: int | None = None, seed: int = 0) -> T
 def polish_recipe(system: str, *, samples: int | None = None, seed: int = 0) -> TrainingConfig:
     """The recipe for a network that is trained already: `fast_recipe` in small steps.
 
-    The rate at which training starts, and steps of the plain loss, would undo part of what such a
-    network knows before they teach it more.
+    The learning rate of a new network, and steps with the plain loss, would first undo a part of
+    the earlier training.
     """
     fast = fast_recipe(system, samples=samples or POLISH_SAMPLES, seed=seed)
     return replace(fast, schedule=Schedule(peak=3e-4, warmup=50), plain_share=0.0)
@@ -144,9 +156,10 @@ def paper_recipe(system: str, *, samples: int | None = None, seed: int = 0) -> T
     The paper gives no initial bias and no range for the rotation; both are ours.
     """
     batch = 2
+    second_map = system_named(system).heteroscedastic
     return TrainingConfig(
         system=system,
-        network=NetworkConfig(n_outputs_of(system)),
+        network=NetworkConfig(system_named(system).n_outputs(N_TASKS)),
         sampling=SamplingConfig(
             patch=(196, 196),
             structure_rate=0.0,
@@ -157,7 +170,7 @@ def paper_recipe(system: str, *, samples: int | None = None, seed: int = 0) -> T
         optimizer="rmsprop",
         schedule=Schedule(peak=1e-4, floor=1e-7, warmup=0, period=_PAPER_PERIOD),
         weight_decay=0.0,
-        plain_share=0.0 if system == "plain" else _PAPER_PLAIN_RESTARTS / _PAPER_RESTARTS,
+        plain_share=_PAPER_PLAIN_RESTARTS / _PAPER_RESTARTS if second_map else 0.0,
         system_weight=1.0,
         dice_weight=0.0,
         clip=None,
@@ -169,9 +182,14 @@ def paper_recipe(system: str, *, samples: int | None = None, seed: int = 0) -> T
 def with_rejection(config: TrainingConfig) -> TrainingConfig:
     """A recipe with sporadic error rejection.
 
-    The paper looks at restart 120 and every 20 restarts from there on; a shortened run with
-    restarts at the same shares.  A run that anneals once looks twice, because a look
-    costs as much as hundreds of samples.
+    The paper searches for errors at restart 120 and every 20 restarts from there on; a shorter run
+    with restarts does so at the same shares of its length.  A run that anneals once searches
+    twice, because a search costs as much time as hundreds of samples.
+
+    Examples
+    --------
+    >>> with_rejection(fast_recipe("label-flip", samples=4000)).rejection
+    RejectionConfig(first=300, every=350, confidence=0.001, corrected=True)
     """
     once = config.schedule.period is None
     if once:

@@ -1,9 +1,9 @@
-"""Sporadic error rejection: labels that all three views deny with confidence.
+"""Sporadic error rejection: labels that all three views contradict with confidence.
 
 Source: paper section 2.2 (design section 1, system 4).  A (voxel, task) whose label the
-axial, the coronal and the sagittal prediction each contradict with q < 0.001 is taken out
-of the loss until the next look.  The paper's q is that of its loss; ours, but for its own
-recipe, is the probability that this stands for (`uncertainty.flip_probability`).
+axial, the coronal and the sagittal prediction each contradict with q < 0.001 is left out
+of the loss until the next search.  The paper's q is that of its loss; ours, but for its own
+recipe, is the probability that this stands for (`network.flip.flip_probability`).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from torch import Tensor
 from hetseg_bids.files import atomic_path
 from hetseg_bids.images import open_image
 from hetseg_bids.network.architecture import HetsegNet
+from hetseg_bids.network.flip import flip_probability, trained_flip
 from hetseg_bids.planes import PLANES
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
-from hetseg_bids.segmentation.inference import add_view, brain_box, empty_logits
-from hetseg_bids.segmentation.uncertainty import flip_probability, trained_flip
+from hetseg_bids.segmentation.inference import View, add_view_, brain_box, empty_logits
 from hetseg_bids.structures.aseg import ASEG
 from hetseg_bids.structures.label_sets import LabelSet
 from hetseg_bids.training.tasks import pack_tasks
@@ -34,17 +34,18 @@ _FILE = re.compile(r"step-(\d+)_scan-(\d+)_rejected\.nii\.gz")
 
 @dataclass(frozen=True)
 class RejectionConfig:
-    """When and what to reject.
+    """When to search for sporadic errors, and what to reject.
 
     Attributes
     ----------
     first, every : int
-        Optimiser step of the first look, and steps from look to look.
+        Optimiser step of the first search, and steps from one search to the next.
     confidence : float
         Largest q at which a contradiction counts.
     corrected : bool
-        Whether q is the probability of a flip, or what the focal loss trains it to, as in the
-        paper: 0.001 of that is a probability of 3e-9.
+        Whether q is the probability of a flip. False as in the paper, where it is the value that
+        the focal loss is trained on: 0.001 of that is a probability of 3e-9, which networks
+        trained for hours never reach.
     """
 
     first: int
@@ -53,7 +54,14 @@ class RejectionConfig:
     corrected: bool = True
 
     def due(self, step: int) -> bool:
-        """Whether a look falls on a step."""
+        """Whether errors are searched for before a step.
+
+        Examples
+        --------
+        >>> config = RejectionConfig(first=100, every=50)
+        >>> [step for step in range(0, 300, 25) if config.due(step)]
+        [100, 150, 200, 250]
+        """
         return step >= self.first and (step - self.first) % self.every == 0
 
 
@@ -107,7 +115,7 @@ def contradictions(
     network, volume, patch, label_set
         As in `find_sporadic_errors`.
     limit : float
-        Contradictions with this q or a larger one are of no interest.
+        Contradictions with a q of this or more don't count.
     corrected : bool
         See `RejectionConfig`.
 
@@ -125,12 +133,11 @@ def contradictions(
     count = len(label_set.tasks)
     largest = torch.zeros(count, *image.shape)
     for plane in PLANES.values():
-        # what one view clears needs no second opinion
+        # slices in which the views so far reject nothing needn't be predicted again
         open_cases = (largest < limit).any(dim=0).permute(*plane.axes).flatten(1).any(dim=1)
         output = empty_logits(2 * count, image.shape)
-        every = torch.arange(2 * count)
-        for _ in add_view(network, image, plane, patch, every, output, open_cases):
-            pass
+        view = View(network, plane, patch, torch.arange(2 * count))
+        add_view_(output, image, view, open_cases)
         for task in range(count):
             denies = (output[task] > 0) != membership[task][labels.int()]
             q = q_of(output[count + task])
@@ -140,7 +147,7 @@ def contradictions(
 
 
 def save_masks(folder: Path, step: int, volumes: list[LabelledVolume], masks: list[Tensor]) -> None:
-    """Write one int32 NIfTI image a scan, for eyes (it lies over the scan) and for resuming."""
+    """Write one int32 NIfTI image per scan, for users (it lies over the scan) and for resuming."""
     for scan, (volume, mask) in enumerate(zip(volumes, masks, strict=True)):
         path = folder / f"step-{step:08d}_scan-{scan:03d}_rejected.nii.gz"
         with atomic_path(path) as temporary:

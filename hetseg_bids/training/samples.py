@@ -1,8 +1,7 @@
-"""From volumes to the stacks a network is trained on.
+"""From volumes to the stacks on which a network is trained.
 
-The stream of samples is a function of the seed alone: block b of it comes from
-``default_rng((seed, b))``, so neither the number of workers nor an interruption
-changes what the network sees.
+The stream of samples depends on the seed alone: its block b comes from ``default_rng((seed,
+b))``. So neither the number of workers nor an interruption changes the samples.
 """
 
 from __future__ import annotations
@@ -44,8 +43,8 @@ class SamplingConfig:
     volumes_per_block, stacks_per_volume : int
         A block of samples is drawn from that many volumes and shuffled.
     structure_rate : float
-        Share of stacks centred on a slice through a random structure, so that small
-        structures are seen often; the others cut a uniform slice of the brain.
+        Share of stacks whose middle slice holds a random structure, 0-1, so that small
+        structures are seen often; the middle of the others is any slice of the brain.
     augmentation : AugmentationConfig
     """
 
@@ -57,17 +56,18 @@ class SamplingConfig:
 
     @property
     def block_size(self) -> int:
-        """Samples a block."""
+        """Samples per block."""
         return self.volumes_per_block * self.stacks_per_volume
 
 
 @dataclass(frozen=True)
 class Block:
-    """Samples in the order they are trained on.
+    """Samples in the order in which they are trained on.
 
     Attributes
     ----------
     images : (N, 1, D, H, W) float16 tensor
+        Stacks of D slices, standard scores.
     labels : (N, L, H, W) uint8 tensor
         aseg ids of the labelled slices.
     rejected : (N, L, H, W) int32 tensor or None
@@ -122,7 +122,7 @@ class BlockDataset(Dataset[Block]):
     def _cut(self, rng: np.random.Generator, volume: LabelledVolume) -> list[Block]:
         config, count = self.config, self.config.stacks_per_volume
         cuts = [draw_cut(rng, volume, config, self.label_set) for _ in range(count)]
-        # a CPU's caches hold one stack at a time, a GPU wants much to do at once
+        # the caches of a CPU hold one stack at a time; a GPU is faster with many at once
         together = 1 if volume.image.device.type == "cpu" else count
         return [
             resample_stacks(
@@ -134,13 +134,13 @@ class BlockDataset(Dataset[Block]):
 
 @dataclass(frozen=True)
 class Cut:
-    """Where a stack is cut.
+    """Where and how a stack is cut out of a volume.
 
     Attributes
     ----------
     plane : Plane
     centre : (3,) float array
-        Voxel of the volume that becomes the middle of the stack, before the shift.
+        Voxel of the volume that becomes the middle of the stack; the in-plane shift is added.
     transform : StackTransform
     """
 
@@ -152,7 +152,7 @@ class Cut:
 def draw_cut(
     rng: np.random.Generator, volume: LabelledVolume, config: SamplingConfig, label_set: LabelSet
 ) -> Cut:
-    """A random slice of a random plane, and an augmentation."""
+    """Draw a slice of a random plane, and an augmentation."""
     plane = list(PLANES.values())[rng.integers(len(PLANES))]
     transform = sample_transform(rng, config.augmentation)
     across = _random_slice(rng, volume, plane, config.structure_rate, label_set)
@@ -195,8 +195,22 @@ def resample_stacks(
     patch : tuple of 2 int
         Rows and columns.
     label_set : LabelSet
-        Says which labels change places in a mirrored stack.
+        Its labels of the two sides are exchanged in a mirrored stack.
     depth : StackDepth
+
+    Returns
+    -------
+    block : Block
+        One sample per cut, in the same order.
+
+    Examples
+    --------
+    >>> from hetseg_bids.planes import AXIAL
+    >>> volume = LabelledVolume(torch.zeros(32, 32, 32), torch.zeros(32, 32, 32, dtype=torch.uint8))
+    >>> transform = StackTransform(np.eye(3), False, np.zeros(2), 1.0, 0.0)
+    >>> block = resample_stacks(volume, [Cut(AXIAL, np.full(3, 15.5), transform)], (24, 16))
+    >>> block.images.shape, block.labels.shape
+    (torch.Size([1, 1, 7, 24, 16]), torch.Size([1, 1, 24, 16]))
     """
     device = volume.image.device
     points = _points(volume, cuts, (depth.slices, *patch))

@@ -29,7 +29,14 @@ class Schedule:
     period: int | None = None
 
     def rate(self, step: int, steps: int) -> float:
-        """Learning rate of a step of a run of `steps`."""
+        """Learning rate of a step of a run of `steps`.
+
+        Examples
+        --------
+        >>> schedule = Schedule(peak=0.002, warmup=100)
+        >>> [round(schedule.rate(step, 1000), 6) for step in (0, 99, 550, 999)]
+        [2e-05, 0.002, 0.001, 0.0]
+        """
         warmup = min(self.warmup, steps // _WARMUP_SHARE)
         if step < warmup:
             return self.peak * (step + 1) / warmup

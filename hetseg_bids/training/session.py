@@ -13,14 +13,14 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from hetseg_bids import __version__
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import DatasetError, OptionError
 from hetseg_bids.network.devices import CPU, keep_freed_memory, resolve_device, set_threads
 from hetseg_bids.network.models import Model, Plan, load_model, save_model
+from hetseg_bids.network.systems import LabelFlip, system_named
 from hetseg_bids.preprocessing.normalisation import BACKGROUND, CLIP
 from hetseg_bids.structures.aseg import ASEG
 from hetseg_bids.structures.label_sets import LabelSet
 from hetseg_bids.structures.label_tables import read_label_table
-from hetseg_bids.training.losses import n_outputs_of
 from hetseg_bids.training.pace import paced
 from hetseg_bids.training.paired import PairedSource
 from hetseg_bids.training.recipes import (
@@ -47,7 +47,7 @@ _SCALAR_EVERY = 25  # steps
 
 @dataclass(frozen=True)
 class TrainingRequest:
-    """What the command line asks for; see ``hetseg-train --help``."""
+    """The options of the command line; see ``hetseg-train --help``."""
 
     out: Path
     label_maps: Path | None
@@ -79,8 +79,8 @@ def train(request: TrainingRequest) -> None:
 
     Raises
     ------
-    InputError
-        If the data or the device can't be used.
+    HetsegError
+        If the options, the data, the model or the device can't be used; each has its class.
     ValueError
         If the output folder holds another run.
     """
@@ -128,14 +128,16 @@ def _label_set(request: TrainingRequest, initial: Model | None) -> LabelSet:
 
 def _config(request: TrainingRequest, initial: Model | None, label_set: LabelSet) -> TrainingConfig:
     if request.recipe == "polish" and initial is None:
-        raise InputError("--recipe polish: there is nothing to polish; name a model with --init")
+        raise OptionError(
+            "there is nothing to polish", "name a model with --init", option="--recipe polish"
+        )
     recipe = RECIPES[request.recipe or DEFAULT_RECIPE]
     config = recipe(request.system, samples=request.samples, seed=request.seed)
-    # a model goes on as what it is, unless a recipe with a network of its own is asked for
+    # a model keeps its network, unless a recipe with a larger one was chosen
     network = config.network
     if initial is not None and request.recipe in AS_BEFORE:
         network = initial.plan.network
-    outputs = n_outputs_of(request.system, label_set)
+    outputs = system_named(request.system).n_outputs(len(label_set.tasks))
     config = replace(config, network=replace(network, n_outputs=outputs))
     if request.batch is not None:
         config = replace(config, batch=request.batch)
@@ -153,7 +155,7 @@ def _config(request: TrainingRequest, initial: Model | None, label_set: LabelSet
 def _validated(
     trainer: Trainer, reports: Iterable[StepReport], folder: Path, every: int
 ) -> Iterator[StepReport]:
-    """Pass the reports on and score the averaged weights every so many samples."""
+    """Yield the reports, and score the averaged weights every `every` samples."""
     config = trainer.config
     scans = read_validation_scans(folder, config.sampling.patch, config.network.depth.slices)
     batch = config.batch
@@ -176,14 +178,14 @@ def export(trainer: Trainer, folder: Path, name: str) -> Plan:
     Parameters
     ----------
     trainer : Trainer
-        At any step; the plan says how many samples it has seen.
+        At any step; the number of samples so far is written into the plan.
     folder : Path
     name : str
     """
     config = trainer.config
     plan = Plan(
         name=name,
-        system=config.system,
+        system=config.build_system(),
         network=config.network,
         patch=config.sampling.patch,
         background=BACKGROUND,
@@ -207,11 +209,11 @@ def export(trainer: Trainer, folder: Path, name: str) -> Plan:
 
 def _check_rejection(request: TrainingRequest, label_set: LabelSet) -> None:
     if len(label_set.tasks) > MOST_TASKS:
-        raise InputError(f"--reject-sporadic: more than {MOST_TASKS - 3} structures")
-    if request.system != "label-flip":
-        raise InputError("--reject-sporadic needs the flip map of --system label-flip")
+        raise OptionError(f"more than {MOST_TASKS - 3} structures", option="--reject-sporadic")
+    if not isinstance(system_named(request.system), LabelFlip):
+        raise OptionError("--reject-sporadic needs the flip map of --system label-flip")
     if request.scans is None and request.synthetic_scans is None:
-        raise InputError(
+        raise OptionError(
             "--reject-sporadic needs --scans or --synthetic-scans: freely drawn scans never "
             "come back"
         )
@@ -220,19 +222,21 @@ def _check_rejection(request: TrainingRequest, label_set: LabelSet) -> None:
 def open_source(request: TrainingRequest, device: torch.device = CPU) -> VolumeSource:
     """The volume source that a request names.
 
-    Freely drawn synthetic scans are made on a GPU where there is one: sixteen cores make
-    fewer than it can learn from.
+    Synthetic scans that are drawn without end are made on a GPU where there is one: sixteen cores
+    can't make them as fast as it trains.
     """
     if request.label_maps is not None:
         maps = sorted(request.label_maps.glob("*.nii*"))
         if not maps:
-            raise InputError(f"--label-maps {request.label_maps}: no *.nii or *.nii.gz there")
+            raise DatasetError(
+                "no *.nii or *.nii.gz there", option="--label-maps", path=request.label_maps
+            )
         if request.synthetic_scans is not None:
             return SyntheticScans(SyntheticSource(maps), request.synthetic_scans, request.seed)
         return SyntheticSource(maps, device=device if device.type == "cuda" else CPU)
     if request.scans is not None:
         return PairedSource(request.scans)
-    raise InputError("give --label-maps or --scans")
+    raise OptionError("give --label-maps or --scans")
 
 
 def _log_run(trainer: Trainer, reports: Iterable[StepReport]) -> None:
@@ -241,7 +245,7 @@ def _log_run(trainer: Trainer, reports: Iterable[StepReport]) -> None:
         total=config.samples, initial=trainer.step * config.batch, unit="sample", smoothing=0.05
     )
     sums = [0.0, 0.0, 0.0]
-    # purge_step: what an interrupted run logged after its last checkpoint is repeated
+    # purge_step: steps that an interrupted run logged after its last checkpoint come again
     seen = trainer.step * config.batch
     with bar, SummaryWriter(trainer.options.out / "tensorboard", purge_step=seen) as board:
         for report in reports:

@@ -18,11 +18,12 @@ from torch.utils.data import DataLoader
 from hetseg_bids.network.architecture import HetsegNet, to_channels_last
 from hetseg_bids.network.devices import autocast, computes_bf16
 from hetseg_bids.network.models import Model
+from hetseg_bids.network.systems import Plain
 from hetseg_bids.structures.aseg import ASEG
 from hetseg_bids.structures.label_sets import LabelSet
-from hetseg_bids.training.checkpoints import Checkpoint, optimizer_tensors, restore_optimizer
-from hetseg_bids.training.initialisation import start_from
-from hetseg_bids.training.losses import Loss, PlainLoss, loss_of, soft_dice_loss
+from hetseg_bids.training.checkpoints import Checkpoint, optimizer_tensors, restore_optimizer_
+from hetseg_bids.training.initialisation import start_from_
+from hetseg_bids.training.losses import soft_dice_loss
 from hetseg_bids.training.recipes import TrainingConfig
 from hetseg_bids.training.rejection import (
     RejectionConfig,
@@ -39,13 +40,13 @@ CHECKPOINT_NAME = "checkpoint.safetensors"
 MASKS_NAME = "rejected"
 Batch = tuple[Tensor, Tensor, Tensor | None]  # images, labels, rejected
 _SEED_STRIDE = 1_000_000_007
-_ENDLESS = 2**62  # blocks; where a run ends may change on the way
+_ENDLESS = 2**62  # blocks; the end of a run may change while it goes on
 _WORTH_NOTING = 0.01
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a run is carried out; none of it changes what is learned.
+    """How a run is carried out; none of it changes the result.
 
     Attributes
     ----------
@@ -74,7 +75,7 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class StepReport:
-    """What a step hands to progress bars and logs: losses are means over the batch."""
+    """Figures of a step for progress bars and logs; losses are means over the batch."""
 
     step: int
     samples: int
@@ -85,7 +86,7 @@ class StepReport:
 
 
 class Trainer:
-    """One network, its average, its optimiser and its place in the sample stream.
+    """One network, the average of its weights, its optimiser, its place in the sample stream.
 
     Parameters
     ----------
@@ -114,8 +115,9 @@ class Trainer:
         self.schedule = [(0, config.samples)]
         torch.manual_seed(config.seed)
         network = build_network(config)
+        system = config.build_system()
         if initial is not None:
-            start_from(network, config.system, initial, label_set)
+            start_from_(network, system, initial, label_set)
         self.network = to_channels_last(network).to(options.device)
         state = self.network.state_dict()
         self._current = list(state.values())  # in the memory of the parameters
@@ -123,14 +125,14 @@ class Trainer:
         self.optimizer = _build_optimizer(config, self.network)
         self._names = {p: name for name, p in self.network.named_parameters()}
         self._membership = torch.from_numpy(label_set.membership()).to(options.device)
-        self._losses = (PlainLoss(), _system_loss(config))
+        self._losses = (Plain().loss, system.loss)
         self._half = options.amp and computes_bf16(options.device)
         self._forward: Callable[[Tensor], tuple[Tensor, ...]] = self._compute_logits
         self._objective: Callable[..., Tensor] = self._compute_objective
         if options.compile:
             # torch's own generator: inductor's is slow on CPUs, and draws other noise
             how: dict[str, Any] = {"fullgraph": True, "options": {"fallback_random": True}}
-            # apart: when the loss changes after the plain phase, the network stays compiled
+            # separately: when the loss changes after the plain phase, the network stays compiled
             self._forward = torch.compile(self._compute_logits, **how)
             self._objective = torch.compile(self._compute_objective, **how)
 
@@ -140,10 +142,14 @@ class Trainer:
         return self.options.out / CHECKPOINT_NAME
 
     def resume(self) -> bool:
-        """Take up the checkpoint of an interrupted run, if there is one.
+        """Go on from the checkpoint of an interrupted run, if there is one.
 
-        The planned number of samples may differ: the learning rate then follows the new
-        plan from there on, and `schedule` tells of the change.
+        The planned number of samples may differ: the learning rate then follows the new plan
+        from there on, and the change is added to `schedule`.
+
+        Returns
+        -------
+        resumed : bool
 
         Raises
         ------
@@ -160,8 +166,8 @@ class Trainer:
             )
         self.network.load_state_dict(state.network)
         for name, value in state.average.items():
-            self.average[name].copy_(value)  # in its own memory order, on which rounding depends
-        restore_optimizer(self.optimizer, self._names, state.optimizer)
+            self.average[name].copy_(value)  # keeps the memory order, on which rounding depends
+        restore_optimizer_(self.optimizer, self._names, state.optimizer)
         self.step = state.step
         self.schedule = list(state.schedule)
         if self.schedule[-1][1] != self.config.samples:
@@ -181,7 +187,7 @@ class Trainer:
         ).save(self.checkpoint_path)
 
     def run(self) -> Iterator[StepReport]:
-        """Train to the end of the plan, yielding a report a step, saving on the way."""
+        """Train to the end of the plan, yielding one report per step and saving checkpoints."""
         saved = time.monotonic()
         limit = math.inf if self.options.stop_after is None else self.step + self.options.stop_after
         batches = self._batches()
@@ -264,7 +270,7 @@ class Trainer:
         device = self.options.device
         images, labels = batch[0].to(device), batch[1].to(device)
         count = len(self.label_set.tasks)
-        labels = labels.flatten(0, 1)  # as the network gives the slices of its stacks
+        labels = labels.flatten(0, 1)  # in the order of the network's output
         kept = None
         if batch[2] is not None:
             kept = ~unpack_tasks(batch[2].to(device).flatten(0, 1), count)
@@ -288,7 +294,7 @@ class Trainer:
         return StepReport(
             step=self.step,
             samples=self.step * self.config.batch,
-            loss=weights[0] * system + weights[1] * dice,  # one wait for a GPU a step
+            loss=weights[0] * system + weights[1] * dice,  # a step waits for a GPU only once
             system_loss=system,
             dice_loss=dice,
             learning_rate=rate,
@@ -301,13 +307,13 @@ class Trainer:
     def _compute_objective(
         self, levels: tuple[Tensor, ...], labels: Tensor, kept: Tensor | None, warm: bool
     ) -> Tensor:
-        # a coarser level counts half as much; all together count as much as one
+        # each coarser level has half the weight of the one before; the weights sum to 1
         shares = [0.5**i for i in range(len(levels))]
         losses = []
         for share, output in zip(shares, levels, strict=True):
             step = (
                 labels.shape[-1] // output.shape[-1]
-            )  # of the pixels strided convolutions look at
+            )  # between the pixels at which strided convolutions are centred
             seen = None if kept is None else kept[..., ::step, ::step]
             loss = self._losses_of(output, labels[..., ::step, ::step], seen, warm)
             losses.append(share / sum(shares) * loss)
@@ -333,7 +339,7 @@ class Trainer:
 
 
 def build_network(config: TrainingConfig) -> HetsegNet:
-    """A fresh network; most pixels are background of most tasks, so logits start low."""
+    """A new network; for most tasks most pixels are background, so the logits start low."""
     network = HetsegNet(config.network)
     for head in (network.head, *network.coarse_heads):
         nn.init.constant_(head.bias, config.output_bias)
@@ -345,10 +351,6 @@ def _build_optimizer(config: TrainingConfig, network: HetsegNet) -> torch.optim.
     if config.optimizer == "rmsprop":
         return torch.optim.RMSprop(parameters, lr=rate)
     return torch.optim.AdamW(parameters, lr=rate, weight_decay=config.weight_decay)
-
-
-def _system_loss(config: TrainingConfig) -> Loss:
-    return loss_of(config.system, detach_q=config.detach_q, monte_carlo=config.monte_carlo)
 
 
 def _as_is(block: Any) -> Any:

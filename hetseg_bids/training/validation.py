@@ -1,4 +1,4 @@
-"""Dice on scans kept out of training, measured while a run goes on (the paper's Fig. 3)."""
+"""Dice on scans that aren't trained on, measured during a run (the paper's Fig. 3)."""
 
 from __future__ import annotations
 
@@ -53,8 +53,10 @@ def read_validation_scans(
 
     Raises
     ------
-    InputError
-        If there is no pair, or one can't be used.
+    DatasetError
+        If there is no pair.
+    ImageError, MaskError
+        If one can't be used.
     """
     source = PairedSource(folder)
     scans = []
@@ -67,7 +69,7 @@ def read_validation_scans(
 def even_stacks(
     volume: LabelledVolume, patch: tuple[int, int], slices: int = StackDepth.slices
 ) -> tuple[Tensor, Tensor]:
-    """Images and labels of evenly spaced stacks, 16 a plane: see `ValidationScan`."""
+    """Images and labels of evenly spaced stacks, 16 per plane: see `ValidationScan`."""
     cuts = []
     for plane in PLANES.values():
         axis = plane.axes[0]
@@ -128,7 +130,7 @@ class ValidationLog:
     ----------
     path : Path
     seen : int
-        Samples that the run has seen: later rows, of steps that will be repeated, go.
+        Samples that the run has seen: later rows are dropped, as their steps come again.
     """
 
     def __init__(self, path: Path, seen: int) -> None:

@@ -1,4 +1,4 @@
-"""What every training source yields: an image with labels on one 1 mm RAS frame."""
+"""Training volumes: an image with its labels, RAS with voxels of 1 mm, all of one size."""
 
 from __future__ import annotations
 
@@ -13,11 +13,17 @@ from torch import Tensor
 
 from hetseg_bids.structures.label_sets import MAX_ASEG_ID
 
-FRAME = (160, 192, 160)  # mm: holds an adult brain, RAS
+FRAME = (160, 192, 160)  # voxels of 1 mm, RAS: large enough for an adult brain
 
 
 def frame_affine() -> npt.NDArray[np.float64]:
-    """Voxel to mm of a frame that lies nowhere in particular: its middle is the origin."""
+    """Voxel to mm of a frame without a place in scanner space: its middle is the origin.
+
+    Examples
+    --------
+    >>> frame_affine()[:3, 3]
+    array([-79.5, -95.5, -79.5])
+    """
     affine = np.eye(4)
     affine[:3, 3] = -(np.array(FRAME) - 1) / 2
     return affine
@@ -32,11 +38,19 @@ class LabelledVolume:
     image : (X, Y, Z) float32 tensor
         Standard scores as `preprocessing.normalisation.standardise` makes them.
     labels : (X, Y, Z) uint8 tensor
-        aseg ids the network is trained on (weak labels).
+        aseg ids on which the network is trained (weak labels).
     rejected : (X, Y, Z) int32 tensor or None
         Bit t is set where the label of task t is left out of the loss.
     affine : (4, 4) float array
-        Voxel to scanner mm, so that what is written on the frame lies over the scan.
+        Voxel to scanner mm, so that images on the frame lie over the scan.
+
+    Examples
+    --------
+    >>> labels = torch.zeros(4, 5, 6, dtype=torch.uint8)
+    >>> labels[2, 3, 4] = 10
+    >>> volume = LabelledVolume(labels.float(), labels)
+    >>> volume.presence[0].shape, volume.presence[0][:, 10]
+    ((4, 256), array([False, False,  True, False]))
     """
 
     image: Tensor
@@ -61,7 +75,7 @@ class VolumeSource(Protocol):
     """Where training volumes come from."""
 
     def draw(self, rng: np.random.Generator) -> LabelledVolume:
-        """A volume that depends on nothing but the state of `rng`."""
+        """Draw a volume that depends on the state of `rng` alone."""
         ...
 
     def fingerprint(self) -> dict[str, object]:
@@ -71,19 +85,25 @@ class VolumeSource(Protocol):
 
 @runtime_checkable
 class FixedSource(VolumeSource, Protocol):
-    """A source of a few volumes that come back, whose labels can be left out."""
+    """A fixed set of volumes, each drawn many times, whose labels can be left out."""
 
     def volumes(self) -> list[LabelledVolume]:
         """All of them, in a fixed order."""
         ...
 
     def reject(self, masks: list[Tensor]) -> None:
-        """Leave labels out from now on, a mask a volume."""
+        """Leave labels out from now on: one `LabelledVolume.rejected` per volume."""
         ...
 
 
 def frame_corner(centre: npt.NDArray[np.floating], shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The voxel that becomes (0, 0, 0) when `centre` lands in the middle of `shape`."""
+    """The voxel that becomes (0, 0, 0) when `centre` becomes the middle of `shape`.
+
+    Examples
+    --------
+    >>> frame_corner(np.array([10.0, 20, 30]), (8, 8, 8))
+    (6, 16, 26)
+    """
     return tuple(round(float(c)) - n // 2 for c, n in zip(centre, shape, strict=True))
 
 
@@ -93,7 +113,23 @@ def centre_in_frame(
     shape: tuple[int, int, int],
     fill: float = 0,
 ) -> npt.NDArray[np.generic]:
-    """Crop and pad so that voxel `centre` lands in the middle of `shape`."""
+    """Crop and pad a volume so that voxel `centre` becomes the middle of `shape`.
+
+    Parameters
+    ----------
+    volume : (X, Y, Z) array
+    centre : (3,) float array
+        Voxels.
+    shape : tuple of 3 int
+    fill : float
+        Value beyond the volume.
+
+    Examples
+    --------
+    >>> volume = np.arange(1, 10).reshape(9, 1, 1)
+    >>> centre_in_frame(volume, np.array([8, 0, 0]), (4, 1, 1)).ravel()
+    array([7, 8, 9, 0])
+    """
     out = np.full(shape, fill, dtype=volume.dtype)
     source, target = [], []
     for size, want, start in zip(volume.shape, shape, frame_corner(centre, shape), strict=True):

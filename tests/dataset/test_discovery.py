@@ -13,7 +13,7 @@ import pytest
 
 from hetseg_bids.config import Selection
 from hetseg_bids.dataset.discovery import expected_scans, find_scans
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import DatasetError
 from support.commands import run_cli
 from support.datasets import write_dataset
 
@@ -98,7 +98,7 @@ def test_a_database_never_answers_for_another_dataset(tmp_path):
     database = tmp_path / "db"
     assert stems(first, database=database) == ["sub-01", "sub-02"]
     for participants in ((), ("07",)):
-        with pytest.raises(InputError, match=f"index of {first}, not of {second}"):
+        with pytest.raises(DatasetError, match=f"index of {first}, not of {second}"):
             find_scans(second, Selection(participants, database=database))
     # in a container every dataset is /bids
     first.rename(tmp_path / "old")
@@ -151,7 +151,7 @@ def test_a_file_that_is_no_index_is_refused(tmp_path):
     root = with_images(tmp_path / "a", "sub-01/anat/sub-01")
     (tmp_path / "db").mkdir()
     (tmp_path / "db" / "layout_index.sqlite").write_text("no database at all, but a text")
-    with pytest.raises(InputError, match="not readable as a pybids index"):
+    with pytest.raises(DatasetError, match="not readable as a pybids index"):
         stems(root, database=tmp_path / "db")
 
 
@@ -210,11 +210,11 @@ def test_labels_are_no_numbers_but_runs_are(tmp_path):
     root = with_images(tmp_path / "a", *names)
     assert stems(root, runs=("1",)) == stems(root, sessions=("01",)) == ["sub-01_ses-01_run-01"]
     for selection in ({"sessions": ("1",)}, {"participants": ("1",)}):
-        with pytest.raises(InputError, match="no "):
+        with pytest.raises(DatasetError, match="no "):
             stems(root, **selection)
     path = tmp_path / "filter.json"
     path.write_text(json.dumps({"t1w": {"subject": "1"}}))
-    with pytest.raises(InputError, match="no T1w image matches"):
+    with pytest.raises(DatasetError, match="no T1w image matches"):
         stems(root, filter_file=path)
 
 
@@ -275,7 +275,7 @@ def test_what_is_missing_is_said_and_the_others_are_found(
     ],
 )
 def test_when_nothing_is_left_the_reason_is_said(sessions, selection, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(DatasetError, match=message):
         stems(sessions, **selection)
 
 
@@ -307,7 +307,7 @@ def test_filter_files_are_read_as_fmriprep_does(sessions, tmp_path, wanted, expe
 def test_a_dataset_below_folders_named_like_entities_is_searched_by_its_own_names(tmp_path):
     root = with_images(tmp_path / "sub-pilot" / "ses-9" / "bids", "sub-01/anat/sub-01")
     assert stems(root, participants=("01",)) == ["sub-01"]
-    with pytest.raises(InputError, match="no T1w image of ses-9"):
+    with pytest.raises(DatasetError, match="no T1w image of ses-9"):
         stems(root, sessions=("9",))
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy.stats import wilcoxon
 
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import DatasetError
 from hetseg_bids.evaluation.compare import find_matches
 from hetseg_bids.evaluation.metrics import boundary_band, compare, dice, hausdorff95
 from hetseg_bids.evaluation.statistics import holm, wilcoxon_table
@@ -104,12 +104,12 @@ def test_references_are_found_in_linked_folders_and_among_results_of_another_run
     # two runs of hetseg, say two models
     pairs = find_matches(tmp_path / "a", tmp_path / "b")
     assert [pair.name for pair in pairs] == ["sub-01_ses-1", "sub-01_ses-2"]
-    with pytest.raises(InputError, match="the results themselves"):
+    with pytest.raises(DatasetError, match="the results themselves"):
         find_matches(tmp_path / "a", tmp_path / "a")
     truth.rename(truth.with_name("sub-01_dseg.nii.gz"))
-    with pytest.raises(InputError, match="sub-01_ses-1, sub-01_ses-2 could be meant"):
+    with pytest.raises(DatasetError, match="sub-01_ses-1, sub-01_ses-2 could be meant"):
         find_matches(tmp_path / "refs", tmp_path / "a")
-    with pytest.raises(InputError, match=r"no \*_dseg\.nii\.gz in it or below"):
+    with pytest.raises(DatasetError, match=r"no \*_dseg\.nii\.gz in it or below"):
         find_matches(tmp_path / "nowhere", tmp_path / "a")
 
 

@@ -27,12 +27,13 @@ _LINE = re.compile(r"^\[\d+/\d+\] sub-(\w+): FAILED: (.*?)(?: \(details: (.*)\))
 _HEAD = """\
 # Bad inputs
 
-What hetseg says to each kind of input that labs meet: `tests/support/bad_inputs.py` makes them all
-in one dataset, `tests/faults/test_bad_inputs.py` segments it in one run and writes this page. A
-refused scan has one line, a crash file in `OUT/logs` and exit code 1; the others' results are
-those of a run without it, byte for byte.
+How hetseg answers bad input, for those who look for the meaning of a message. One row per kind of
+input: `tests/support/bad_inputs.py` makes them all in one dataset, and
+`tests/faults/test_bad_inputs.py` segments it in one run and writes this table. A refused scan gets
+one line, a crash file in `OUT/logs` and exit code 1. The results of the other scans are those of a
+run without it, byte for byte.
 
-| input | what happens | what is said |
+| input | what happens | message or warning |
 |---|---|---|"""
 
 _BY_HAND = "\n## "  # the section behind the table
@@ -160,5 +161,5 @@ def row(kind: Kind, run: Run) -> str:
         warnings = json.loads(run.record(kind.label).read_text())["HetsegWarnings"]
         said = "; ".join(warnings)
     elif kind.fate == ABSENT:
-        said = kind.words or "not a BIDS name of a T1w; the BIDS validator's affair"
+        said = kind.words or "not a BIDS name of a T1w; the BIDS validator reports it"
     return f"| {kind.what} | {kind.fate} | {said} |"

@@ -5,8 +5,20 @@ from dataclasses import replace
 import pytest
 import torch
 
-from hetseg_bids.errors import InputError
-from hetseg_bids.network.models import WEIGHTS_NAME, Pooling, load_model, shipped_models
+from hetseg_bids.errors import ModelError
+from hetseg_bids.network.architecture import HetsegNet, NetworkConfig
+from hetseg_bids.network.models import (
+    WEIGHTS_NAME,
+    Plan,
+    Pooling,
+    load_model,
+    read_plan,
+    save_model,
+    shipped_models,
+)
+from hetseg_bids.network.systems import LabelFlip
+from hetseg_bids.preprocessing.normalisation import BACKGROUND, CLIP
+from hetseg_bids.structures.aseg import aseg_part
 from support.tiny_model import write_tiny_model
 
 CPU = torch.device("cpu")
@@ -50,13 +62,13 @@ def test_changed_weights_are_refused(copy):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(bytes(content))
-    with pytest.raises(InputError, match="checksum"):
+    with pytest.raises(ModelError, match="checksum"):
         load_model(str(copy), CPU)
 
 
 def test_missing_weights_are_named(copy):
     (copy / WEIGHTS_NAME).unlink()
-    with pytest.raises(InputError, match="missing"):
+    with pytest.raises(ModelError, match="missing"):
         load_model(str(copy), CPU)
 
 
@@ -65,6 +77,7 @@ def test_missing_weights_are_named(copy):
     [
         *({"format": 99}, {"tasks": ["one"]}, {"patch": 3}, {"background": 0.0}),
         *({"pooling": {"views": 1.0}}, {"pooling": 3}),
+        *({"system": system} for system in ("plain", "pooled", None, ["label-flip"])),
         *({"smoothing": times} for times in (-1, 10, 2.0, "2")),
         *({"network": {"n_outputs": 62, "labelled": slices}} for slices in (2, "3")),
     ],
@@ -72,7 +85,7 @@ def test_missing_weights_are_named(copy):
 def test_a_plan_of_another_kind_is_refused(copy, change):
     path = copy / "plan.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(InputError, match="not a usable model plan"):
+    with pytest.raises(ModelError, match="not a usable model plan"):
         load_model(str(copy), CPU)
 
 
@@ -81,7 +94,7 @@ def test_weights_of_another_network_are_refused(copy, change):
     path = copy / "plan.json"
     plan = json.loads(path.read_text())
     path.write_text(json.dumps(plan | {"network": plan["network"] | change}))
-    with pytest.raises(InputError, match="don't fit the plan"):
+    with pytest.raises(ModelError, match="don't fit the plan"):
         load_model(str(copy), CPU)
 
 
@@ -93,15 +106,30 @@ def test_a_plan_keeps_how_its_model_is_used(copy):
         assert load_model(str(copy), CPU).plan == changed
 
 
+def test_a_model_of_some_structures_of_the_table_is_read_as_that(tmp_path):
+    names = ("left_thalamus", "right_thalamus", "third_ventricle")
+    part = aseg_part(names)
+    network = NetworkConfig(2 * len(part.tasks), (4, 4, 4), (4, 4, 4), (1,), 4)
+    plan = Plan("part", LabelFlip(), network, (32, 32), BACKGROUND, CLIP, "", {}, part)
+    save_model(tmp_path, plan, HetsegNet(network).state_dict())
+    assert "structures" not in json.loads((tmp_path / "plan.json").read_text())
+    found = read_plan(tmp_path).label_set
+    assert found == part
+    table = dict(zip(found.task_names, found.membership().T, strict=True))
+    assert table["left_hemisphere"][[2, 3, 10, 31]].all()  # what the model doesn't label
+    assert table["brain_parenchyma"][[2, 3, 10, 77]].all()
+    assert not table["brain_parenchyma"][[14, 4]].any()
+
+
 def test_flip_maps_that_are_not_there_cannot_be_pooled(tmp_path):
     shutil.copytree(shipped_models()["plain"], tmp_path / "plain")
     path = tmp_path / "plain" / "plan.json"
     pooling = {"views": 1.0, "ensemble": 0.25}
     path.write_text(json.dumps(json.loads(path.read_text()) | {"pooling": pooling}))
-    with pytest.raises(InputError, match="no flip maps"):
+    with pytest.raises(ModelError, match="no flip maps"):
         load_model(str(tmp_path / "plain"), CPU)
 
 
 def test_an_unknown_name_lists_what_there_is():
-    with pytest.raises(InputError, match="label-flip"):
+    with pytest.raises(ModelError, match="label-flip"):
         load_model("no-such-model", CPU)

@@ -15,7 +15,7 @@ import pytest
 from hetseg_bids import __version__
 from hetseg_bids.config import Settings
 from hetseg_bids.dataset.discovery import Scan
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import OutputError
 from hetseg_bids.images import Grid
 from hetseg_bids.network.models import Pooling
 from hetseg_bids.outputs.derivatives import (
@@ -37,6 +37,7 @@ from hetseg_bids.segmentation.morphometry import COLUMNS, measure
 from hetseg_bids.segmentation.plausibility import Finding, Plausibility
 from hetseg_bids.structures.aseg import ASEG, N_STRUCTURES, STRUCTURES
 from support.results import level_maps, uncertainty_of
+from support.tiny_model import plan_of
 
 SCAN = Scan(Path("in.nii.gz"), "01", "b", "sub-01_ses-b_run-2")
 STEM = "sub-01_ses-b_run-2_seg-hetseg"
@@ -61,7 +62,8 @@ def some_result() -> Segmentation:
 
 def some_provenance(**settings: object) -> Provenance:
     return Provenance(
-        ["bids:raw:sub-01/anat/x_T1w.nii.gz"], "aa", "bb", "label-flip", "cc", Pooling(0.8, 0.2), 2,
+        ["bids:raw:sub-01/anat/x_T1w.nii.gz"], "aa", "bb",
+        plan_of("label-flip", "cc", pooling=Pooling(0.8, 0.2), smoothing=2),
         Settings(**settings), "deepbet", 1234.56, ImageQuality(0.1, 0.3, 0.02, 2.0, 5.0, 0.5),
         Plausibility("abc", 1.5, (Finding("left_thalamus", 1.5, surplus_ml=0.5),)),
         ("dark",),
@@ -72,7 +74,7 @@ def test_names_follow_bids(tmp_path):
     paths = some_paths(tmp_path)
     anat = tmp_path / "sub-01" / "ses-b" / "anat"
     assert paths.dseg == anat / f"{STEM}_dseg.nii.gz"
-    assert paths.flip == anat / f"{STEM}_desc-labelflip_probseg.nii.gz"
+    assert paths.flip_probability == anat / f"{STEM}_desc-labelflip_probseg.nii.gz"
     assert paths.probseg == anat / f"{STEM}_probseg.nii.gz"
     assert paths.mask == anat / "sub-01_ses-b_run-2_desc-brain_mask.nii.gz"
     assert paths.morph == anat / f"{STEM}_morph.tsv"
@@ -94,7 +96,7 @@ def test_images_come_back_as_they_were(tmp_path):
     paths, result = some_paths(tmp_path), some_result()
     mask = np.ones(SHAPE, np.uint8)
     write_images(paths, result, mask)
-    for path in (paths.dseg, paths.mask, paths.flip, paths.probseg):
+    for path in (paths.dseg, paths.mask, paths.flip_probability, paths.probseg):
         image = nib.load(path)
         np.testing.assert_allclose(image.affine, AFFINE)
         assert image.get_data_dtype() == np.uint8
@@ -107,7 +109,7 @@ def test_images_come_back_as_they_were(tmp_path):
     np.testing.assert_array_equal(np.asarray(dseg.dataobj), result.full(result.dseg))
     np.testing.assert_array_equal(np.asarray(nib.load(paths.mask).dataobj), mask)
     for path, maps, highest in (
-        (paths.flip, result.flip, 0.5),
+        (paths.flip_probability, result.flip_probability, 0.5),
         (paths.probseg, result.probability, 1.0),
     ):
         image = nib.load(path)
@@ -120,7 +122,7 @@ def test_images_come_back_as_they_were(tmp_path):
 
 def test_what_a_model_does_not_give_is_not_written(tmp_path):
     paths = some_paths(tmp_path)
-    result = replace(some_result(), flip=None, probability=None)
+    result = replace(some_result(), flip_probability=None, probability=None)
     write_images(paths, result, np.ones(SHAPE, np.uint8))
     assert {p.name for p in paths.folder.iterdir()} == {paths.dseg.name, paths.mask.name}
 
@@ -129,11 +131,11 @@ def test_equal_results_are_equal_bytes_without_a_time(tmp_path):
     a, b = some_paths(tmp_path / "a"), some_paths(tmp_path / "b")
     for paths in (a, b):
         write_images(paths, some_result(), np.ones(SHAPE, np.uint8))
-    assert a.flip.read_bytes() == b.flip.read_bytes()
-    head = a.flip.read_bytes()[:10]
+    assert a.flip_probability.read_bytes() == b.flip_probability.read_bytes()
+    head = a.flip_probability.read_bytes()[:10]
     assert head[3] == 0  # no name
     assert head[4:8] == b"\0\0\0\0"  # no time
-    with gzip.open(a.flip) as stream:
+    with gzip.open(a.flip_probability) as stream:
         assert len(stream.read()) == 352 + 6 * 5 * 4 * N_STRUCTURES
 
 
@@ -158,11 +160,11 @@ def test_tables_load_without_options_but_the_tab(tmp_path):
 
 def test_sidecars_say_how_the_result_came_to_be(tmp_path):
     paths = some_paths(tmp_path)
-    write_sidecars(paths, some_provenance(write_probseg=True), ASEG, flip=True)
+    write_sidecars(paths, some_provenance(write_probseg=True), ASEG, flip_probability=True)
     names = [s.name for s in STRUCTURES]
     record = json.loads(paths.record.read_text())
     assert record == {
-        "Description": "28 brain structures, FreeSurfer aseg ids",
+        "Description": f"{N_STRUCTURES} brain structures, FreeSurfer aseg ids",
         "Sources": ["bids:raw:sub-01/anat/x_T1w.nii.gz"],
         "SpatialReference": "bids:raw:sub-01/anat/x_T1w.nii.gz",
         "HetsegVersion": __version__,
@@ -219,7 +221,7 @@ def test_sidecars_say_how_the_result_came_to_be(tmp_path):
 
 def test_only_what_was_written_has_a_sidecar(tmp_path):
     paths = some_paths(tmp_path)
-    write_sidecars(paths, some_provenance(), ASEG, flip=False)
+    write_sidecars(paths, some_provenance(), ASEG, flip_probability=False)
     written = {p.name.rsplit("_", 1)[1] for p in paths.folder.iterdir()}
     assert written == {"mask.json", "dseg.json"}
 
@@ -234,7 +236,7 @@ def test_a_level_is_the_nearest_one_and_what_is_beyond_the_scale_is_cut_off():
 def test_sidecars_of_a_resampled_result_say_so(tmp_path):
     settings = {"output_resolution": "1mm", "write_probseg": True}
     paths = some_paths(tmp_path, **settings)
-    write_sidecars(paths, some_provenance(**settings), ASEG, flip=True)
+    write_sidecars(paths, some_provenance(**settings), ASEG, flip_probability=True)
     written = sorted(paths.folder.iterdir())
     assert len(written) == 4
     for path in written:
@@ -304,7 +306,7 @@ def test_no_link_leads_out(tmp_path):
     elsewhere.mkdir()
     check_inside(out / "sub-01" / "anat", out)
     (out / "sub-01").symlink_to(elsewhere)
-    with pytest.raises(InputError, match=r"a link leads out of the output folder; remove it$"):
+    with pytest.raises(OutputError, match=r"a link leads out of the output folder; remove it$"):
         check_inside(out / "sub-01" / "anat", out)
 
 

@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import HeaderError, ImageError
 from hetseg_bids.images import Grid
 from hetseg_bids.outputs.derivatives import save_image
 from hetseg_bids.preprocessing.conform import working_grid
@@ -88,7 +88,7 @@ def test_a_good_form_stands_in_for_a_broken_one(tmp_path, broken):
     assert said.endswith("; the qform is used")
     np.testing.assert_allclose(scan.affine, HERE)
     assert scan.grid.codes == (3, 3)
-    with pytest.raises(InputError, match="sform: "):
+    with pytest.raises(HeaderError, match="sform: "):
         read_t1w(stored(tmp_path / "a.nii", HERE, 0, broken, 1))
 
 
@@ -122,7 +122,7 @@ def test_voxels_before_the_end_of_the_header_are_read_from_behind_it(tmp_path):
     np.testing.assert_array_equal(scan.data, DATA)
     assert "vox_offset is 0" in scan.warnings[0]
     path.write_bytes(content + bytes(100))  # an extension, or a tail?
-    with pytest.raises(InputError, match="vox_offset 0"):
+    with pytest.raises(ImageError, match="vox_offset 0"):
         read_t1w(path)
 
 
@@ -134,7 +134,7 @@ def test_a_pair_of_header_and_image_is_nifti(tmp_path):
 
 def test_a_whole_result_keeps_its_grid(tmp_path):
     paths, _ = write_results(tmp_path, "sub-01", np.ones((20, 22, 18), np.uint8))
-    for path in (paths.dseg, paths.mask, paths.flip):
+    for path in (paths.dseg, paths.mask, paths.flip_probability):
         header = nib.load(path).header
         assert header["qform_code"] == header["sform_code"] == 1
 

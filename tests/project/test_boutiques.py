@@ -12,6 +12,7 @@ import pytest
 
 from support.datasets import t1w_path, write_dataset
 from support.descriptor import descriptor
+from support.tiny_model import write_tiny_model
 
 FILE = Path(__file__).parents[2] / "boutiques.json"
 
@@ -64,6 +65,7 @@ def test_a_real_launch_without_container(tmp_path, phantom, monkeypatch):
         "output_dir": str(tmp_path / "out"),
         "analysis_level": "participant",
         "views": "axial",
+        "model": str(write_tiny_model(tmp_path / "model")),
     }
     path = tmp_path / "invocation.json"
     path.write_text(json.dumps(invocation))

@@ -18,7 +18,8 @@ from hetseg_bids.quality.outliers import LEAST_PEOPLE
 from hetseg_bids.quality.verdict import QcLimits
 from hetseg_bids.structures.aseg import STRUCTURES
 from support.commands import QUICK, run_cli
-from support.datasets import t1w_path, write_dataset, write_pair
+from support.corruptions import good
+from support.datasets import t1w_path, write_dataset, write_small_pair
 from support.tiny_model import write_tiny_model
 
 ROOT = Path(__file__).parents[2]
@@ -269,7 +270,7 @@ def test_every_table_loads_without_options(out):
 
 
 @pytest.mark.slow
-def test_the_few_shot_tutorial_runs(tmp_path, phantom):
+def test_the_few_shot_tutorial_runs(tmp_path, monkeypatch):
     """Every command of the page as it stands there, but with 4 stacks instead of 1200."""
     blocks = re.findall(r"^```\n(.*?)^```", (DOCS / "few-shot.md").read_text(), re.M | re.S)
     (table,) = (block for block in blocks if block.startswith("index\t"))
@@ -279,15 +280,15 @@ def test_the_few_shot_tutorial_runs(tmp_path, phantom):
         "hetseg",
         "hetseg-evaluate",
     ]
-    nib.save(phantom, t1w_path(write_dataset(tmp_path / "mine" / "bids"), "09"))
-    write_pair(tmp_path / "mine" / "train", "01")
-    write_pair(tmp_path / "mine" / "validation", "09")
+    good(t1w_path(write_dataset(tmp_path / "mine" / "bids"), "09"))
+    write_small_pair(tmp_path / "mine" / "train", "01")
+    write_small_pair(tmp_path / "mine" / "validation", "09")
     (tmp_path / "mine" / "labels.tsv").write_text(table)
+    monkeypatch.chdir(tmp_path)
     for line in commands:
         name, *arguments = line.replace("--samples 1200", "--samples 4").split()
-        module = {"hetseg": "run"}.get(name, name.removeprefix("hetseg-"))
-        done = run_python("-m", f"hetseg_bids.cli.{module}", *arguments, cwd=tmp_path)
-        assert done.returncode == 0, f"{line}: {done.stderr}"
+        done = run_cli(name, *arguments)
+        assert done.code == 0, f"{line}: {done.err}"
     for scores, count in (("scores.tsv", 13), ("own-scores.tsv", 5)):
         assert len(pd.read_csv(tmp_path / scores, sep="\t")) == count
 
@@ -329,3 +330,23 @@ def test_the_rating_example_joins_ratings_to_the_group(out, monkeypatch, capsys)
     rated = pd.read_csv("rated.tsv", sep="\t").set_index("scan")
     assert list(rated["rating"]) == ["not rated", "usable"]
     assert rated.loc["sub-02", "structures"] == "Left putamen,Brainstem"
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted(DOCS.glob("*.md"))], ids=lambda p: p.name
+)
+def test_files_that_a_page_names_exist(page):
+    folders = "benchmarks|container|docs|findings|hetseg_bids|models|tests"
+    named = set(re.findall(rf"(?<![\w/])(?:{folders})/[\w./-]*\w", page.read_text()))
+    assert not {name for name in named if not (ROOT / name).exists()}
+
+
+def test_every_decision_says_what_was_chosen_why_and_what_measures_it():
+    _, *decisions = (DOCS / "decisions.md").read_text().split("\n## ")
+    assert len(decisions) >= 40
+    numbers = [int(one.partition(".")[0]) for one in decisions]
+    assert numbers == list(range(1, len(decisions) + 1))
+    for one in decisions:
+        found = re.findall(r"^- \*\*(.+?):\*\* ", one, re.M)
+        repeats = one.strip().endswith("The same decision as 33.")
+        assert repeats or found == ["Chosen", "Because", "Measured by"], one

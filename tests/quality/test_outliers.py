@@ -24,17 +24,17 @@ def simulation(monkeypatch):
 @pytest.mark.parametrize("name", ["independent", "correlated", "heavy tails"])
 def test_about_one_good_scan_in_twenty_stands_out_of_a_cohort_of_any_size(simulation, people, name):
     cohorts = max(1, min(60, 1200 // people))
-    row = simulation.row_of(people, name, simulation.COHORTS[name], cohorts, spoilt=0)
+    row = simulation.row_of(people, name, simulation.COHORTS[name], cohorts, degraded=0)
     assert 2 <= row["good"] <= 9
     if people <= 30 and name != "independent":
         assert row["good, former"] > 20  # what a fixed limit of 3.5 makes of it
 
 
 @pytest.mark.parametrize(("people", "least"), [(8, 35), (11, 45), (30, 75), (300, 90)])
-def test_spoilt_scans_stand_out(simulation, people, least):
+def test_degraded_scans_stand_out(simulation, people, least):
     draw = simulation.COHORTS["correlated"]
-    row = simulation.row_of(people, "correlated", draw, 2 if people == 300 else 20, spoilt=20)
-    found = [row[title] for title in simulation.SPOILT]
+    row = simulation.row_of(people, "correlated", draw, 2 if people == 300 else 20, degraded=20)
+    found = [row[title] for title in simulation.DEGRADED]
     assert np.mean(found) > least
     assert min(found) > least / 2
 

@@ -9,7 +9,9 @@ import pytest
 from hetseg_bids.quality.image_quality import ImageQuality
 from hetseg_bids.quality.verdict import asymmetry, judge
 from hetseg_bids.segmentation.plausibility import Finding, Plausibility
-from hetseg_bids.structures.aseg import STRUCTURES
+from hetseg_bids.structures.aseg import N_STRUCTURES, STRUCTURES
+
+USUAL_MM3 = 1_100_000.0 / N_STRUCTURES
 
 
 def table(**volumes: float) -> pd.DataFrame:
@@ -18,7 +20,7 @@ def table(**volumes: float) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "name": names,
-            "volume_mm3": [volumes.get(n, 40_000.0) for n in names],
+            "volume_mm3": [volumes.get(n, USUAL_MM3) for n in names],
             "expected_dice": 0.9,
         }
     )
@@ -30,7 +32,7 @@ def test_a_good_scan_passes_without_a_reason():
 
 
 def test_asymmetry_is_signed_and_relative_to_the_mean():
-    uneven = asymmetry(table(left_putamen=60_000.0))
+    uneven = asymmetry(table(left_putamen=1.5 * USUAL_MM3))
     assert uneven["left_putamen"] == uneven["right_putamen"] == pytest.approx(0.4)
     assert uneven["left_thalamus"] == 0
     assert np.isnan(uneven["brainstem"])
@@ -41,11 +43,11 @@ def test_asymmetry_is_signed_and_relative_to_the_mean():
     [
         ({"left_amygdala": 0.0}, {}, "fail", "not found: left amygdala"),
         ({"left_cerebral_cortex": 4e6}, {}, "fail", "ml, outside"),
-        ({}, dict.fromkeys(range(28), 0.4), "fail", "mean expected Dice 0.40"),
-        ({}, dict.fromkeys(range(28), 0.7), "look", "mean expected Dice 0.70"),
+        ({}, dict.fromkeys(range(N_STRUCTURES), 0.4), "fail", "mean expected Dice 0.40"),
+        ({}, dict.fromkeys(range(N_STRUCTURES), 0.7), "look", "mean expected Dice 0.70"),
         ({}, {0: 0.3}, "look", "expected Dice below 0.5: left cerebral white matter"),
         ({"left_putamen": 90_000.0}, {}, "look", "sides differ by more than 50%: putamen"),
-        ({}, dict.fromkeys(range(28), np.nan), "look", "no flip map"),
+        ({}, dict.fromkeys(range(N_STRUCTURES), np.nan), "look", "no flip map"),
     ],
 )
 def test_each_limit_is_named(volumes, dice, level, reason):

@@ -1,4 +1,4 @@
-"""Group level: tables, outliers, the cohort's map and the page."""
+"""Group level: tables, outliers, who is missing, and the page of a small cohort."""
 
 from __future__ import annotations
 
@@ -9,17 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
 
 from hetseg_bids.outputs.finished import read_results
-from hetseg_bids.quality.flip_map import cohort_map, load_template
-from hetseg_bids.reports.group import Cohort, page_data, write_group_page
 from hetseg_bids.runs.group import run_group
-from hetseg_bids.runs.missing import read_participants
-from hetseg_bids.structures.alignment import CENTROIDS, template_affine
 from hetseg_bids.structures.aseg import N_STRUCTURES, STRUCTURES
 from support.browsing import HOSTILE, HOSTILE_NAME, Opened, Tags
 from support.commands import run_cli
@@ -171,7 +166,7 @@ def untidy(tmp_path_factory) -> Untidy:
     record.write_text(json.dumps(content))
     now = datetime.datetime.now(tz=datetime.UTC)
     hour = datetime.timedelta(hours=1)
-    why = "Traceback\n\nhetseg_bids.errors.InputError: /a/sub-03_T1w.nii.gz: truncated <b>\n"
+    why = "Traceback\n\nhetseg_bids.errors.ImageError: /a/sub-03_T1w.nii.gz: truncated <b>\n"
     write_crash_at(out, "sub-03", now - 2 * hour, "an older one")
     write_crash_at(out, "sub-03", now - hour, why)
     write_crash_at(out, "sub-04", now - hour, "before it went well")
@@ -255,17 +250,6 @@ def test_without_the_dataset_one_line_says_that_nobody_can_be_missed(untidy, tmp
     assert "can't say who is missing" in (out / "group.html").read_text()
 
 
-def test_a_table_of_participants_that_cannot_be_read_costs_a_line(tmp_path, caplog):
-    assert not len(read_participants(tmp_path))
-    assert caplog.text == ""  # BIDS doesn't ask for one
-    table = tmp_path / "participants.tsv"
-    for content in (b"participant_id\tage\nsub-\xff\t3\n", b"", b"name\tage\nx\t3\n"):
-        caplog.clear()
-        table.write_bytes(content)
-        assert not len(read_participants(tmp_path))
-        assert "participants.tsv: can't be used" in caplog.text
-
-
 def test_a_map_that_cannot_be_drawn_costs_a_line(untidy, tmp_path, monkeypatch, caplog):
     def broken():
         raise PermissionError(13, "not yours")
@@ -289,172 +273,6 @@ def test_the_structures_that_most_scans_have_decide(untidy, tmp_path, caplog):
     assert "sub-01_seg-hetseg_dseg.nii.gz, sub-01_seg-hetseg_res-1mm_dseg.nii.gz: left out" in (
         caplog.text
     )
-
-
-@pytest.mark.parametrize("kind", ["none", "below a file", "empty", "text", "image"])
-def test_the_template_is_that_of_templateflow_where_it_can_be_read(
-    kind, tmp_path, monkeypatch, caplog
-):
-    path = tmp_path / "tpl" / "template.nii.gz"
-    if kind == "below a file":
-        path.parent.touch()
-    elif kind != "none":
-        path.parent.mkdir()
-        path.write_text("nonsense" if kind == "text" else "")
-    if kind == "image":
-        nib.save(nib.Nifti1Image(np.ones((5, 6, 7), np.float32), np.diag([2, 2, 2, 1])), path)
-    monkeypatch.setattr("hetseg_bids.quality.flip_map._cached_templateflow", lambda: path)
-    template = load_template()
-    assert template.name == ("MNI152NLin2009cAsym" if kind == "image" else "MNI152NLin2009aSym")
-    assert ("can't be used" in caplog.text) == (kind == "text")
-
-
-def test_the_affine_of_moved_centroids_is_the_inverse_of_the_move():
-    table = pd.read_csv(CENTROIDS, sep="\t").set_index("name")
-    move = np.array([[0.9, 0.1, 0, 5], [-0.1, 1.1, 0.05, -20], [0, 0, 1.2, 8], [0, 0, 0, 1]])
-    found = {
-        n: (move @ [*row, 1])[:3] for n, row in zip(table.index, table.to_numpy(), strict=True)
-    }
-    np.testing.assert_allclose(template_affine(found) @ move, np.eye(4), atol=1e-9)
-    assert template_affine(dict(list(found.items())[:5])) is None
-
-
-def test_the_map_puts_a_moved_head_where_the_template_is(tmp_path):
-    table = pd.read_csv(CENTROIDS, sep="\t").set_index("name")
-    move = np.array([[0.9, 0.1, 0, 5], [-0.1, 0.95, 0.05, -4], [0, 0, 0.9, 8], [0, 0, 0, 1]])
-    affine = np.diag([2.0, 2, 2, 1])
-    affine[:3, 3] = -100
-    labels = np.zeros((101, 101, 101), np.uint8)
-    for structure in STRUCTURES:  # a cube of 6 mm at each centroid, in the moved head
-        place = np.linalg.inv(affine) @ move @ [*table.loc[structure.name], 1]
-        i, j, k = np.rint(place[:3]).astype(int)
-        labels[i - 1 : i + 2, j - 1 : j + 2, k - 1 : k + 2] = structure.label
-    flip = np.zeros((*labels.shape, N_STRUCTURES), np.float32)
-    flip[labels == 10] = 0.4
-    nib.save(nib.Nifti1Image(labels, affine), tmp_path / "dseg.nii.gz")
-    nib.save(nib.Nifti1Image(flip, affine), tmp_path / "flip.nii.gz")
-    template = load_template()
-    (tmp_path / "bad.nii.gz").write_text("not an image")
-    scans = [(tmp_path / "dseg.nii.gz", tmp_path / "flip.nii.gz")] * 3
-    scans.append((tmp_path / "dseg.nii.gz", tmp_path / "bad.nii.gz"))
-    made = cohort_map(scans, template, STRUCTURES)
-    assert made.count == 3
-    assert float(made.sd.max()) < 1e-5
-    weight = made.mean / made.mean.sum()
-    middle = [float((weight * g).sum()) for g in np.indices(weight.shape)]
-    found = template.grid.affine @ [*middle, 1]
-    np.testing.assert_allclose(found[:3], table.loc["left_thalamus"], atol=3)
-
-
-def big_cohort(n: int) -> Cohort:
-    rng = np.random.default_rng(0)
-    stems = [f"sub-{i:05d}" for i in range(n)]
-    quality = pd.DataFrame(
-        {
-            "participant_id": stems,
-            "scan": stems,
-            "verdict": rng.choice(["pass", "look", "fail"], n, p=[0.9, 0.08, 0.02]),
-            "reasons": "n/a",
-            "outlier_score": np.abs(rng.normal(0, 2, n)),
-            "outlier_of": "Left putamen volume (z = +4.0)",
-            "mean_expected_dice": rng.uniform(0.6, 0.9, n),
-        }
-    )
-    quality["model"], quality["processing"] = "label-flip 1", "hetseg 1"
-    people = pd.DataFrame(
-        {"sex": rng.choice(["F", "M"], n), "age": rng.integers(18, 90, n).astype(str)}, index=stems
-    )
-    size = (n, N_STRUCTURES)
-    return Cohort(
-        [s.title for s in STRUCTURES],
-        quality,
-        [f"{s}.html" for s in stems],
-        rng.lognormal(1, 0.2, size),
-        rng.uniform(0.5, 1, size),
-        rng.normal(0, 0.1, size),
-        people,
-        None,
-        [],
-    )
-
-
-def test_page_data_is_in_order_of_concern():
-    data = page_data(big_cohort(200))
-    gravity = [("fail", "look", "pass").index(v) for v in data["verdict"]]
-    assert gravity == sorted(gravity)
-    failed = [s for s, v in zip(data["score"], data["verdict"], strict=True) if v == "fail"]
-    assert failed == sorted(failed, reverse=True)
-    assert set(data["columns"]) == {"sex"}
-    assert set(data["ranges"]) == {"age"}
-
-
-def test_the_band_of_a_plot_counts_each_person_once():
-    cohort = big_cohort(20)
-    cohort.quality["participant_id"] = ["sub-a"] * 15 + [f"sub-{i}" for i in range(5)]
-    cohort.volume_ml[:15] = 5.0
-    cohort.volume_ml[15:, 0] = [1.0, 2.0, 3.0, 4.0, 6.0]
-    low, middle, high = page_data(cohort)["quartiles"]["Volume, ml"][0]
-    assert (low, middle, high) == (2.25, 3.5, 4.75)
-
-
-@pytest.mark.browser
-@pytest.mark.slow
-def test_ten_thousand_scans_open_filter_and_scroll(chromium, tmp_path):
-    page = write_group_page(tmp_path, big_cohort(10_000), None)
-    opened = Opened(chromium, page)
-    tab = opened.page
-    tab.wait_for_function("document.body.dataset.ready")
-    assert 0.1 < opened.busy_seconds() < 3
-    assert tab.inner_text("#shown") == "10000 of 10000 scans"
-    assert tab.locator("#ranking tbody tr").count() == 100
-    tab.click("#more")
-    assert tab.locator("#ranking tbody tr").count() == 200
-    tab.select_option("#verdict-filter", "fail")
-    tab.select_option("[data-column=sex]", "=F")
-    tab.fill("[data-range=age][data-end=from]", "60")
-    data = page_data(big_cohort(10_000))
-    expected = sum(
-        v == "fail" and s == "F" and a >= 60
-        for v, s, a in zip(
-            data["verdict"], data["columns"]["sex"], data["ranges"]["age"], strict=True
-        )
-    )
-    assert expected > 10
-    assert tab.inner_text("#shown") == f"{expected} of 10000 scans"
-    assert tab.locator("#ranking tbody td.level").all_inner_texts() == ["fail"] * expected
-    tab.select_option("#verdict-filter", "")
-    tab.locator("#plots").scroll_into_view_if_needed()
-    tab.wait_for_selector("#plots canvas[data-drawn=yes]")
-    scroll = """async (step) => {
-            let slowest = 0, last = performance.now();
-            for (let i = 0; i < 40; i++) {
-                window.scrollBy(0, step);
-                await new Promise(requestAnimationFrame);
-                slowest = Math.max(slowest, performance.now() - last);
-                last = performance.now();
-            }
-            return slowest;
-        }"""
-    # down, up and down again: what is slow every time is the page, not another program
-    slowest = min(tab.evaluate(scroll, step) for step in (60, -60, 60))
-    opened.keep_picture("group-10000")
-    assert slowest < 500  # ms; a machine without a GPU paints in software
-    assert opened.complaints == []
-    assert len(opened.requests) == 1 + sum(u.startswith("data:") for u in opened.requests)
-
-
-@pytest.mark.browser
-@pytest.mark.slow
-def test_a_printed_page_has_all_distributions(chromium, tmp_path):
-    tab = Opened(chromium, write_group_page(tmp_path, big_cohort(200), None)).page
-    tab.wait_for_function("document.body.dataset.ready")
-    drawn = tab.locator("#plots canvas[data-drawn=yes]")
-    assert drawn.count() < len(STRUCTURES)
-    tab.pdf(path=tmp_path / "group.pdf")
-    assert drawn.count() == len(STRUCTURES)
-    inked = """canvases => canvases.filter(c => c.width > 100 &&
-        c.getContext("2d").getImageData(0, 0, c.width, c.height).data.some(v => v > 0)).length"""
-    assert tab.locator("#plots canvas").evaluate_all(inked) == len(STRUCTURES)
 
 
 @pytest.mark.browser

@@ -16,6 +16,7 @@ from hetseg_bids.dataset.validator import bids_complaint
 from hetseg_bids.network.models import Pooling, read_plan
 from hetseg_bids.structures.aseg import STRUCTURES
 from support.commands import lasting, run_cli, run_here
+from support.corruptions import good
 from support.datasets import t1w_path, write_dataset
 from support.phantoms import centred_affine, phantom_labels, phantom_t1w, reorient, three_quarters
 from support.tiny_model import write_tiny_model
@@ -108,7 +109,7 @@ def test_a_second_run_does_nothing_and_overwrite_gives_the_same_bytes(finished):
     assert {k: p.stat().st_mtime_ns for k, p in files.items()} == {
         k: v[0] for k, v in before.items()
     }
-    redone = run_cli("hetseg", bids, out, "participant", *FAST, "--overwrite")
+    redone = run_cli("hetseg", bids, out, "participant", *FAST, "--overwrite", fresh=True)
     assert redone.code == 0
     for kind, path in files.items():
         assert lasting(path) == before[kind][1], kind
@@ -180,20 +181,17 @@ def test_outputs_are_valid_bids_derivatives(finished):
     assert bids_complaint(out) is None
 
 
-def test_the_validator_is_heard_but_not_fatal(tmp_path, phantom):
-    bids = write_dataset(tmp_path / "bids")
-    nib.save(phantom, t1w_path(bids, "01"))
+def test_the_validator_is_heard_but_not_fatal(tmp_path):
+    bids, model = write_dataset(tmp_path / "bids"), write_tiny_model(tmp_path / "model")
+    good(t1w_path(bids, "01"))
     (bids / "sub-01" / "anat" / "notes.txt").write_text("not BIDS")
-    heard = run_cli("hetseg", bids, tmp_path / "out", "participant", *FAST)
+    command = ("hetseg", bids, tmp_path / "out", "participant", *FAST, "--model", model)
+    heard = run_cli(*command)
     assert heard.code == 0, heard.err
     assert "NOT_INCLUDED in /sub-01/anat/notes.txt" in heard.err
-    spared = run_cli(
-        "hetseg", bids, tmp_path / "out", "participant", *FAST, "--skip-bids-validation"
-    )
+    spared = run_cli(*command, "--skip-bids-validation")
     assert "NOT_INCLUDED" not in spared.err
-    one = run_cli(
-        "hetseg", bids, tmp_path / "out", "participant", *FAST, "--participant-label", "01"
-    )
+    one = run_cli(*command, "--participant-label", "01")
     assert "NOT_INCLUDED" not in one.err
 
 
@@ -251,12 +249,14 @@ def test_a_whole_head_goes_through_the_brain_extraction(tmp_path):
     affine = centred_affine(labels.shape)
     path = t1w_path(bids, "01")
     nib.save(nib.Nifti1Image(phantom_t1w(labels), affine), path)
-    failed = run_cli("hetseg", bids, out, "participant", *FAST, "--brain-extraction", "mask")
+    command = ("hetseg", bids, out, "participant", *FAST, "--brain-extraction", "mask")
+    command += ("--model", write_tiny_model(tmp_path / "model"))
+    failed = run_cli(*command)
     assert failed.code == 1
     assert "sub-01_desc-brain_mask.nii.gz" in failed.err
     brain = ((labels > 0) & (labels != 211)).astype(np.uint8)
     nib.save(nib.Nifti1Image(brain, affine), path.with_name("sub-01_desc-brain_mask.nii.gz"))
-    done = run_cli("hetseg", bids, out, "participant", *FAST, "--brain-extraction", "mask")
+    done = run_cli(*command)
     assert done.code == 0, done.err
     mask = np.asarray(nib.load(outputs(out, "01")["mask"]).dataobj)
     np.testing.assert_array_equal(mask, brain)
@@ -286,7 +286,10 @@ def centre_x(path: Path, label: int) -> float:
 
 @pytest.mark.slow
 def test_left_is_left_in_every_storage_order(tmp_path, mni152):
-    """The MNI152 head without its left cerebellar hemisphere, stored three ways."""
+    """The MNI152 head without its left cerebellar hemisphere, stored three ways.
+
+    That what is averaged over mirror images keeps its sides is tested in test_inference.py.
+    """
     bids, out = write_dataset(tmp_path / "bids"), tmp_path / "out"
     data = mni152.get_fdata(dtype=np.float32).copy()
     index = np.stack(np.meshgrid(*map(np.arange, data.shape), indexing="ij"), axis=-1)
@@ -297,7 +300,7 @@ def test_left_is_left_in_every_storage_order(tmp_path, mni152):
     codes = ("RAS", "LIA", "PSR")
     for code in codes:
         nib.save(reorient(image, code), t1w_path(bids, code))
-    done = run_cli("hetseg", bids, out, "participant", "--views", "axial")
+    done = run_cli("hetseg", bids, out, "participant", *FAST)
     assert done.code == 0, done.err
     reference = volumes(out, "RAS")
     assert reference["right_cerebellum"] > 40_000

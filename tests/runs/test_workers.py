@@ -240,7 +240,8 @@ def test_workers_may_be_slurm_jobs(slurm, tmp_path, phantom, monkeypatch):
         monkeypatch.setenv(name, value)
     bids, out = two_scans(tmp_path, phantom), tmp_path / "out"
     arguments = ("--dask-cluster", "slurm", "--nprocs", 2, "--omp-nthreads", 1, *FAST)
-    done = run_cli("hetseg", bids, out, "participant", *arguments)
+    model = write_tiny_model(tmp_path / "model")
+    done = run_cli("hetseg", bids, out, "participant", "--model", model, *arguments)
     assert done.code == 0, done.err
     assert {p.name for p in out.glob("sub-*.html")} == {"sub-01.html", "sub-02.html"}
     assert list((out / "logs" / "slurm").glob("dask-worker-*"))
@@ -252,7 +253,8 @@ def test_workers_may_be_slurm_jobs(slurm, tmp_path, phantom, monkeypatch):
 def test_a_job_array_of_single_subjects(slurm, tmp_path, phantom):
     bids, out = two_scans(tmp_path, phantom), tmp_path / "out"
     script = tmp_path / "array.sh"
-    command = f"{sys.executable} -m hetseg_bids.cli.run {bids} {out} participant {' '.join(FAST)}"
+    options = " ".join(("--model", str(write_tiny_model(tmp_path / "model")), *FAST))
+    command = f"{sys.executable} -m hetseg_bids.cli.run {bids} {out} participant {options}"
     script.write_text(
         "#!/bin/bash\n#SBATCH --array=1-2\n#SBATCH --cpus-per-task=1\n#SBATCH --mem=3000\n"
         f"{command} --omp-nthreads 1 --participant-label $(printf %02d $SLURM_ARRAY_TASK_ID)\n"

@@ -13,11 +13,11 @@ from scipy import ndimage
 
 from hetseg_bids.images import Grid
 from hetseg_bids.network.models import Model, Pooling, load_model
+from hetseg_bids.network.systems import LabelFlip, PooledEnsemble
 from hetseg_bids.preprocessing.normalisation import BACKGROUND, standardise
 from hetseg_bids.segmentation import inference
 from hetseg_bids.segmentation.inference import Logits, predict
 from hetseg_bids.segmentation.labels import segment
-from hetseg_bids.segmentation.uncertainty import POOLED, flip_map, flip_probability
 from hetseg_bids.structures.aseg import ASEG, STRUCTURES
 from support.phantoms import stripped_phantom
 from support.tiny_model import write_tiny_model
@@ -48,7 +48,7 @@ def reference(model, brain) -> Logits:
 
 
 def assert_same(one: Logits, other: Logits, tolerance: float) -> None:
-    for a, b in ((one.label, other.label), (one.second, other.second)):
+    for a, b in ((one.label, other.label), (one.second_output, other.second_output)):
         assert a is not None
         assert b is not None
         torch.testing.assert_close(a, b, rtol=0, atol=tolerance)
@@ -84,7 +84,9 @@ def test_threads_change_no_bit_of_logits_labels_and_probabilities(model, brain):
         assert_same(several[0], alone[0], 0)
         for one, other in zip(alone[1:], several[1:], strict=True):
             np.testing.assert_array_equal(one.dseg, other.dseg)
-            np.testing.assert_array_equal(one.flip.levels, other.flip.levels)
+            np.testing.assert_array_equal(
+                one.flip_probability.levels, other.flip_probability.levels
+            )
             np.testing.assert_array_equal(one.probability.levels, other.probability.levels)
             assert str(one.uncertainty) == str(other.uncertainty)
 
@@ -110,7 +112,9 @@ def test_a_mirrored_scan_gets_the_mirrored_logits(model, brain, reference):
     image, mask = (x.flip(0) for x in brain)
     order = torch.from_numpy(model.plan.label_set.mirror_permutation())[: len(reference.label)]
     turned = predict(model, image, mask)
-    both = replace(turned, label=turned.label.flip(1)[order], second=turned.second.flip(1)[order])
+    both = replace(
+        turned, label=turned.label.flip(1)[order], second_output=turned.second_output.flip(1)[order]
+    )
     assert_same(both, reference, _TOLERANCE)
     alone = predict(model, *brain, mirror=False)
     assert (alone.label - reference.label).abs().max() > 100 * _TOLERANCE
@@ -124,21 +128,24 @@ def test_pooling_leaves_labels_and_the_flip_map_of_a_single_view(model, brain, m
     monkeypatch.setattr(inference, "_NEIGHBOUR", 0.0)  # smoothing turns some answers round
     alone = predict(model, *brain, views=["coronal"], mirror=False)
     one = predict(pooled(model, 1.0, 0.0), *brain, views=["coronal"], mirror=False)
-    assert (alone.system, one.system) == ("label-flip", POOLED)
+    assert (alone.system, one.system) == (LabelFlip(), PooledEnsemble())
     torch.testing.assert_close(one.label, alone.label, rtol=0, atol=0)
-    q = flip_probability(alone.second)
-    torch.testing.assert_close(flip_map(POOLED, one.label, one.second), q, rtol=0, atol=1e-5)
+    q = alone.system.flip_probability(alone.label, alone.second_output)
+    found = one.system.flip_probability(one.label, one.second_output)
+    torch.testing.assert_close(found, q, rtol=0, atol=1e-5)
 
 
 def test_pooling_adds_the_ensembles_own_logit_and_treats_both_sides_alike(model, brain, reference):
-    said = predict(pooled(model, 1.0, 0.0), *brain).second
+    said = predict(pooled(model, 1.0, 0.0), *brain).second_output
     both = predict(pooled(model, 0.5, 0.25), *brain)
-    torch.testing.assert_close(both.second, 0.5 * said + 0.25 * both.label)
+    torch.testing.assert_close(both.second_output, 0.5 * said + 0.25 * both.label)
     torch.testing.assert_close(both.label, reference.label, rtol=0, atol=0)
     image, mask = (x.flip(0) for x in brain)
     order = torch.from_numpy(model.plan.label_set.mirror_permutation())[: len(both.label)]
     turned = predict(pooled(model, 0.5, 0.25), image, mask)
-    torch.testing.assert_close(turned.second.flip(1)[order], both.second, rtol=0, atol=_LAST_DIGIT)
+    torch.testing.assert_close(
+        turned.second_output.flip(1)[order], both.second_output, rtol=0, atol=_LAST_DIGIT
+    )
 
 
 def test_smoothing_mixes_a_voxel_with_its_neighbours_along_each_axis():
@@ -146,7 +153,7 @@ def test_smoothing_mixes_a_voxel_with_its_neighbours_along_each_axis():
     expected = label.numpy()
     for axis in (1, 2, 3):
         expected = ndimage.correlate1d(expected, [1 / 8, 6 / 8, 1 / 8], axis, mode="nearest")
-    inference.smooth(label)
+    inference.smooth_(label)
     np.testing.assert_allclose(label.numpy(), expected, atol=1e-6)
 
 
@@ -168,8 +175,9 @@ def test_a_mirrored_brain_gets_mirrored_labels(mni152):
     image = torch.from_numpy(np.asarray(mni152.dataobj, np.float32))
     mask = image > 0
     scores = standardise(image, mask)
-    says = predict(model, scores, mask, views=("axial",)).label > 0
-    mirrored = predict(model, scores.flip(0), mask.flip(0), views=("axial",)).label.flip(1) > 0
+    seen = {"views": ("axial",), "mirror": False}  # what both see would be alike by itself
+    says = predict(model, scores, mask, **seen).label > 0
+    mirrored = predict(model, scores.flip(0), mask.flip(0), **seen).label.flip(1) > 0
     names = [structure.name for structure in STRUCTURES]
     for i, name in enumerate(names):
         if int(says[i].sum()) < 2000:
@@ -187,8 +195,8 @@ def test_what_resampling_smooths_is_not_smoothed_twice(model, brain):
         for blur in ((0, 0, 0), (1, 1, 1), (0.16, 0, 0))
     )
     rough = none.clone()
-    inference.smooth(rough)
+    inference.smooth_(rough)
     torch.testing.assert_close(rough, plain)
     share = 1 - 0.75 * 0.16 / 0.25
-    inference.smooth(none, (share, 1, 1))
+    inference.smooth_(none, (share, 1, 1))
     torch.testing.assert_close(none, some)

@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hetseg_bids.images import Grid, grid_of
+from hetseg_bids.network.flip import flip_probability
+from hetseg_bids.network.systems import Heteroscedastic, LabelFlip, PredictiveVariance
 from hetseg_bids.segmentation import labels as labelling
 from hetseg_bids.segmentation.inference import Logits
 from hetseg_bids.segmentation.labels import covering_box, decide, segment, to_levels
 from hetseg_bids.segmentation.morphometry import measure
-from hetseg_bids.segmentation.uncertainty import flip_probability
 from hetseg_bids.structures.aseg import ASEG, N_STRUCTURES, STRUCTURES
 from support.phantoms import centred_affine, reorient
 
@@ -27,13 +28,14 @@ SHAPE = (14, 12, 10)
 WORKING = Grid(SHAPE, centred_affine(SHAPE))
 BOX = (slice(2, 12), slice(1, 11), slice(3, 9))
 BOX_SHAPE = (10, 10, 6)
+LABEL_FLIP = LabelFlip()
 
 
-def some_logits(system: str = "label-flip") -> Logits:
+def some_logits(system: Heteroscedastic | None = LABEL_FLIP) -> Logits:
     generator = torch.Generator().manual_seed(4)
     label = 4 * torch.randn(N_STRUCTURES, *BOX_SHAPE, generator=generator) - 6
     second = None
-    if system != "plain":
+    if system is not None:
         second = 3 * torch.randn(N_STRUCTURES, *BOX_SHAPE, generator=generator)
     return Logits(label, second, system, BOX, ASEG)
 
@@ -58,8 +60,8 @@ def test_the_likeliest_structure_wins_where_it_is_likelier_than_not():
 
 
 def test_another_number_of_structures_is_refused():
-    with pytest.raises(ValueError, match=r"^expected 28 structures, got 31$"):
-        decide(torch.zeros(31, 2), ASEG)
+    with pytest.raises(ValueError, match=rf"^expected {N_STRUCTURES} structures, got 40$"):
+        decide(torch.zeros(40, 2), ASEG)
 
 
 def test_on_the_working_grid_nothing_is_interpolated():
@@ -68,8 +70,8 @@ def test_on_the_working_grid_nothing_is_interpolated():
     assert result.box == BOX
     assert result.grid is WORKING
     np.testing.assert_array_equal(result.dseg, decide(logits.label, ASEG))
-    q, p = result.flip, result.probability
-    np.testing.assert_array_equal(q.levels, to_levels(flip_probability(logits.second), 0.5))
+    q, p = result.flip_probability, result.probability
+    np.testing.assert_array_equal(q.levels, to_levels(flip_probability(logits.second_output), 0.5))
     assert (q.step, p.step) == (0.5 / 255, 1 / 255)
     # p is q or 1 - q, each rounded by itself
     wrong = np.where(logits.label > 0, 255 - p.levels.astype(int), p.levels)
@@ -78,7 +80,7 @@ def test_on_the_working_grid_nothing_is_interpolated():
 
 def test_sums_are_of_q_before_it_is_rounded_and_do_not_depend_on_slabs(monkeypatch):
     logits = some_logits()
-    q = flip_probability(logits.second).numpy().astype(np.float64)
+    q = flip_probability(logits.second_output).numpy().astype(np.float64)
     labels = decide(logits.label, ASEG).numpy()
     for values in (labelling._SLAB_VALUES, 1):
         monkeypatch.setattr(labelling, "_SLAB_VALUES", values)  # 1: a plane at a time
@@ -88,7 +90,9 @@ def test_sums_are_of_q_before_it_is_rounded_and_do_not_depend_on_slabs(monkeypat
             agreed = (1 - one[inside]).sum()
             expected = agreed + one[~inside].sum()
             assert u.size == inside.sum()
-            assert u.mean_q == pytest.approx(one[inside].mean(), rel=1e-6, nan_ok=True)
+            assert u.mean_flip_probability == pytest.approx(
+                one[inside].mean(), rel=1e-6, nan_ok=True
+            )
             assert u.expected_size == pytest.approx(expected, rel=1e-6)
             assert u.expected_dice == pytest.approx(2 * agreed / (u.size + expected), rel=1e-6)
             assert u.flip_variance == pytest.approx((one * (1 - one)).sum(), rel=1e-6)
@@ -96,16 +100,16 @@ def test_sums_are_of_q_before_it_is_rounded_and_do_not_depend_on_slabs(monkeypat
 
 def test_p_is_kept_only_when_asked_and_q_only_where_the_model_has_it():
     assert segment(some_logits(), WORKING, WORKING).probability is None
-    plain = segment(some_logits("plain"), WORKING, WORKING, probability=True)
-    assert plain.flip is None
-    sigmoid = torch.sigmoid(some_logits("plain").label)
+    plain = segment(some_logits(None), WORKING, WORKING, probability=True)
+    assert plain.flip_probability is None
+    sigmoid = torch.sigmoid(some_logits(None).label)
     assert plain.uncertainty is None
     np.testing.assert_array_equal(plain.probability.levels, to_levels(sigmoid, 1.0))
-    logits = some_logits("predictive-variance")
+    logits = some_logits(PredictiveVariance())
     variance = segment(logits, WORKING, WORKING, probability=True)
-    distance = logits.label / torch.exp(logits.second / 2)
+    distance = logits.label / torch.exp(logits.second_output / 2)
     for maps, exact in (
-        (variance.flip, torch.special.ndtr(-distance.abs())),
+        (variance.flip_probability, torch.special.ndtr(-distance.abs())),
         (variance.probability, torch.special.ndtr(distance)),
     ):
         np.testing.assert_allclose(
@@ -115,10 +119,10 @@ def test_p_is_kept_only_when_asked_and_q_only_where_the_model_has_it():
 
 def test_beyond_the_box_is_background():
     result = segment(some_logits(), WORKING, WORKING)
-    whole = result.full(result.flip.levels)
+    whole = result.full(result.flip_probability.levels)
     assert whole.shape == (N_STRUCTURES, *SHAPE)
     assert whole.dtype == np.uint8
-    np.testing.assert_array_equal(whole[(..., *BOX)], result.flip.levels)
+    np.testing.assert_array_equal(whole[(..., *BOX)], result.flip_probability.levels)
     whole[(..., *BOX)] = 0
     assert not whole.any()
     labels = result.full(result.dseg)
@@ -131,7 +135,7 @@ def test_a_larger_grid_sees_nothing_certain_beyond_the_box():
     affine[:3, :3] *= 0.7
     affine[:3, 3] = WORKING.affine[:3, 3] - 1
     sure = torch.full((N_STRUCTURES, *BOX_SHAPE), 5.0)
-    logits = Logits(sure, sure, "label-flip", BOX, ASEG)
+    logits = Logits(sure, sure, LabelFlip(), BOX, ASEG)
     result = segment(logits, WORKING, Grid((24, 22, 20), affine), probability=True)
     outside = np.ones((24, 22, 20), bool)
     index = np.stack(np.meshgrid(*map(np.arange, outside.shape), indexing="ij"), axis=-1)
@@ -145,7 +149,8 @@ def test_a_larger_grid_sees_nothing_certain_beyond_the_box():
     assert (labels[inside] == STRUCTURES[0].label).all()
     assert not labels[near].any()  # a voxel beyond the box is all but certainly background
     assert p[:, far].max() == 0
-    assert result.full(result.flip.levels)[:, far].max() * result.flip.step < 1e-2
+    q = result.flip_probability
+    assert result.full(q.levels)[:, far].max() * q.step < 1e-2
 
 
 @pytest.mark.parametrize("code", ORIENTATIONS)

@@ -14,13 +14,18 @@ import torch
 from scipy import ndimage
 
 from hetseg_bids.images import Grid
+from hetseg_bids.network.systems import (
+    Heteroscedastic,
+    LabelFlip,
+    PooledEnsemble,
+    PredictiveVariance,
+)
 from hetseg_bids.segmentation.inference import Logits
 from hetseg_bids.segmentation.labels import Segmentation
 from hetseg_bids.segmentation.morphometry import measure
-from hetseg_bids.segmentation.plausibility import Finding, Plausibility, doubt_implausible
-from hetseg_bids.segmentation.uncertainty import POOLED, FlipSums, flip_map, raise_flip
+from hetseg_bids.segmentation.plausibility import Finding, Plausibility, doubt_implausible_
+from hetseg_bids.segmentation.uncertainty import FlipSums
 from hetseg_bids.structures.alignment import centroids, template_affine
-from hetseg_bids.structures.aseg import ASEG
 from hetseg_bids.structures.atlas import ATLAS, load_atlas, to_cells
 from hetseg_bids.structures.label_sets import Structure
 from hetseg_bids.structures.label_tables import make_label_set
@@ -28,16 +33,17 @@ from support.commands import QUICK, run_cli
 from support.datasets import t1w_path, write_dataset
 from support.results import level_maps
 
+KNOWN = load_atlas().label_set  # the structures of the atlas
 YES, NO, SURE = 4.0, -4.0, 0.02
-SYSTEMS = (POOLED, "label-flip", "predictive-variance")
+SYSTEMS = (PooledEnsemble(), LabelFlip(), PredictiveVariance())
 
 
-def sure_second(system: str, label: torch.Tensor) -> torch.Tensor:
+def sure_second(system: Heteroscedastic, label: torch.Tensor) -> torch.Tensor:
     """Second outputs whose q is 0.02 everywhere."""
-    if system == POOLED:
+    if isinstance(system, PooledEnsemble):
         return torch.full_like(label, float(np.log((1 - SURE) / SURE))).copysign(label)
     one = label.reshape(-1)[:1]  # sizes of logits are all alike
-    second = raise_flip(system, one, torch.full_like(one, -15.0), torch.full_like(one, SURE))
+    second = system.raised(one, torch.full_like(one, -15.0), torch.full_like(one, SURE))
     return torch.full_like(label, float(second))
 
 
@@ -48,12 +54,12 @@ def atlas_brain() -> tuple[np.ndarray, Grid]:
     return winner.astype(np.uint8), Grid(winner.shape, np.linalg.inv(to_cells()))
 
 
-def logits_of(winner: np.ndarray, system: str = POOLED) -> Logits:
-    label = torch.full((len(ASEG.structures), *winner.shape), NO)
-    for i in range(len(ASEG.structures)):
+def logits_of(winner: np.ndarray, system: Heteroscedastic = SYSTEMS[0]) -> Logits:
+    label = torch.full((len(KNOWN.structures), *winner.shape), NO)
+    for i in range(len(KNOWN.structures)):
         label[i][torch.from_numpy(winner == i + 1)] = YES
     box = tuple(slice(0, n) for n in winner.shape)
-    return Logits(label, sure_second(system, label), system, box, ASEG)
+    return Logits(label, sure_second(system, label), system, box, KNOWN)
 
 
 def ball(grid: Grid, centre: tuple[float, float, float], ml: float) -> np.ndarray:
@@ -64,7 +70,7 @@ def ball(grid: Grid, centre: tuple[float, float, float], ml: float) -> np.ndarra
 
 
 def number(name: str) -> int:
-    return ASEG.names.index(name)
+    return KNOWN.names.index(name)
 
 
 def finding(result: Plausibility, name: str) -> Finding:
@@ -74,11 +80,11 @@ def finding(result: Plausibility, name: str) -> Finding:
 def test_a_brain_as_in_the_atlas_is_not_doubted():
     winner, grid = atlas_brain()
     logits = logits_of(winner)
-    before = logits.second.clone()
-    result = doubt_implausible(logits, grid)
+    before = logits.second_output.clone()
+    result = doubt_implausible_(logits, grid)
     assert (result.findings, result.fits) == ((), True)
     assert result.atlas == load_atlas().version
-    assert torch.equal(logits.second, before)
+    assert torch.equal(logits.second_output, before)
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
@@ -88,28 +94,28 @@ def test_a_ball_of_ventricle_in_white_matter_is_named_and_doubted(system):
     winner[lesion] = number("left_lateral_ventricle") + 1
     logits = logits_of(winner, system)
     label = logits.label.clone()
-    result = doubt_implausible(logits, grid)
+    result = doubt_implausible_(logits, grid)
     found = finding(result, "left_lateral_ventricle")
     assert 12 < found.misplaced_ml <= 30
     assert 0.3 * found.misplaced_ml < found.surplus_ml < 0.5 * found.misplaced_ml
-    q = flip_map(system, logits.label, logits.second)
+    q = system.flip_probability(logits.label, logits.second_output)
     core = torch.from_numpy(ball(grid, (-40, -25, 30), 3))
     assert (q[number("left_lateral_ventricle")][core] > 0.45).all()
     assert q[number("left_cerebral_white_matter")][core].mean() > 0.2  # what belongs there
     assert q.max() <= 0.5
     assert torch.equal(logits.label, label)
-    right = [i for i, name in enumerate(ASEG.names) if name.startswith("right_")]
+    right = [i for i, name in enumerate(KNOWN.names) if name.startswith("right_")]
     assert q[right].max() == pytest.approx(SURE, abs=0.005)
 
 
 def test_a_turned_head_tells_the_same():
     winner, grid = atlas_brain()
     winner[ball(grid, (-32, -25, 30), 30)] = number("left_lateral_ventricle") + 1
-    upright = doubt_implausible(logits_of(winner), grid)
+    upright = doubt_implausible_(logits_of(winner), grid)
     turn = np.eye(4)
     c, s = np.cos(np.pi / 6), np.sin(np.pi / 6)
     turn[:2, :2], turn[:3, 3] = [[c, -s], [s, c]], (40, -10, 25)
-    turned = doubt_implausible(logits_of(winner), Grid(grid.shape, turn @ grid.affine))
+    turned = doubt_implausible_(logits_of(winner), Grid(grid.shape, turn @ grid.affine))
     assert turned.misfit_mm == pytest.approx(upright.misfit_mm, abs=0.01)
     for ours, theirs in zip(upright.findings, turned.findings, strict=True):
         assert ours.structure == theirs.structure
@@ -122,10 +128,10 @@ def test_white_matter_that_is_gone_where_all_brains_have_it_is_named_and_doubted
     hole = load_atlas().share[white] >= 0.8
     winner[hole & (winner == white + 1)] = 0
     logits = logits_of(winner)
-    result = doubt_implausible(logits, grid)
+    result = doubt_implausible_(logits, grid)
     assert [f.structure for f in result.findings] == ["right_cerebral_white_matter"]
     assert result.findings[0].missing_ml > 1
-    q = flip_map(POOLED, logits.label, logits.second)[white]
+    q = logits.system.flip_probability(logits.label, logits.second_output)[white]
     assert q[torch.from_numpy(hole)].max() == pytest.approx(0.5)
 
 
@@ -135,9 +141,10 @@ def test_a_structure_larger_than_any_seen_is_doubted_as_a_whole():
     grown = ndimage.binary_dilation(inside, iterations=2)
     winner[grown] = number("fourth_ventricle") + 1
     logits = logits_of(winner)
-    found = finding(doubt_implausible(logits, grid), "fourth_ventricle")
+    found = finding(doubt_implausible_(logits, grid), "fourth_ventricle")
     assert found.times_largest > 1.5
-    q = flip_map(POOLED, logits.label, logits.second)[number("fourth_ventricle")]
+    i = number("fourth_ventricle")
+    q = logits.system.flip_probability(logits.label, logits.second_output)[i]
     excess = 1 - 1 / found.times_largest
     assert q[torch.from_numpy(grown)].min() >= min(0.5, excess) - 0.001
 
@@ -145,32 +152,34 @@ def test_a_structure_larger_than_any_seen_is_doubted_as_a_whole():
 def test_other_structures_and_no_structures_are_left_alone():
     winner, grid = atlas_brain()
     logits = logits_of(np.zeros_like(winner))
-    assert doubt_implausible(logits, grid).atlas is None
+    assert doubt_implausible_(logits, grid).atlas is None
     other = make_label_set((Structure("a", 1, (1,), (0, 0, 0)),))
-    logits = replace(logits, label=logits.label[:1], second=None, label_set=other)
-    assert doubt_implausible(logits, grid).atlas is None
+    logits = replace(
+        logits, label=logits.label[:1], second_output=None, system=None, label_set=other
+    )
+    assert doubt_implausible_(logits, grid).atlas is None
 
 
 def test_a_model_without_a_flip_map_gets_the_words():
     winner, grid = atlas_brain()
     winner[ball(grid, (-32, -25, 30), 30)] = number("left_lateral_ventricle") + 1
-    result = doubt_implausible(replace(logits_of(winner), second=None), grid)
+    result = doubt_implausible_(replace(logits_of(winner), second_output=None, system=None), grid)
     assert finding(result, "left_lateral_ventricle").misplaced_ml > 12
 
 
 def test_structures_in_no_order_fit_no_brain():
     winner, grid = atlas_brain()
-    mixed = np.random.default_rng(0).permutation(len(ASEG.structures)) + 1
+    mixed = np.random.default_rng(0).permutation(len(KNOWN.structures)) + 1
     winner = np.concatenate([[0], mixed])[winner].astype(np.uint8)
-    result = doubt_implausible(logits_of(winner), grid)
+    result = doubt_implausible_(logits_of(winner), grid)
     assert not result.fits
     assert result.findings == ()
 
 
 def test_one_moved_structure_hardly_moves_the_affine():
     winner, grid = atlas_brain()
-    values = np.array([0, *(s.label for s in ASEG.structures)], np.uint8)
-    found = centroids(values[winner], grid, ASEG.structures)
+    values = np.array([0, *(s.label for s in KNOWN.structures)], np.uint8)
+    found = centroids(values[winner], grid, KNOWN.structures)
     moved = found | {"left_lateral_ventricle": found["left_lateral_ventricle"] + [-15, -10, 15]}
     corner = np.array([60.0, -90.0, 60.0, 1.0])
     away = (template_affine(moved) - template_affine(found)) @ corner
@@ -182,8 +191,8 @@ def test_a_raised_flip_logit_gives_the_probability_asked_for_and_never_less(syst
     label = torch.tensor([3.0, -3.0, 3.0, -3.0])
     second = sure_second(system, label)
     for least in (0.005, 0.1, 0.3, 0.5):
-        raised = raise_flip(system, label, second, torch.full_like(label, least))
-        q = flip_map(system, label, raised)
+        raised = system.raised(label, second, torch.full_like(label, least))
+        q = system.flip_probability(label, raised)
         assert q == pytest.approx(np.full(4, max(least, SURE)), abs=0.004)
 
 

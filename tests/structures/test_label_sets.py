@@ -10,19 +10,18 @@ import pandas as pd
 import pytest
 import torch
 
-from hetseg_bids.errors import InputError
+from hetseg_bids.errors import DatasetError, ModelError
 from hetseg_bids.network.architecture import HetsegNet
 from hetseg_bids.network.models import load_model, model_folder, read_plan
-from hetseg_bids.structures.aseg import ASEG
+from hetseg_bids.network.systems import LabelFlip
 from hetseg_bids.structures.label_sets import LabelSet
 from hetseg_bids.structures.label_tables import read_label_table, write_label_table
 from hetseg_bids.training.augmentation import AugmentationConfig
-from hetseg_bids.training.initialisation import start_from
-from hetseg_bids.training.losses import n_outputs_of
+from hetseg_bids.training.initialisation import start_from_
 from hetseg_bids.training.samples import SamplingConfig, draw_cut, resample_stacks
 from hetseg_bids.training.volumes import LabelledVolume
 from support.commands import QUICK, run_cli, run_here
-from support.datasets import t1w_path, write_dataset, write_pair
+from support.datasets import t1w_path, write_dataset, write_small_pair
 
 TABLE = """index\tname\tcolor\tmembers
 1\tleft_striatum\t#ff0000\t11,12,26
@@ -97,21 +96,25 @@ def test_names_and_colours_survive_writing(table, tmp_path):
 def test_a_table_that_cannot_be_learned_is_refused(tmp_path, text, message):
     path = tmp_path / "bad.tsv"
     path.write_text(text)
-    with pytest.raises(InputError, match=r"bad\.tsv") as refusal:
+    with pytest.raises(DatasetError, match=r"bad\.tsv") as refusal:
         read_label_table(path)
     assert message in str(refusal.value)
 
 
 def test_what_a_model_knows_by_name_is_taken_over(table):
     found, model = read_label_table(table), load_model("label-flip", torch.device("cpu"))
-    network = HetsegNet(replace(model.plan.network, n_outputs=n_outputs_of("label-flip", found)))
+    outputs = LabelFlip().n_outputs(len(found.tasks))
+    network = HetsegNet(replace(model.plan.network, n_outputs=outputs))
+    known = model.plan.label_set.task_names
     before = network.state_dict()["head.weight"].clone()
-    start_from(network, "label-flip", model, found)
+    start_from_(network, LabelFlip(), model, found)
     after, old = network.state_dict()["head.weight"], model.network.state_dict()["head.weight"]
     for name in ("left_thalamus", "brainstem", "left_hemisphere"):
-        here, there = found.task_names.index(name), ASEG.task_names.index(name)
+        here, there = found.task_names.index(name), known.index(name)
         assert torch.equal(after[here], old[there])
-        assert torch.equal(after[9 + here], old[31 + there]), "and what it knows of its errors"
+        assert torch.equal(after[9 + here], old[len(known) + there]), (
+            "and what it knows of its errors"
+        )
     striatum = found.task_names.index("left_striatum")
     assert torch.equal(after[striatum], before[striatum]), "nobody taught it that"
 
@@ -149,13 +152,13 @@ def test_a_plan_whose_structures_make_no_sense_is_refused(tmp_path, change):
     row = {"name": "x", "label": 1, "members": [1], "color": [1, 2, 3]} | change
     names = [row["name"], "left_hemisphere", "right_hemisphere", "brain_parenchyma"]
     (tmp_path / "plan.json").write_text(json.dumps(plan | {"structures": [row], "tasks": names}))
-    with pytest.raises(InputError, match="not a usable model plan"):
+    with pytest.raises(ModelError, match="not a usable model plan"):
         read_plan(tmp_path)
 
 
 @pytest.mark.slow
 def test_a_model_of_ones_own_structures_from_scans_to_scores(table, phantom, tmp_path):
-    write_pair(tmp_path / "mine")
+    write_small_pair(tmp_path / "mine")
     run = (tmp_path / "run", "--scans", tmp_path / "mine", "--labels", table, "--workers", 0)
     more = ("--init", "label-flip", "--samples", 8, "--name", "ours")
     done = run_cli("hetseg-train", *run, *more, "--validate", tmp_path / "mine")

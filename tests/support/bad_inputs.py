@@ -140,10 +140,8 @@ KINDS = (
     Kind("magic", "wrong magic", REFUSED, "", patched(MAGIC, "4s", b"nope")),
     Kind("hdrsize", "wrong header size", SEGMENTED, "", patched(0, "i", 999)),
     Kind("bomb", "gzip bomb: 512 million zeros in 0.5 MB", REFUSED, "every voxel is zero", bomb),
-    Kind("trailing", "200 MB of zeros behind the image", SEGMENTED, "", trailing),
-    Kind(
-        "junk", "bytes that aren't gzip behind the image", SEGMENTED, "gzip it again", junk_behind
-    ),
+    Kind("trailing", "200 MB of zeros after the image", SEGMENTED, "", trailing),
+    Kind("junk", "bytes that aren't gzip after the image", SEGMENTED, "gzip it again", junk_behind),
     Kind("mgzname", "FreeSurfer's .mgz named .nii.gz", REFUSED, "mri_convert", named_as_nifti),
     Kind("pair", "the header of a .hdr/.img pair", REFUSED, "nib-convert", half_of_a_pair),
     Kind(
@@ -211,14 +209,14 @@ KINDS = (
     Kind("rgb", "RGB", REFUSED, "plain numbers", voxels(lambda data: np.zeros(data.shape, RGB))),
     Kind(
         "offset",
-        "voxels said to begin behind the end",
+        "a header that puts the voxels after the end of the file",
         REFUSED,
         "copy the file again",
         patched(OFFSET, "f", 1e8),
     ),
     Kind(
         "nooffset",
-        "voxels said to begin at byte 0, in the header",
+        "a header that puts the voxels at byte 0, inside itself",
         SEGMENTED,
         "vox_offset",
         patched(OFFSET, "f", 0),
@@ -260,7 +258,7 @@ KINDS = (
     Kind("badsform", "NaN in the sform", SEGMENTED, "qform is used", broken_form("sform")),
     Kind("badqform", "NaN in the qform", SEGMENTED, "sform is used", broken_form("qform")),
     Kind("leaning", "a sheared sform", SEGMENTED, "", placed(lambda affine: affine @ LEANING)),
-    Kind("padded", "150 empty voxels on each side", SEGMENTED, "", padded),
+    Kind("padded", "75 empty voxels on each side", SEGMENTED, "", padded),
     Kind(
         "upside",
         "upside down under a header that says otherwise",

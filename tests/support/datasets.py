@@ -8,7 +8,14 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from support.phantoms import centred_affine, phantom_labels, stripped_phantom, three_quarters
+from support.corruptions import ZOOM, good
+from support.phantoms import (
+    centred_affine,
+    phantom_labels,
+    small_brain,
+    stripped_phantom,
+    three_quarters,
+)
 
 
 def write_dataset(root: Path) -> Path:
@@ -31,4 +38,13 @@ def write_pair(folder: Path, subject: str = "01") -> Path:
     brain = np.where((labels == 211) | (labels == 24), 0, labels)
     nib.save(nib.Nifti1Image(three_quarters(stripped_phantom()), affine), t1w)
     nib.save(nib.Nifti1Image(brain, affine), t1w.with_name(f"sub-{subject}_dseg.nii.gz"))
+    return folder
+
+
+def write_small_pair(folder: Path, subject: str = "01") -> Path:
+    """The image that `corruptions.good` makes and its labels: two fifths of the voxels."""
+    t1w, labels = t1w_path(folder, subject), small_brain()
+    good(t1w)
+    image = nib.Nifti1Image(labels, centred_affine(labels.shape, ZOOM))
+    nib.save(image, t1w.with_name(f"sub-{subject}_dseg.nii.gz"))
     return folder

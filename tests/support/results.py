@@ -25,6 +25,7 @@ from hetseg_bids.segmentation.plausibility import Plausibility
 from hetseg_bids.segmentation.uncertainty import FlipSums, StructureUncertainty
 from hetseg_bids.structures.aseg import ASEG, N_STRUCTURES, STRUCTURES
 from support.phantoms import centred_affine, phantom_t1w
+from support.tiny_model import plan_of
 
 
 def level_maps(values: np.ndarray, highest: float) -> LevelMaps:
@@ -54,16 +55,17 @@ def write_results(
     grid = Grid(dseg.shape, affine)
     result = Segmentation(grid, whole, dseg, None, None, ASEG)
     if flip:
-        result = replace(result, flip=level_maps(q, 0.5), uncertainty=uncertainty_of(dseg, q))
+        result = replace(
+            result,
+            flip_probability=level_maps(q, 0.5),
+            uncertainty=uncertainty_of(dseg, q),
+        )
     paths = OutputPaths(out / stem.split("_")[0] / "anat", stem, "", out / f"{stem}.html")
     provenance = Provenance(
         sources=[f"bids:raw:{stem}/{hostile}"],
         source_sha256="0" * 64 + hostile,
         mask_sha256=hostile or None,
-        model=f"label-flip{hostile}",
-        model_sha256="1" * 64,
-        pooling=None,
-        smoothing=0,
+        plan=plan_of(f"label-flip{hostile}", "1" * 64),
         settings=Settings(model=hostile or "label-flip"),
         extraction="deepbet",
         mask_mm3=float((dseg > 0).sum()) * grid.voxel_volume,
@@ -73,5 +75,5 @@ def write_results(
     )
     write_images(paths, result, (dseg > 0).astype(np.uint8))
     write_tables(paths, measure(result), ASEG)
-    write_sidecars(paths, provenance, ASEG, flip=flip)
+    write_sidecars(paths, provenance, ASEG, flip_probability=flip)
     return paths, source

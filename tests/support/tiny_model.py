@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from hetseg_bids.network.architecture import HetsegNet, NetworkConfig
 from hetseg_bids.network.models import Plan, save_model
+from hetseg_bids.network.systems import LabelFlip
 from hetseg_bids.preprocessing.normalisation import BACKGROUND, CLIP
 from hetseg_bids.structures.aseg import N_TASKS
 
 _NETWORK = NetworkConfig(2 * N_TASKS, (4, 4, 4), (4, 4, 4), (1,), 4)
+
+
+def plan_of(name: str, weights_sha256: str = "", **more: Any) -> Plan:
+    """A plan of such a model; `more` are other fields of `Plan`."""
+    facts = (_NETWORK, (32, 32), BACKGROUND, CLIP, weights_sha256, {})
+    return Plan(name, LabelFlip(), *facts, **more)
 
 
 def write_tiny_model(folder: Path) -> Path:
@@ -20,8 +28,7 @@ def write_tiny_model(folder: Path) -> Path:
     network = HetsegNet(_NETWORK)
     with torch.no_grad():
         network.head.bias[:N_TASKS] -= 1  # some structures everywhere, not all
-    plan = Plan("tiny", "label-flip", _NETWORK, (32, 32), BACKGROUND, CLIP, "", {})
     folder.mkdir(parents=True, exist_ok=True)
-    save_model(folder, plan, network.state_dict())
+    save_model(folder, plan_of("tiny"), network.state_dict())
     (folder / "MODEL_CARD.md").write_text("# tiny\n\nRandom weights, for tests.\n")
     return folder

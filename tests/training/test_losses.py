@@ -5,16 +5,10 @@ import math
 import pytest
 import torch
 
+from hetseg_bids.network.flip import focal_with_logits
+from hetseg_bids.network.systems import LabelFlip, Plain, PredictiveVariance
 from hetseg_bids.structures.aseg import N_TASKS
-from hetseg_bids.training.losses import (
-    LabelFlipLoss,
-    PlainLoss,
-    PredictiveVarianceLoss,
-    focal_with_logits,
-    loss_of,
-    n_outputs_of,
-    soft_dice_loss,
-)
+from hetseg_bids.training.losses import soft_dice_loss
 
 
 def bce(p: float, t: float) -> float:
@@ -50,7 +44,7 @@ def sample() -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_plain_is_the_focal_loss(sample):
     output, labels = sample
-    loss = PlainLoss()(output[:, :N_TASKS], labels)
+    loss = Plain().loss(output[:, :N_TASKS], labels)
     for a, x, value in zip(
         output[:, :N_TASKS].flatten(), labels.flatten(), loss.flatten(), strict=True
     ):
@@ -60,7 +54,7 @@ def test_plain_is_the_focal_loss(sample):
 @pytest.mark.parametrize("detach_q", [True, False])
 def test_label_flip_is_its_formula(sample, detach_q):
     output, labels = sample
-    loss = LabelFlipLoss(detach_q=detach_q)(output, labels)
+    loss = LabelFlip(detach_q=detach_q).loss(output, labels)
     rows = zip(
         output[:, :N_TASKS].flatten(),
         output[:, N_TASKS:].flatten(),
@@ -77,7 +71,7 @@ def test_predictive_variance_is_its_formula(sample):
     output, labels = sample
     output = output / 2
     torch.manual_seed(11)
-    loss = PredictiveVarianceLoss(samples=3)(output, labels)
+    loss = PredictiveVariance(samples=3).loss(output, labels)
     torch.manual_seed(11)
     noise = [torch.randn(labels.shape, dtype=torch.float64) for _ in range(3)]
     for place in [(0, 0, 0, 0), (1, 7, 2, 1), (0, 30, 1, 0)]:
@@ -97,12 +91,12 @@ def small_inputs() -> tuple[torch.Tensor, torch.Tensor]:
 def test_gradcheck_plain():
     output, labels = small_inputs()
     a = output[:, :N_TASKS].detach().requires_grad_()
-    assert torch.autograd.gradcheck(lambda t: PlainLoss()(t, labels), a)
+    assert torch.autograd.gradcheck(lambda t: Plain().loss(t, labels), a)
 
 
 def test_gradcheck_label_flip():
     output, labels = small_inputs()
-    assert torch.autograd.gradcheck(lambda t: LabelFlipLoss(detach_q=False)(t, labels), output)
+    assert torch.autograd.gradcheck(lambda t: LabelFlip(detach_q=False).loss(t, labels), output)
 
 
 def test_gradcheck_predictive_variance():
@@ -110,7 +104,7 @@ def test_gradcheck_predictive_variance():
 
     def loss(t: torch.Tensor) -> torch.Tensor:
         torch.manual_seed(2)
-        return PredictiveVarianceLoss(samples=2)(t, labels)
+        return PredictiveVariance(samples=2).loss(t, labels)
 
     assert torch.autograd.gradcheck(loss, output)
 
@@ -125,7 +119,7 @@ def test_gradcheck_soft_targets_and_dice():
 
 def test_detaching_removes_only_the_first_term_from_the_gradient_of_v():
     output, labels = small_inputs()
-    LabelFlipLoss(detach_q=True)(output, labels).sum().backward()
+    LabelFlip(detach_q=True).loss(output, labels).sum().backward()
     v = output.detach()[:, N_TASKS:].requires_grad_()
     q = 0.5 * torch.sigmoid(v)
     z = ((output.detach()[:, :N_TASKS] > 0) != (labels > 0.5)).double()
@@ -136,7 +130,7 @@ def test_detaching_removes_only_the_first_term_from_the_gradient_of_v():
 @pytest.mark.parametrize("v", [-60.0, 60.0])
 def test_label_flip_stays_finite_at_extreme_logits(v):
     output = torch.full((1, 2 * N_TASKS, 1, 1), v, requires_grad=True)
-    LabelFlipLoss(detach_q=False)(output, torch.zeros(1, N_TASKS, 1, 1)).sum().backward()
+    LabelFlip(detach_q=False).loss(output, torch.zeros(1, N_TASKS, 1, 1)).sum().backward()
     assert torch.isfinite(output.grad).all()
 
 
@@ -148,7 +142,7 @@ def test_predictive_variance_stays_finite_at_extreme_log_variances(a, v):
     output.requires_grad_()
     labels = torch.zeros(2, N_TASKS, 1, 1)
     labels[1] = 1
-    loss = PredictiveVarianceLoss()(output, labels)
+    loss = PredictiveVariance().loss(output, labels)
     loss.sum().backward()
     assert torch.isfinite(loss).all()
     assert torch.isfinite(output.grad).all()
@@ -195,14 +189,6 @@ def test_a_task_whose_labels_are_all_left_out_counts_for_nothing():
     assert float(soft_dice_loss(torch.zeros_like(labels), labels, kept)) == 0
 
 
-def test_a_loss_by_its_name():
-    assert loss_of("plain") == PlainLoss(gamma=2.0)
-    assert loss_of("label-flip") == LabelFlipLoss(gamma=2.0, detach_q=True)
-    assert loss_of("label-flip", detach_q=False) == LabelFlipLoss(detach_q=False)
-    assert loss_of("predictive-variance") == PredictiveVarianceLoss(samples=10)
-    assert loss_of("predictive-variance", monte_carlo=3) == PredictiveVarianceLoss(samples=3)
-
-
 @pytest.mark.parametrize("gamma", [0.0, 1.0, 3.5])
 def test_the_focus_can_be_chosen(sample, gamma):
     output, labels = sample
@@ -211,22 +197,12 @@ def test_the_focus_can_be_chosen(sample, gamma):
     p, q = sigmoid(a), 0.5 * sigmoid(v)
     z = float((p > 0.5) != (x > 0.5))
     fit = focal(p, (1 - x) * q + x * (1 - q), gamma)
-    assert float(PlainLoss(gamma)(output, labels)[place]) == pytest.approx(focal(p, x, gamma))
-    loss = LabelFlipLoss(gamma)(output, labels)[place]
+    plain = Plain(gamma=gamma).loss(output, labels)[place]
+    assert float(plain) == pytest.approx(focal(p, x, gamma))
+    loss = LabelFlip(gamma=gamma).loss(output, labels)[place]
     assert float(loss) == pytest.approx(fit + focal(q, z, gamma), rel=1e-9)
     torch.manual_seed(1)
-    variance = PredictiveVarianceLoss(1, gamma)(output, labels)
+    variance = PredictiveVariance(samples=1, gamma=gamma).loss(output, labels)
     torch.manual_seed(1)
     noisy = output[:, :N_TASKS] + torch.exp(output[:, N_TASKS:] / 2) * torch.randn_like(labels)
     torch.testing.assert_close(variance, focal_with_logits(noisy, labels, gamma))
-
-
-def test_outputs_per_system():
-    assert n_outputs_of("plain") == N_TASKS
-    assert n_outputs_of("label-flip") == 2 * N_TASKS
-    assert n_outputs_of("predictive-variance") == 2 * N_TASKS
-    with pytest.raises(
-        ValueError,
-        match=r"^unknown system 'nonsense'; choose one of plain, predictive-variance, label-flip$",
-    ):
-        loss_of("nonsense")

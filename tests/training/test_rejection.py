@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from hetseg_bids.network.architecture import HetsegNet, NetworkConfig
+from hetseg_bids.network.flip import flip_probability
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
 from hetseg_bids.segmentation import inference
-from hetseg_bids.segmentation.uncertainty import flip_probability
 from hetseg_bids.structures.aseg import ASEG, N_TASKS
 from hetseg_bids.training.losses import soft_dice_loss
 from hetseg_bids.training.recipes import TrainingConfig, paper_recipe, small_recipe, with_rejection

@@ -14,13 +14,13 @@ import numpy.typing as npt
 from scipy import ndimage
 
 CORPUS_CALLOSUM = 255
-EXTRACEREBRAL_OFFSET = 300  # 502..530 become 202..230, which aseg leaves free
+EXTRACEREBRAL_OFFSET = 300  # 502..530 become 202..230, which aseg doesn't use
 _CHOROID_IN_VENTRICLE = {136: 31, 137: 31, 163: 63, 164: 63}
 _CC_HALF_WIDTH_MM = 2.5
 _CC_BELOW_THALAMUS_MM = 12.0
 _SPLENIUM_MM = 14  # from the back: where the corpus callosum is thick and bends
-_MONRO_MM = 4  # before the thalamus: the fornix goes down behind here, the rostrum lies in front
-_THICK = 1.4  # of the usual thickness: more is the fornix, where it touches
+_MONRO_MM = 4  # in front of the thalamus: the fornix lies behind this plane, the rostrum before it
+_THICK = 1.4  # times the usual thickness: where the callosum is thicker, the fornix touches it
 
 
 def read_label_map(path: Path) -> npt.NDArray[np.uint8]:
@@ -40,6 +40,14 @@ def read_label_map(path: Path) -> npt.NDArray[np.uint8]:
     ------
     ValueError
         If the voxels aren't 1 mm or an id has no place in 0..255.
+
+    Examples
+    --------
+    >>> path = getfixture("tmp_path") / "map.nii.gz"
+    >>> labels = np.array([0, 2, 517], np.int16).reshape(3, 1, 1)  # 517: beyond the brain
+    >>> nib.save(nib.Nifti1Image(labels, np.eye(4)), path)
+    >>> read_label_map(path).ravel()
+    array([  0,   2, 217], dtype=uint8)
     """
     image = nib.as_closest_canonical(nib.load(path))
     if not np.allclose(image.header.get_zooms()[:3], 1, atol=0.02):
@@ -95,7 +103,7 @@ def derive_corpus_callosum(labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool
 
 
 def _without_fornix(callosum: npt.NDArray[np.bool_], thalamus_front: int) -> npt.NDArray[np.bool_]:
-    """Of each column keep the uppermost run: the fornix lies below, or hangs on as a thickening."""
+    """Keep the uppermost run of each column, no thicker than usual: what lies below is fornix."""
     y, z = np.arange(callosum.shape[1]), np.arange(callosum.shape[2])
     top = callosum.shape[2] - 1 - np.argmax(callosum[:, :, ::-1], axis=2)[:, :, None]
     gaps = (z < top) & ~callosum

@@ -1,7 +1,7 @@
 """Weakened labels: the known noise from which the network learns its flip map.
 
-Design section 2: boundaries move smoothly by about a voxel, structure by structure,
-and a few places are plainly wrong (sporadic errors).
+Design section 2: the boundaries of each structure move smoothly, and a few places are completely
+wrong (sporadic errors).
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ class LabelNoiseConfig:
     Attributes
     ----------
     jitter : tuple of 2 float
-        Range of the boundary displacement's standard deviation in voxels,
-        drawn for each structure.
+        Range of the standard deviation by which boundaries move, voxels; drawn for each structure.
+        Up to 0.9 voxels closed many sulci, and the network learned a cortex that is too large.
     correlation : float
         Distance over which the displacement changes, voxels.
     sporadic_rate : float
-        Expected number of wrong blobs a volume.
+        Expected number of wrong blobs per volume.
     sporadic_radius : tuple of 2 float
         Their radius in voxels.
     missing_rate : float
-        Probability that a volume lacks one structure altogether.
+        Probability that a volume lacks one whole structure.
     swap_rate : float
         Probability that a volume has the two sides of one structure exchanged.
     """
@@ -51,7 +51,7 @@ class LabelNoiseConfig:
 
 
 CLEAN = LabelNoiseConfig(jitter=(0.0, 0.0), sporadic_rate=0.0, missing_rate=0.0)
-"""Labels as they are."""
+"""No noise."""
 
 
 def weaken(rng: np.random.Generator, labels: Tensor, config: LabelNoiseConfig) -> Tensor:
@@ -67,19 +67,25 @@ def weaken(rng: np.random.Generator, labels: Tensor, config: LabelNoiseConfig) -
     Returns
     -------
     weak : (X, Y, Z) uint8 tensor
+
+    Examples
+    --------
+    >>> labels = torch.zeros(16, 16, 16, dtype=torch.uint8)
+    >>> labels[4:12, 4:12, 4:12] = 10
+    >>> bool((weaken(np.random.default_rng(0), labels, CLEAN) == labels).all())
+    True
     """
     weak = displace(rng, labels, config)
-    add_sporadic_errors(rng, weak, config)
+    add_sporadic_errors_(rng, weak, config)
     return weak
 
 
-def add_sporadic_errors(rng: np.random.Generator, labels: Tensor, config: LabelNoiseConfig) -> None:
-    """The part of `weaken` that isn't boundaries: blobs, a lost structure, swapped sides.
-
-    Changes `labels` in place.
-    """
+def add_sporadic_errors_(
+    rng: np.random.Generator, labels: Tensor, config: LabelNoiseConfig
+) -> None:
+    """The part of `weaken` that isn't boundaries: blobs, a lost structure, swapped sides."""
     for _ in range(rng.poisson(config.sporadic_rate)):
-        _add_blob(rng, labels, config.sporadic_radius)
+        _add_blob_(rng, labels, config.sporadic_radius)
     if rng.random() < config.missing_rate:
         labels[labels == int(rng.choice(_SMALL))] = 0
     if config.swap_rate and rng.random() < config.swap_rate:
@@ -90,7 +96,28 @@ def add_sporadic_errors(rng: np.random.Generator, labels: Tensor, config: LabelN
 
 
 def displace(rng: np.random.Generator, labels: Tensor, config: LabelNoiseConfig) -> Tensor:
-    """The boundary part of `weaken`: weak(x) = label(x + s[label(x)] field(x))."""
+    """The boundary part of `weaken`: weak(x) = label(x + s[label(x)] field(x)).
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    labels : (X, Y, Z) uint8 tensor
+        aseg ids.
+    config : LabelNoiseConfig
+        Its `jitter` and `correlation`.
+
+    Returns
+    -------
+    weak : (X, Y, Z) uint8 tensor
+
+    Examples
+    --------
+    >>> labels = torch.zeros(16, 16, 16, dtype=torch.uint8)
+    >>> labels[4:12, 4:12, 4:12] = 10
+    >>> weak = displace(np.random.default_rng(0), labels, LabelNoiseConfig(jitter=(0.5, 0.5)))
+    >>> weak.unique(), bool((weak == labels).all())
+    (tensor([ 0, 10], dtype=torch.uint8), False)
+    """
     device = labels.device
     scale = torch.from_numpy(rng.uniform(*config.jitter, 256).astype(np.float32)).to(device)
     shape = tuple(labels.shape)
@@ -107,7 +134,7 @@ def displace(rng: np.random.Generator, labels: Tensor, config: LabelNoiseConfig)
     return labels.view(-1)[flat.view(-1)].view(shape)
 
 
-def _add_blob(rng: np.random.Generator, labels: Tensor, radius: tuple[float, float]) -> None:
+def _add_blob_(rng: np.random.Generator, labels: Tensor, radius: tuple[float, float]) -> None:
     """Inside a ball, turn one structure into its neighbour, background or other side."""
     structure = STRUCTURES[rng.integers(len(STRUCTURES))]
     places = torch.nonzero(labels == structure.label)

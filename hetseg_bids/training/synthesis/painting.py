@@ -2,6 +2,7 @@
 
 After SynthSeg (Billot et al. 2023), but with a T1w prior (`tissue_priors`) instead of
 random contrast: deform a map, paint it, degrade the picture, strip it, weaken its labels.
+TorchIO and cornucopia were several times slower on two cores and don't weaken labels.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from hetseg_bids.training.synthesis.label_maps import read_label_map
 from hetseg_bids.training.synthesis.label_noise import LabelNoiseConfig, weaken
 from hetseg_bids.training.synthesis.protocol import grow
 from hetseg_bids.training.synthesis.random_fields import gaussian_blur, smooth_field, white_noise
-from hetseg_bids.training.synthesis.sizes import Place, find_places, resize
+from hetseg_bids.training.synthesis.sizes import Place, find_places, resize_
 from hetseg_bids.training.synthesis.tissue_priors import draw_appearance
 from hetseg_bids.training.volumes import FRAME, LabelledVolume, centre_in_frame
 
@@ -43,29 +44,30 @@ class SynthesisConfig:
     warp : tuple of (spacing, amplitude)
         Smooth deformations: lattice spacing and largest standard deviation.
     grown : tuple of (structure, factor)
-        Structures whose labels, not their looks, are larger than in the map (`training.protocol`).
+        Structures whose labels are larger than in the map, but not in the image (`protocol`).
     sizes : float
-        How much deep structures are larger or smaller than in the map (`training.sizes`):
-        standard deviation of the log of their lengths.
+        How much larger or smaller deep structures are than in the map (`sizes`): standard
+        deviation of the log of their lengths.
     contrast : tuple of 2 float
         Factor on every tissue's distance to white matter.
     pale_rate, pale : float, tuple of 2 float
         How often the deep grey matter is brighter than the prior says, and the factor on its
         distance to white matter then.
     pia : tuple of 2 float
-        How far the voxels that touch the cortex from outside look like it, 0-1: pia, vessels and
-        cortex that a reference leaves out.
+        How similar to cortex the voxels are that touch it from outside, 0-1: pia, vessels, and
+        cortex that isn't part of the labels, which end inside its visible border.
     bias : float
         Largest standard deviation of the log bias field; most are far smaller.
     blur : tuple of 2 float
         Gaussian sigma, each axis.
     thick_rate, thick : float, tuple of 2 float
-        How often one axis is acquired thicker, and how thick.
+        Share of scans with thick slices along one axis, and the thickness in voxels.
     motion_rate, motion : float, tuple of 2 float
-        How often the head moved while k-space was filled, and how far.
+        Share of scans in which the head moved while k-space was filled, and how far.
     noise : tuple of 2 float
         Standard deviation, white matter = 1; mostly near the lower end.
     gamma : tuple of 2 float
+        Exponent of the intensities.
     labels : LabelNoiseConfig
     """
 
@@ -99,7 +101,7 @@ class SyntheticSource:
         Label maps that `read_label_map` accepts; read on first use.
     config : SynthesisConfig
     device : torch.device
-        Where volumes are made. A GPU makes other ones than a CPU, from the same distribution.
+        Where volumes are made. Those of a GPU differ from a CPU's, but have the same distribution.
     """
 
     def __init__(
@@ -135,14 +137,14 @@ class SyntheticSource:
 
 
 class SyntheticScans:
-    """A fixed set of synthetic scans, drawn once: they come back, as real scans do.
+    """A fixed set of synthetic scans, which are trained on again and again, like real ones.
 
     Parameters
     ----------
     source : SyntheticSource
     count : int
     seed : int
-        Scan i is a function of the source, the seed and i.
+        Scan i depends on the source, the seed and i only.
     """
 
     def __init__(self, source: SyntheticSource, count: int, seed: int) -> None:
@@ -162,7 +164,7 @@ class SyntheticScans:
         return [self._scan(i) for i in range(self.count)]
 
     def reject(self, masks: list[Tensor]) -> None:
-        """Leave labels out of the loss from now on; a mask a scan, see `LabelledVolume`."""
+        """Leave labels out of the loss from now on; one mask per scan, see `LabelledVolume`."""
         for i, mask in enumerate(masks):
             self._scans[i] = replace(self._scan(i), rejected=mask)
 
@@ -190,7 +192,21 @@ def _framed(path: Path) -> Tensor:
 def deform(
     rng: np.random.Generator, maps: Tensor, places: dict[int, Place], config: SynthesisConfig
 ) -> Tensor:
-    """Random affine and smooth warp of (M, X, Y, Z) maps, all alike, onto `FRAME`."""
+    """Move maps onto `FRAME` by one random affine and smooth warp.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    maps : (M, X, Y, Z) uint8 tensor
+        Label maps of one brain.
+    places : dict of int to Place
+        See `find_places`; used where structures are resized.
+    config : SynthesisConfig
+
+    Returns
+    -------
+    deformed : (M, *FRAME) uint8 tensor
+    """
     device = maps.device
     matrix = _random_affine(rng, config)
     axes = [torch.arange(n, dtype=torch.float32, device=device) - (n - 1) / 2 for n in FRAME]
@@ -207,7 +223,7 @@ def deform(
     if config.sizes:
         back = np.linalg.inv(matrix)
         shift = (np.array(FRAME) - 1) / 2 - back @ middle
-        resize(rng, list(positions), places, config.sizes, np.c_[back, shift])
+        resize_(rng, list(positions), places, config.sizes, np.c_[back, shift])
     flat = torch.zeros(FRAME, dtype=torch.int32, device=device)
     for axis, size in enumerate(maps.shape[1:]):
         index = positions[axis].round_().clamp_(0, size - 1).to(torch.int32)
@@ -229,7 +245,20 @@ def _random_affine(rng: np.random.Generator, config: SynthesisConfig) -> np.ndar
 
 
 def paint(rng: np.random.Generator, labels: Tensor, config: SynthesisConfig) -> Tensor:
-    """A T1w-like image of a label map, white matter about 1, not yet stripped."""
+    """A T1w-like image of a label map.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    labels : (X, Y, Z) uint8 tensor
+        aseg ids; extra-cerebral ids lowered by 300.
+    config : SynthesisConfig
+
+    Returns
+    -------
+    image : (X, Y, Z) float32 tensor
+        White matter about 1, not yet stripped.
+    """
     deep = rng.uniform(*config.pale) if rng.random() < config.pale_rate else 1.0
     look = draw_appearance(rng, config.contrast, deep)
     device = labels.device
@@ -246,7 +275,7 @@ def paint(rng: np.random.Generator, labels: Tensor, config: SynthesisConfig) -> 
     texture += smooth_field(rng, shape, rng.uniform(8.0, 16.0), device=device)[0]
     image.addcmul_(texture, within[index])
     for grey in _GREY:
-        _lay_pia(image, labels, grey, float(look.mean[grey[0]]), rng.uniform(*config.pia))
+        _lay_pia_(image, labels, grey, float(look.mean[grey[0]]), rng.uniform(*config.pia))
     sigma = rng.uniform(*config.blur, 3)
     image = gaussian_blur(image, (float(sigma[0]), float(sigma[1]), float(sigma[2])))
     if rng.random() < config.thick_rate:
@@ -260,14 +289,14 @@ def paint(rng: np.random.Generator, labels: Tensor, config: SynthesisConfig) -> 
 
 
 def _mostly_low(rng: np.random.Generator, low: float, high: float) -> float:
-    # real scans are smooth and quiet, but for a few
+    # most real scans have little bias and noise
     return low + (high - low) * float(rng.uniform()) ** 2
 
 
-def _lay_pia(
+def _lay_pia_(
     image: Tensor, labels: Tensor, grey: tuple[int, int], value: float, share: float
 ) -> None:
-    """Make the fluid that touches grey matter look a little like it, in place."""
+    """Make the fluid that touches grey matter look a little like it."""
     inside = (labels == grey[0]) | (labels == grey[1])
     touching = torch.zeros_like(inside)
     for axis, size in enumerate(labels.shape):
@@ -295,7 +324,7 @@ def _thicken(rng: np.random.Generator, image: Tensor, thick: tuple[float, float]
 def _move(rng: np.random.Generator, image: Tensor, motion: tuple[float, float]) -> Tensor:
     """Fill the lines of k-space along one axis while the head is in 2-4 places.
 
-    The places are shifts of fractions of a voxel; the middle of k-space sees one of them.
+    The places differ by shifts along all axes; the middle of k-space comes from the first one.
     """
     axis = int(rng.integers(3))
     lines = image.shape[axis] // 2 + 1  # of the half that a real image needs, from the middle
@@ -318,10 +347,20 @@ def _shifted(image: Tensor, shift: np.ndarray) -> Tensor:
 
 
 def random_strip_mask(rng: np.random.Generator, labels: Tensor) -> Tensor:
-    """A brain mask as extraction tools draw them: tight here, loose there.
+    """A brain mask like those of extraction tools: tight in some places, loose in others.
 
     Thresholds a blurred brain mask with a smooth random level, at 2 mm for speed.
-    Mostly 0-3 voxels outside the brain, sometimes far looser, rarely biting into it.
+    Mostly 0-3 voxels outside the brain, sometimes far more, rarely inside it.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    labels : (X, Y, Z) uint8 tensor
+        Sizes are even numbers.
+
+    Returns
+    -------
+    mask : (X, Y, Z) bool tensor
     """
     brain = (labels > 0) & (labels < _FIRST_EXTRACEREBRAL) & (labels != _CSF)
     low = functional.avg_pool3d(brain[None, None].float(), 2)

@@ -1,9 +1,9 @@
-"""Structures that the protocol to be learned draws larger than the label maps do.
+"""Structures whose labels are larger in the protocol to be learned than in the label maps.
 
-The SynthSeg maps were labelled by hand; users compare with FreeSurfer. Beside caudate and putamen,
-its pallida are larger since version 6, and so are the accumbens of young and middle-aged people
-(docs/training.md has the figures). What a scan looks like follows the map; what is to be learned
-is this.
+The SynthSeg maps were labelled by hand, but users compare with FreeSurfer. Relative to caudate and
+putamen, its pallida are larger since version 6, and its accumbens in young and middle-aged people,
+too (docs/synthesis.md has the figures). Only the labels grow: the image follows the map, because a
+structure that is larger in the image would be segmented correctly anyway.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 from hetseg_bids.structures.aseg import ASEG
 from hetseg_bids.structures.label_sets import Hemisphere
 
-# from what a structure may take voxels: what it touches and may be mistaken for
+# structures from which another one may take voxels: those that it touches and looks like
 _TAKES_FROM = {
     "accumbens": (
         "cerebral_white_matter",
@@ -54,6 +54,14 @@ def grow(labels: Tensor, factors: Iterable[tuple[str, float]]) -> Tensor:
     ------
     ValueError
         If a structure can't be grown, or a factor is below 1.
+
+    Examples
+    --------
+    >>> labels = torch.full((16, 16, 16), 2, dtype=torch.uint8)  # white matter
+    >>> labels[4:10, 4:10, 4:10] = 13
+    >>> grown = grow(labels, [("pallidum", 1.5)])
+    >>> int((labels == 13).sum()), int((grown == 13).sum())
+    (216, 324)
     """
     result = labels.cpu().numpy().copy()
     for name, factor in factors:
@@ -62,7 +70,7 @@ def grow(labels: Tensor, factors: Iterable[tuple[str, float]]) -> Tensor:
             raise ValueError(f"can't grow {name} by {factor}: only {known}, by 1 or more")
         for structure in ASEG.structures:
             if structure.bare_name == name:
-                _grow_one(result, structure.label, factor, _sources(name, structure.hemisphere))
+                _grow_one_(result, structure.label, factor, _sources(name, structure.hemisphere))
     return torch.from_numpy(result).to(labels.device)
 
 
@@ -76,8 +84,8 @@ def _sources(name: str, side: Hemisphere | None) -> list[int]:
     ]
 
 
-def _grow_one(labels: np.ndarray, label: int, factor: float, sources: list[int]) -> None:
-    """Give a label the voxels of `sources` that have most of it around them, in place."""
+def _grow_one_(labels: np.ndarray, label: int, factor: float, sources: list[int]) -> None:
+    """Give a label the voxels of `sources` that have most of it around them."""
     own = labels == label
     wanted = round((factor - 1) * int(own.sum()))
     share = ndimage.gaussian_filter(own.astype(np.float32), _WIDTH)

@@ -1,4 +1,4 @@
-"""Smooth random fields, the raw material of deformations, bias, texture and label noise."""
+"""Smooth random fields, from which deformations, bias, texture and label noise are made."""
 
 from __future__ import annotations
 
@@ -37,6 +37,11 @@ def smooth_field(
     Returns
     -------
     field : (channels, *shape) float32 tensor
+
+    Examples
+    --------
+    >>> smooth_field(np.random.default_rng(0), (16, 20, 24), spacing=8, channels=3).shape
+    torch.Size([3, 16, 20, 24])
     """
     lattice = tuple(max(2, round(size / spacing) + 1) for size in shape)
     values = torch.from_numpy(rng.standard_normal((1, channels, *lattice), dtype=np.float32))
@@ -48,9 +53,9 @@ def smooth_field(
 def white_noise(
     rng: np.random.Generator, shape: tuple[int, ...], device: torch.device = CPU
 ) -> Tensor:
-    """Independent standard normal values, other ones on a GPU than on a CPU.
+    """Independent standard normal values; a GPU's differ from a CPU's.
 
-    Millions of values take numpy longer than a GPU needs for a whole volume.
+    For millions of values numpy takes longer than a GPU for a whole volume.
     """
     if device.type == "cpu":
         return torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
@@ -59,7 +64,15 @@ def white_noise(
 
 
 def gaussian_blur(volume: Tensor, sigma: tuple[float, float, float]) -> Tensor:
-    """Blur a (X, Y, Z) volume with a Gaussian of `sigma` voxels along each axis."""
+    """Blur a (X, Y, Z) volume with a Gaussian of `sigma` voxels along each axis.
+
+    Examples
+    --------
+    >>> volume = torch.zeros(5, 1, 1)
+    >>> volume[2] = 1
+    >>> gaussian_blur(volume, (0.5, 0, 0)).flatten().numpy().round(2)
+    array([0.  , 0.11, 0.79, 0.11, 0.  ], dtype=float32)
+    """
     for axis, width in enumerate(sigma):
         if width < 0.15:
             continue

@@ -1,7 +1,7 @@
-"""Deep structures that are larger or smaller than those of the map they come from.
+"""Deep structures that are made larger or smaller than in the label map.
 
-Twenty maps hold few of the proportions that people have: of two real scans, one had pallida 3-4
-standard deviations larger than the maps', for its size, and one accumbens 2.5 larger.
+Twenty maps show little of the variety of people: of two real scans, one had pallida that were 3-4
+standard deviations of the maps larger than expected for its size, and one accumbens 2.5 larger.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ RESIZED = tuple(
     tuple(i for s in ASEG.structures if s.bare_name == name for i in s.members) for name in _NAMES
 )
 _WIDTH = 1.2  # standard deviation of the Gaussian window, in radii of the structure
-_REACH = 2.5  # standard deviations after which nothing moves
-_OWN = 0.5  # what a side has for itself, of what both have in common
-_SLACK = 12.0  # voxels that a smooth warp moves a structure at most
+_REACH = 2.5  # standard deviations; beyond them nothing moves
+_OWN = 0.5  # spread of each side by itself, as a share of the spread of both together
+_SLACK = 12.0  # voxels; the smooth warp moves no structure further
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,26 @@ class Place:
 
 
 def find_places(labels: Tensor) -> dict[int, Place]:
-    """Centre and radius of each structure of `RESIZED` that the map holds."""
+    """Centre and radius of each structure of `RESIZED` that the map holds.
+
+    Parameters
+    ----------
+    labels : (X, Y, Z) uint8 tensor
+        aseg ids.
+
+    Returns
+    -------
+    places : dict of int to Place
+        By aseg id.
+
+    Examples
+    --------
+    >>> labels = torch.zeros(16, 16, 16, dtype=torch.uint8)
+    >>> labels[4:8, 4:8, 6:10] = 10
+    >>> place = find_places(labels)[10]
+    >>> place.centre, round(place.radius, 2)
+    (array([5.5, 5.5, 7.5]), 2.48)
+    """
     ids = [label for sides in RESIZED for label in sides]
     array = labels.cpu().numpy()
     volumes = np.bincount(array.reshape(-1), minlength=256)
@@ -68,23 +87,23 @@ def find_places(labels: Tensor) -> dict[int, Place]:
     }
 
 
-def resize(
+def resize_(
     rng: np.random.Generator,
     positions: Sequence[Tensor],
     places: dict[int, Place],
     spread: float,
     guess: npt.NDArray[np.float64],
 ) -> None:
-    """Draw a size for each structure and move the positions around it, in place.
+    """Draw a size for each structure and move the positions around it.
 
     A position p near the centre c becomes c + (p - c) (1 + s w(|p - c|)), where w is a Gaussian:
-    neighbours give way, and what is far stays.
+    neighbours move out of the way, and distant structures don't move.
 
     Parameters
     ----------
     rng : numpy.random.Generator
     positions : 3 (X, Y, Z) float32 tensors
-        Voxel of the map from which each voxel of the frame is taken.
+        Voxel of the map from which each voxel of the frame is taken; change.
     places : dict of int to Place
     spread : float
         Standard deviation of the log of the factor on lengths at the centre.
@@ -108,10 +127,10 @@ def resize(
             if all(
                 part.start < min(part.stop, size) for part, size in zip(box, shape, strict=True)
             ):
-                _scale([p[box] for p in positions], place.centre, sigma, strength)
+                _scale_([p[box] for p in positions], place.centre, sigma, strength)
 
 
-def _scale(
+def _scale_(
     positions: Sequence[Tensor], centre: npt.NDArray[np.float64], sigma: float, strength: float
 ) -> None:
     offsets = [p - float(c) for p, c in zip(positions, centre, strict=True)]

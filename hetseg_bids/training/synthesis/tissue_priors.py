@@ -1,8 +1,8 @@
 """T1w intensities of each label, relative to cerebral white matter.
 
-Means and spreads were read off FreeSurfer- and hand-labelled 1 mm T1w scans (median
-over scans of the within-structure median; see docs/training.md); extra-cerebral values
-are wide guesses, since strip masks let only slivers of them through.
+Means and spreads were measured on 1 mm T1w scans with FreeSurfer's or manual labels (median over
+scans of the median within a structure; see docs/synthesis.md). Extra-cerebral values are guesses
+with large spreads, because only thin parts of those tissues are left by a brain mask.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import numpy.typing as npt
 
 @dataclass(frozen=True)
 class Tissue:
-    """One appearance shared by some labels.
+    """The appearance that some labels share.
 
     Attributes
     ----------
     name : str
     labels : tuple of int
-        aseg ids (extra-cerebral ids lowered by 300).
+        aseg ids; extra-cerebral ids lowered by 300.
     mean, between : float
         Mean and between-scan standard deviation, white matter = 1.
     within : float
@@ -66,20 +66,22 @@ TISSUES: tuple[Tissue, ...] = (
 _OTHER = Tissue("other", (), 0.45, 0.20, 0.12)
 
 
-# iron, age and the sequence bring these close to white matter, whatever the cortex does
+# with iron, age and some sequences these are nearly as bright as white matter, but not the cortex:
+# one contrast factor for all tissues can't make such scans
 DEEP_GREY = ("thalamus", "putamen", "pallidum", "ventral_dc")
 _THALAMUS_FROM_MIDDLE = 0.14  # of half the frame: 11 mm
 
 
 @dataclass(frozen=True)
 class Appearance:
-    """What one synthetic scan looks like: a row a label id.
+    """Intensities of one synthetic scan: one row per label id.
 
     Attributes
     ----------
     mean, within : (256,) float32 arrays
+        Mean and standard deviation inside the structure, white matter about 1.
     slope : (256, 3) float32 array
-        Intensity change from the middle of the volume to its border, each axis (RAS).
+        Intensity change from the middle of the volume to its border along each axis (RAS).
     """
 
     mean: npt.NDArray[np.float32]
@@ -99,6 +101,16 @@ def draw_appearance(
         Range of the factor that scales every tissue's distance to white matter.
     deep : float
         A further factor for `DEEP_GREY`.
+
+    Returns
+    -------
+    look : Appearance
+
+    Examples
+    --------
+    >>> look = draw_appearance(np.random.default_rng(0), contrast=(1, 1))
+    >>> bool(look.mean[2] > look.mean[3] > look.mean[4])  # white matter, cortex, ventricle
+    True
     """
     factor = rng.uniform(*contrast)
     mean = np.zeros(256, np.float32)
@@ -118,11 +130,11 @@ def draw_appearance(
             mean[label] = max(0.0, value + rng.normal(0, 0.01))
             within[label] = tissue.within * rng.uniform(0.4, 1.3)
             slope[label] = rng.normal(0, 0.07, 3)
-    _brighten_lateral_thalamus(rng, mean, slope, factor * deep)
+    _brighten_lateral_thalamus_(rng, mean, slope, factor * deep)
     return Appearance(mean, within, slope)
 
 
-def _brighten_lateral_thalamus(
+def _brighten_lateral_thalamus_(
     rng: np.random.Generator,
     mean: npt.NDArray[np.float32],
     slope: npt.NDArray[np.float32],
