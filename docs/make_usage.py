@@ -1,10 +1,16 @@
-"""Write docs/usage.md and docs/api.md from parsers and code: ``python docs/make_usage.py``."""
+"""Write what is made from code: docs/usage.md, docs/api.md and boutiques.json.
+
+python docs/make_usage.py
+"""
 
 from __future__ import annotations
 
 import argparse
 import inspect
+import json
 from pathlib import Path
+
+from make_boutiques import descriptor
 
 import hetseg_bids
 from hetseg_bids import errors
@@ -15,8 +21,13 @@ _COMMANDS = (run.build_parser, train.build_parser, evaluate.build_parser, export
 
 
 def pages() -> dict[Path, str]:
-    """Every page that is made from code."""
-    return {FOLDER / "usage.md": usage(), FOLDER / "api.md": api()}
+    """Every file that is made from code."""
+    boutiques = json.dumps(descriptor(), indent=2) + "\n"
+    return {
+        FOLDER / "usage.md": usage(),
+        FOLDER / "api.md": api(),
+        FOLDER.parent / "boutiques.json": boutiques,
+    }
 
 
 def api() -> str:

@@ -11,7 +11,6 @@ import nibabel as nib
 import pytest
 
 from support.datasets import t1w_path, write_dataset
-from support.descriptor import descriptor
 from support.tiny_model import write_tiny_model
 
 FILE = Path(__file__).parents[2] / "boutiques.json"
@@ -20,10 +19,6 @@ FILE = Path(__file__).parents[2] / "boutiques.json"
 def bosh(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [str(Path(sys.executable).with_name("bosh")), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def test_descriptor_and_parser_do_not_differ():
-    assert json.loads(FILE.read_text()) == descriptor(), "python tests/descriptor.py"
 
 
 def test_descriptor_is_valid():

@@ -45,7 +45,7 @@ def out(tmp_path_factory, phantom) -> Path:
     return root / "OUT"
 
 
-def test_usage_and_api_are_those_of_the_code(monkeypatch):
+def test_what_is_made_from_code_is_up_to_date(monkeypatch):
     monkeypatch.syspath_prepend(str(DOCS))
     import make_usage
 

@@ -21,7 +21,7 @@ from hetseg_bids.training.initialisation import start_from_
 from hetseg_bids.training.samples import SamplingConfig, draw_cut, resample_stacks
 from hetseg_bids.training.volumes import LabelledVolume
 from support.commands import QUICK, run_cli, run_here
-from support.datasets import t1w_path, write_dataset, write_small_pair
+from support.datasets import t1w_path, write_dataset, write_pair
 
 TABLE = """index\tname\tcolor\tmembers
 1\tleft_striatum\t#ff0000\t11,12,26
@@ -158,7 +158,7 @@ def test_a_plan_whose_structures_make_no_sense_is_refused(tmp_path, change):
 
 @pytest.mark.slow
 def test_a_model_of_ones_own_structures_from_scans_to_scores(table, phantom, tmp_path):
-    write_small_pair(tmp_path / "mine")
+    write_pair(tmp_path / "mine")
     run = (tmp_path / "run", "--scans", tmp_path / "mine", "--labels", table, "--workers", 0)
     more = ("--init", "label-flip", "--samples", 8, "--name", "ours")
     done = run_cli("hetseg-train", *run, *more, "--validate", tmp_path / "mine")

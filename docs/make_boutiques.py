@@ -1,12 +1,8 @@
-"""boutiques.json from the parser: one list of options, not two.
-
-python tests/descriptor.py > boutiques.json
-"""
+"""boutiques.json from the parser: one list of options, not two. `make_usage.py` writes it."""
 
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
 from hetseg_bids import __version__
@@ -76,7 +72,3 @@ def _type(action: argparse.Action) -> str:
     if action.type is float or action.type is positive:
         return "Number"
     return "String"
-
-
-if __name__ == "__main__":
-    print(json.dumps(descriptor(), indent=2))
