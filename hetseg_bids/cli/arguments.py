@@ -42,3 +42,11 @@ def positive_float(text: str) -> float:
     if not number > 0:
         raise argparse.ArgumentTypeError(f"{text!r}: must be positive")
     return number
+
+
+def share(text: str) -> float:
+    """A number of 0 to 1."""
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a number of 0 to 1")
+    return number

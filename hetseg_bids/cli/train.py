@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from hetseg_bids.cli.arguments import name_or_path, path, positive, positive_float
+from hetseg_bids.cli.arguments import name_or_path, path, positive, positive_float, share
 from hetseg_bids.config import RECIPE_NAMES, SYSTEM_NAMES
 from hetseg_bids.errors import HetsegError
 
@@ -89,15 +89,30 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
         help="start from a shipped model or a model folder; a --recipe with a larger network "
         "lets it grow",
     )
+    parser.add_argument(
+        "--teacher",
+        type=name_or_path,
+        default=None,
+        metavar="MODEL",
+        help="learn from a label-flip model, too: its mean over the three views of every volume",
+    )
+    parser.add_argument(
+        "--teaching-share",
+        type=share,
+        default=0.5,
+        metavar="X",
+        help="with --teacher: share of the loss that is the distance from the teacher; 1 leaves "
+        "the labels out (default: %(default)s)",
+    )
     parser.add_argument("--system", choices=SYSTEM_NAMES, default="label-flip")
     parser.add_argument(
         "--recipe",
         choices=RECIPE_NAMES,
         default=None,
         help="fast: for hours on a CPU; wide: a larger network, for minutes on a GPU; small: half "
-        "the width, for minutes on a CPU; polish: more training of the network of --init, in "
-        "small steps; paper: McKinley et al., 2 million stacks (default: fast, with the network of "
-        "--init where that is given)",
+        "the width, for minutes on a CPU; compact: a network of less than half the work; polish: "
+        "more training of the network of --init, in small steps; paper: McKinley et al., 2 million "
+        "stacks (default: fast, with the network of --init where that is given)",
     )
     parser.add_argument(
         "--samples",
@@ -182,6 +197,8 @@ def _train(args: argparse.Namespace) -> int:
             validate=args.validate,
             validate_every=args.validate_every,
             init=args.init,
+            teacher=args.teacher,
+            teaching_share=args.teaching_share,
             system=args.system,
             recipe=args.recipe,
             reject_sporadic=args.reject_sporadic,

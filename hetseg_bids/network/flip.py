@@ -72,6 +72,33 @@ def logistic(x: Tensor) -> Tensor:
     return x.neg().exp_().add_(1).reciprocal_()
 
 
+def flip_focal(flip_logits: Tensor, rate: Tensor, gamma: float = GAMMA) -> Tensor:
+    """The focal loss of a flip logit that is expected where labels flip at a rate.
+
+    It is least where `flip_probability` is the rate.
+
+    Parameters
+    ----------
+    flip_logits, rate : float tensors of one shape
+        v, and the probability of a flip, 0-0.5.
+
+    Returns
+    -------
+    loss : float tensor, same shape
+
+    Examples
+    --------
+    >>> v = torch.linspace(-6, 6, 1201)
+    >>> flip_probability(v[flip_focal(v, torch.full_like(v, 0.2)).argmin()]).item()
+    0.200...
+    """
+    s = trained_flip(flip_logits)
+    log_s = functional.logsigmoid(flip_logits) + torch.log(flip_logits.new_tensor(0.5))
+    flipped = focal_of_probability(s, torch.ones_like(s), log_s, gamma)
+    kept = focal_of_probability(s, torch.zeros_like(s), log_s, gamma)
+    return rate * flipped + (1 - rate) * kept
+
+
 def trained_flip(flip_logits: Tensor) -> Tensor:
     """The value that the label-flip loss is computed from: 0.5 sigmoid(v), in (0, 0.5).
 

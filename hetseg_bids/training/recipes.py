@@ -67,6 +67,9 @@ class TrainingConfig:
         sha256 of the weights that the run starts from; None starts at random.
     smoothing : int
         See `Plan.smoothing`.
+    teaching_share : float
+        Share of the loss that is the distance from the teacher's maps, 0-1, where there is a
+        teacher; the rest is the loss with the labels.
     """
 
     system: str = LabelFlip.name
@@ -91,6 +94,7 @@ class TrainingConfig:
     seed: int = 0
     initial_weights: str | None = None
     smoothing: int = 0
+    teaching_share: float = 0.0
 
     @property
     def steps(self) -> int:
@@ -138,6 +142,17 @@ def small_recipe(system: str, *, samples: int | None = None, seed: int = 0) -> T
     network = replace(fast.network, stem=(8, 8, 16), levels=(16, 32, 48), growth=16)
     schedule = Schedule(warmup=100)
     return replace(fast, network=network, batch=2, schedule=schedule, ema_decay=0.99)
+
+
+def compact_recipe(system: str, *, samples: int | None = None, seed: int = 0) -> TrainingConfig:
+    """The recipe for fast inference: `fast_recipe` with less than half of the multiply-adds.
+
+    Blocks of 2 x 2 pixels are folded into channels, so that most work is done at a half, a quarter
+    and an eighth of the resolution.
+    """
+    fast = fast_recipe(system, samples=samples, seed=seed)
+    network = replace(fast.network, stem=(16, 32), levels=(64, 96, 128), fold=2, added_skips=True)
+    return replace(fast, network=network)
 
 
 def polish_recipe(system: str, *, samples: int | None = None, seed: int = 0) -> TrainingConfig:
@@ -209,6 +224,7 @@ RECIPES = {
     "fast": fast_recipe,
     "wide": wide_recipe,
     "small": small_recipe,
+    "compact": compact_recipe,
     "polish": polish_recipe,
     "paper": paper_recipe,
 }

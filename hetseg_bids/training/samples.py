@@ -72,11 +72,21 @@ class Block:
         aseg ids of the labelled slices.
     rejected : (N, L, H, W) int32 tensor or None
         See `LabelledVolume`.
+    taught : (N, L, H, W, 2 S) uint8 tensor or None
+        See `LabelledVolume`.
     """
 
     images: Tensor
     labels: Tensor
-    rejected: Tensor | None
+    rejected: Tensor | None = None
+    taught: Tensor | None = None
+
+    def taken(self, which: slice | Tensor) -> Block:
+        """Some of the samples."""
+        rejected, taught = (
+            None if field is None else field[which] for field in (self.rejected, self.taught)
+        )
+        return Block(self.images[which], self.labels[which], rejected, taught)
 
 
 class BlockDataset(Dataset[Block]):
@@ -113,11 +123,14 @@ class BlockDataset(Dataset[Block]):
             parts += self._cut(rng, volume)
         order = torch.from_numpy(rng.permutation(self.config.block_size))
         rejected = [part.rejected for part in parts if part.rejected is not None]
-        return Block(
-            torch.cat([part.images for part in parts]).cpu()[order],
-            torch.cat([part.labels for part in parts]).cpu()[order],
-            torch.cat(rejected).cpu()[order] if rejected else None,
+        taught = [part.taught for part in parts if part.taught is not None]
+        block = Block(
+            torch.cat([part.images for part in parts]).cpu(),
+            torch.cat([part.labels for part in parts]).cpu(),
+            torch.cat(rejected).cpu() if rejected else None,
+            torch.cat(taught).cpu() if taught else None,
         )
+        return block.taken(order)
 
     def _cut(self, rng: np.random.Generator, volume: LabelledVolume) -> list[Block]:
         config, count = self.config, self.config.stacks_per_volume
@@ -236,7 +249,18 @@ def resample_stacks(
     if volume.rejected is not None:
         rejected = _nearest(volume.rejected, middle)
         rejected = torch.where(mirrored, mirror_tasks(rejected, label_set), rejected)
-    return Block(stacks.to(torch.float16)[:, None], labels, rejected)
+    taught = None
+    if volume.taught is not None:
+        taught = _nearest(volume.taught, middle)
+        taught = torch.where(mirrored[..., None], taught[..., mirrored_maps(label_set)], taught)
+    return Block(stacks.to(torch.float16)[:, None], labels, rejected, taught)
+
+
+def mirrored_maps(label_set: LabelSet) -> Tensor:
+    """Where the maps of `LabelledVolume.taught` lie in those of the mirrored volume: (2 S,)."""
+    count = len(label_set.structures)
+    order = torch.from_numpy(label_set.mirror_permutation()[:count])
+    return torch.cat((order, count + order))
 
 
 def _points(volume: LabelledVolume, cuts: Sequence[Cut], shape: tuple[int, int, int]) -> Tensor:
@@ -260,10 +284,10 @@ def _points(volume: LabelledVolume, cuts: Sequence[Cut], shape: tuple[int, int, 
 def _nearest(labels: Tensor, points: Tensor) -> Tensor:
     flat = torch.zeros(points.shape[:-1], dtype=torch.int64, device=points.device)
     inside = torch.ones(points.shape[:-1], dtype=torch.bool, device=points.device)
-    for axis, size in enumerate(labels.shape):
+    for axis, size in enumerate(labels.shape[:3]):
         index = points[..., axis].round().to(torch.int64)
         inside &= (index >= 0) & (index < size)
         flat = flat * size + index.clamp(0, size - 1)
-    return torch.where(
-        inside, labels.reshape(-1)[flat], torch.zeros((), dtype=labels.dtype, device=points.device)
-    )
+    values = labels.flatten(0, 2)[flat]
+    inside = inside.view(*inside.shape, *(1,) * (labels.dim() - 3))
+    return torch.where(inside, values, torch.zeros((), dtype=labels.dtype, device=points.device))

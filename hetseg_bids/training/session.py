@@ -32,6 +32,7 @@ from hetseg_bids.training.recipes import (
 )
 from hetseg_bids.training.synthesis.painting import SyntheticScans, SyntheticSource
 from hetseg_bids.training.tasks import MOST_TASKS
+from hetseg_bids.training.teaching import TaughtSource
 from hetseg_bids.training.trainer import RunOptions, StepReport, Trainer
 from hetseg_bids.training.validation import (
     VALIDATION_NAME,
@@ -57,6 +58,8 @@ class TrainingRequest:
     validate: Path | None
     validate_every: int
     init: str | None
+    teacher: str | None
+    teaching_share: float
     system: str
     recipe: str | None
     reject_sporadic: bool
@@ -100,6 +103,8 @@ def train(request: TrainingRequest) -> None:
     )
     request.out.mkdir(parents=True, exist_ok=True)
     source = open_source(request, options.device)
+    if request.teacher is not None:
+        source = TaughtSource(source, _teacher(request, label_set))
     trainer = Trainer(config, source, options, initial, label_set)
     if trainer.resume():
         log.info("resumed at step %d of %d", trainer.step, config.steps)
@@ -118,6 +123,16 @@ def _initial(request: TrainingRequest) -> Model | None:
     if request.init is None:
         return None
     return load_model(request.init, torch.device("cpu"), "--init")
+
+
+def _teacher(request: TrainingRequest, label_set: LabelSet) -> Model:
+    teacher = load_model(request.teacher or "", CPU, "--teacher")
+    option = f"--teacher {request.teacher}"
+    if not isinstance(teacher.plan.system, LabelFlip) or request.system != teacher.plan.system.name:
+        raise OptionError("teacher and --system have to be label-flip", option=option)
+    if teacher.plan.label_set != label_set:
+        raise OptionError("it labels other structures", option=option)
+    return teacher
 
 
 def _label_set(request: TrainingRequest, initial: Model | None) -> LabelSet:
@@ -146,6 +161,8 @@ def _config(request: TrainingRequest, initial: Model | None, label_set: LabelSet
         smoothing = 0 if request.label_maps is None else initial.plan.smoothing
         checksum = initial.plan.weights_sha256
         config = replace(config, initial_weights=checksum, smoothing=smoothing)
+    if request.teacher is not None:
+        config = replace(config, teaching_share=request.teaching_share)
     if request.reject_sporadic:
         _check_rejection(request, label_set)
         config = with_rejection(config)

@@ -33,12 +33,12 @@ from hetseg_bids.training.rejection import (
 )
 from hetseg_bids.training.samples import Block, BlockDataset
 from hetseg_bids.training.tasks import unpack_tasks
+from hetseg_bids.training.teaching import teaching_losses
 from hetseg_bids.training.volumes import FixedSource, VolumeSource
 
 log = logging.getLogger(__name__)
 CHECKPOINT_NAME = "checkpoint.safetensors"
 MASKS_NAME = "rejected"
-Batch = tuple[Tensor, Tensor, Tensor | None]  # images, labels, rejected
 _SEED_STRIDE = 1_000_000_007
 _ENDLESS = 2**62  # blocks; the end of a run may change while it goes on
 _WORTH_NOTING = 0.01
@@ -236,10 +236,12 @@ class Trainer:
     def _identity(self) -> str:
         settings = asdict(self.config)
         del settings["samples"]
+        if not self.config.teaching_share:
+            del settings["teaching_share"]  # runs without a teacher are what they were before
         own = [] if self.label_set == ASEG else [asdict(self.label_set)]
         return json.dumps([settings, self.source.fingerprint(), *own], sort_keys=True)
 
-    def _batches(self) -> Iterator[Batch]:
+    def _batches(self) -> Iterator[Block]:
         size, batch = self.config.sampling.block_size, self.config.batch
         if size % batch:
             raise ValueError(f"a block of {size} samples doesn't divide into batches of {batch}")
@@ -261,26 +263,25 @@ class Trainer:
         )
         for block in loader:
             for i in range(offset, size, batch):
-                part = slice(i, i + batch)
-                rejected = None if block.rejected is None else block.rejected[part]
-                yield block.images[part], block.labels[part], rejected
+                yield block.taken(slice(i, i + batch))
             offset = 0
 
-    def _advance(self, batch: Batch) -> StepReport:
+    def _advance(self, batch: Block) -> StepReport:
         device = self.options.device
-        images, labels = batch[0].to(device), batch[1].to(device)
+        images, labels = batch.images.to(device), batch.labels.to(device)
         count = len(self.label_set.tasks)
         labels = labels.flatten(0, 1)  # in the order of the network's output
         kept = None
-        if batch[2] is not None:
-            kept = ~unpack_tasks(batch[2].to(device).flatten(0, 1), count)
+        if batch.rejected is not None:
+            kept = ~unpack_tasks(batch.rejected.to(device).flatten(0, 1), count)
+        taught = None if batch.taught is None else batch.taught.to(device).flatten(0, 1)
         # noise of a step depends on the step alone, so that a resumed run draws the same
         torch.manual_seed(self.config.seed * _SEED_STRIDE + self.step)
         rate = self.config.schedule.rate(self.step, self.config.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         warm = self.step < self.config.plain_share * self.config.steps
-        losses = self._objective(self._forward(images), labels, kept, warm)
+        losses = self._objective(self._forward(images), labels, kept, taught, warm)
         weights = (self.config.system_weight, self.config.dice_weight)
         total = weights[0] * losses[0] + weights[1] * losses[1]
         self.optimizer.zero_grad(set_to_none=True)
@@ -305,7 +306,12 @@ class Trainer:
             return self.network.forward_training(images.float())
 
     def _compute_objective(
-        self, levels: tuple[Tensor, ...], labels: Tensor, kept: Tensor | None, warm: bool
+        self,
+        levels: tuple[Tensor, ...],
+        labels: Tensor,
+        kept: Tensor | None,
+        taught: Tensor | None,
+        warm: bool,
     ) -> Tensor:
         # each coarser level has half the weight of the one before; the weights sum to 1
         shares = [0.5**i for i in range(len(levels))]
@@ -315,14 +321,17 @@ class Trainer:
                 labels.shape[-1] // output.shape[-1]
             )  # between the pixels at which strided convolutions are centred
             seen = None if kept is None else kept[..., ::step, ::step]
-            loss = self._losses_of(output, labels[..., ::step, ::step], seen, warm)
+            loss = self._losses_of(output.float(), labels[..., ::step, ::step], seen, warm)
+            if taught is not None:
+                share_taught = self.config.teaching_share
+                lesson = teaching_losses(output.float(), taught[:, ::step, ::step])
+                loss = torch.lerp(loss, lesson, share_taught)
             losses.append(share / sum(shares) * loss)
         return torch.stack(losses).sum(0)
 
     def _losses_of(self, output: Tensor, labels: Tensor, kept: Tensor | None, warm: bool) -> Tensor:
         # (B, H, W, T) viewed as (B, T, H, W): the memory order of the logits
         targets = self._membership[labels.int()].permute(0, 3, 1, 2).float()
-        output = output.float()
         elementwise = self._losses[0 if warm else 1](output, targets)
         if kept is None:
             system, weight = elementwise.mean(), None

@@ -41,6 +41,8 @@ class LabelledVolume:
         aseg ids on which the network is trained (weak labels).
     rejected : (X, Y, Z) int32 tensor or None
         Bit t is set where the label of task t is left out of the loss.
+    taught : (X, Y, Z, 2 S) uint8 tensor or None
+        What a teacher knows of the S structures: `teaching.taught_maps`.
     affine : (4, 4) float array
         Voxel to scanner mm, so that images on the frame lie over the scan.
 
@@ -56,6 +58,7 @@ class LabelledVolume:
     image: Tensor
     labels: Tensor
     rejected: Tensor | None = None
+    taught: Tensor | None = None
     affine: npt.NDArray[np.float64] = field(default_factory=frame_affine)
 
     @cached_property

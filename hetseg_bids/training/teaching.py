@@ -1,0 +1,134 @@
+"""Learning from a model that is trained already, beside the labels (Hinton et al. 2015).
+
+The teacher sees each training volume as inference shows it a scan: three planes, mean logits. The
+network learns the teacher's probability and flip probability of every structure from single
+stacks. Stacks are mirrored at random and the teacher's maps with them, so that the network treats
+both sides alike on the whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from hetseg_bids.network.flip import flip_focal, logistic
+from hetseg_bids.network.models import Model
+from hetseg_bids.network.systems import LabelFlip, PooledEnsemble
+from hetseg_bids.preprocessing.normalisation import BACKGROUND
+from hetseg_bids.segmentation.inference import (
+    add_view_,
+    brain_box,
+    empty_logits,
+    kept_outputs,
+    soften,
+    views_of,
+)
+from hetseg_bids.training.losses import soft_dice_loss
+from hetseg_bids.training.volumes import LabelledVolume, VolumeSource
+
+LEVELS = 255
+MOST_FLIP = 0.5
+
+
+@dataclass(frozen=True)
+class TaughtSource:
+    """Volumes of another source with the maps of a teacher.
+
+    Attributes
+    ----------
+    source : VolumeSource
+    teacher : Model
+        A label-flip model that labels what is learned.
+    """
+
+    source: VolumeSource
+    teacher: Model
+
+    def draw(self, rng: np.random.Generator) -> LabelledVolume:
+        """A volume of the source with `LabelledVolume.taught`."""
+        volume = self.source.draw(rng)
+        return replace(volume, taught=taught_maps(self.teacher, volume.image))
+
+    def fingerprint(self) -> dict[str, object]:
+        """That of the source, with the checksum of the teacher's weights."""
+        return {**self.source.fingerprint(), "teacher": self.teacher.plan.weights_sha256}
+
+
+def taught_maps(teacher: Model, image: Tensor) -> Tensor:
+    """Probabilities of the structures and their flip probabilities, as the teacher has them.
+
+    Parameters
+    ----------
+    teacher : Model
+    image : (X, Y, Z) float32 tensor
+        Standard scores.
+
+    Returns
+    -------
+    maps : (X, Y, Z, 2 S) uint8 tensor
+        sigmoid(a) in steps of 1/255, then flip probabilities in steps of 1/510. Of mean logits of
+        three planes that are neither smoothed nor freed of islands, as a network learns logits
+        that inference treats afterwards.
+    """
+    device = next(teacher.network.parameters()).device
+    count = len(teacher.plan.label_set.structures)
+    maps = torch.zeros(*image.shape, 2 * count, dtype=torch.uint8, device=image.device)
+    inside = image > BACKGROUND
+    if not inside.any():
+        return maps
+    box = brain_box(inside)
+    mean = empty_logits(len(kept_outputs(teacher.plan)), image[box].shape)
+    views = views_of(teacher, mirror=False)
+    softened = soften(image[box].to(device), teacher.plan.smoothing)
+    for view in views:
+        add_view_(mean, softened, view)
+    mean /= len(views)
+    label, second = mean.split(count)
+    system = teacher.plan.system
+    if teacher.plan.pooling is not None:
+        second = second * teacher.plan.pooling.views + label * teacher.plan.pooling.ensemble
+        flip_probability = PooledEnsemble().flip_probability(label, second)
+    else:
+        assert isinstance(system, LabelFlip)  # noqa: S101 (checked before training starts)
+        flip_probability = system.flip_probability(label, second)
+    values = torch.cat((logistic(label), flip_probability / MOST_FLIP))
+    maps[box] = (LEVELS * values).round_().to(torch.uint8).permute(1, 2, 3, 0).to(image.device)
+    return maps
+
+
+def teaching_losses(output: Tensor, taught: Tensor) -> Tensor:
+    """Distance of a label-flip network's outputs from the teacher's maps.
+
+    Parameters
+    ----------
+    output : (B, 2 T, H, W) float tensor
+        Label logits and flip logits of T tasks; those of the structures come first.
+    taught : (B, H, W, 2 S) uint8 tensor
+        See `taught_maps`.
+
+    Returns
+    -------
+    losses : (2,) tensor
+        The mean over pixels and structures of the cross-entropy of the probabilities plus the
+        focal loss expected at the teacher's flip probability; and 1 - soft Dice with the
+        teacher's labels.
+
+    Examples
+    --------
+    >>> taught = torch.zeros(1, 8, 8, 56, dtype=torch.uint8)  # no structure, and sure of it
+    >>> teaching_losses(torch.full((1, 62, 8, 8), -20.0), taught)
+    tensor([3.2188e-08, 0.0000e+00])
+    """
+    label, flip_logits = output.chunk(2, dim=1)
+    count = taught.shape[-1] // 2
+    maps = taught.permute(0, 3, 1, 2).float() / LEVELS
+    probability, flip_probability = maps[:, :count], maps[:, count:] * MOST_FLIP
+    known = label[:, :count]
+    fit = functional.binary_cross_entropy_with_logits(known, probability)
+    forecast = flip_focal(flip_logits[:, :count], flip_probability).mean()
+    dice = soft_dice_loss(known, (probability > 0.5).float())
+    return torch.stack((fit + forecast, dice))
