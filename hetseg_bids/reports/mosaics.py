@@ -6,7 +6,8 @@ import base64
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -169,9 +170,8 @@ def _mosaic(view: View, plane: Plane, layer: Layer) -> str:
     depth = view.image.shape[plane.axes[0]]
     places = np.linspace(0.15 * depth, 0.85 * depth, _COLUMNS).astype(int)
     rows, columns = display_slice(view.image, plane, 0).shape
-    figure = _figure(_INCH * _COLUMNS, _INCH * rows / columns)
-    for i, place in enumerate(places):
-        axes = figure.add_axes((i / _COLUMNS, 0, 1 / _COLUMNS, 1))
+    figure, panels = _strip(_INCH * rows / columns, _COLUMNS)
+    for axes, place in zip(panels, places, strict=True):
         _panel(axes, view, plane, int(place), view.window, layer)
     return _encode(figure)
 
@@ -179,9 +179,8 @@ def _mosaic(view: View, plane: Plane, layer: Layer) -> str:
 def _zoom(view: View, middle: npt.NDArray[np.int64], window: tuple[float, float]) -> str:
     layers = [_outlines(view)] if view.flip_probability is None else [_outlines(view), _flip(view)]
     count = len(PLANES) * len(layers)
-    figure = _figure(_INCH * count, _INCH)
-    for i, (plane, layer) in enumerate((p, x) for p in PLANES.values() for x in layers):
-        axes = figure.add_axes((i / count, 0, 1 / count, 1))
+    figure, panels = _strip(_INCH, count)
+    for axes, (plane, layer) in zip(panels, product(PLANES.values(), layers), strict=True):
         _panel(axes, view, plane, int(middle[plane.axes[0]]), window, layer)
     return _encode(figure)
 
@@ -189,7 +188,8 @@ def _zoom(view: View, middle: npt.NDArray[np.int64], window: tuple[float, float]
 def _panel(
     axes: Axes, view: View, plane: Plane, place: int, window: tuple[float, float], layer: Layer
 ) -> None:
-    axes.axis("off")
+    for old in tuple(axes.images):
+        old.remove()
     picture = display_slice(view.image, plane, place)
     axes.imshow(picture, cmap="gray", vmin=window[0], vmax=window[1])
     overlay, style = layer(plane, place)
@@ -230,6 +230,19 @@ def _edges(labels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
         for shift in (1, -1):
             edge |= labels != np.roll(labels, shift, axis=axis)
     return edge
+
+
+@lru_cache(maxsize=8)
+def _strip(height: float, columns: int) -> tuple[Figure, tuple[Axes, ...]]:
+    """A figure with panels side by side, whose pictures are replaced by the next ones.
+
+    Kept, because making the axes of a page takes longer than drawing on them.
+    """
+    figure = _figure(_INCH * columns, height)
+    panels = tuple(figure.add_axes((i / columns, 0, 1 / columns, 1)) for i in range(columns))
+    for axes in panels:
+        axes.axis("off")
+    return figure, panels
 
 
 def _figure(width: float, height: float) -> Figure:

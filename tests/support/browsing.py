@@ -17,6 +17,7 @@ from PIL import Image
 
 from hetseg_bids.structures.aseg import STRUCTURES
 
+_PATIENCE_MS = 120_000
 HOSTILE = "\"'><script>window.hacked=1</script><img src=x onerror='window.hacked=1'>"
 HOSTILE_NAME = "x<img src=y onerror=window.hacked=1>\"'&amp;"  # of a file: no slash
 
@@ -78,4 +79,7 @@ class Opened:
         """Save a screenshot of the whole page where CI collects them."""
         folder = os.environ.get("HETSEG_SCREENSHOTS")
         if folder:
-            self.page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+            # drawn by the processor, which other tests keep busy
+            self.page.screenshot(
+                path=Path(folder) / f"{name}.png", full_page=True, timeout=_PATIENCE_MS
+            )
