@@ -220,6 +220,19 @@ def with_rejection(config: TrainingConfig) -> TrainingConfig:
     return replace(config, rejection=rejection)
 
 
+def with_teacher(config: TrainingConfig, share: float) -> TrainingConfig:
+    """A recipe with a teacher, which makes a volume costly: more stacks are cut from fewer.
+
+    Parameters
+    ----------
+    config : TrainingConfig
+    share : float
+        See `TrainingConfig.teaching_share`.
+    """
+    sampling = replace(config.sampling, volumes_per_block=2, stacks_per_volume=160)
+    return replace(config, sampling=sampling, teaching_share=share)
+
+
 RECIPES = {
     "fast": fast_recipe,
     "wide": wide_recipe,

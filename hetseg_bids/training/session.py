@@ -29,6 +29,7 @@ from hetseg_bids.training.recipes import (
     RECIPES,
     TrainingConfig,
     with_rejection,
+    with_teacher,
 )
 from hetseg_bids.training.synthesis.painting import SyntheticScans, SyntheticSource
 from hetseg_bids.training.tasks import MOST_TASKS
@@ -162,7 +163,7 @@ def _config(request: TrainingRequest, initial: Model | None, label_set: LabelSet
         checksum = initial.plan.weights_sha256
         config = replace(config, initial_weights=checksum, smoothing=smoothing)
     if request.teacher is not None:
-        config = replace(config, teaching_share=request.teaching_share)
+        config = with_teacher(config, request.teaching_share)
     if request.reject_sporadic:
         _check_rejection(request, label_set)
         config = with_rejection(config)

@@ -77,7 +77,7 @@ def taught_maps(teacher: Model, image: Tensor) -> Tensor:
     device = next(teacher.network.parameters()).device
     count = len(teacher.plan.label_set.structures)
     maps = torch.zeros(*image.shape, 2 * count, dtype=torch.uint8, device=image.device)
-    inside = image > BACKGROUND
+    inside = image != BACKGROUND
     if not inside.any():
         return maps
     box = brain_box(inside)
