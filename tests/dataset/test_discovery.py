@@ -146,10 +146,10 @@ def test_an_index_that_another_program_made_through_a_link_is_used(tmp_path, cap
     root = with_images(tmp_path / "a", "sub-01/anat/sub-01", "sub-02/anat/sub-02")
     (tmp_path / "link").symlink_to(root)
     BIDSLayout(tmp_path / "link", database_path=tmp_path / "db")
-    made = (tmp_path / "db" / "layout_index.sqlite").stat()
+    made = written(tmp_path / "db")
     found = find_scans(root, Selection(database=tmp_path / "db")).scans
     assert [scan.path.parents[2] for scan in found] == [root, root]
-    assert (tmp_path / "db" / "layout_index.sqlite").stat() == made
+    assert written(tmp_path / "db") == made
     assert not caplog.records
 
 
