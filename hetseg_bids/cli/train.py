@@ -21,6 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("out", type=path, help="folder for checkpoints, logs and the model")
     _add_data(parser)
+    _add_models(parser)
     _add_recipe(parser)
     _add_execution(parser)
     return parser
@@ -80,7 +81,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_recipe(parser: argparse.ArgumentParser) -> None:
+def _add_models(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--init",
         type=name_or_path,
@@ -104,6 +105,9 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
         help="with --teacher: share of the loss that is the distance from the teacher; 1 leaves "
         "the labels out (default: %(default)s)",
     )
+
+
+def _add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--system", choices=SYSTEM_NAMES, default="label-flip")
     parser.add_argument(
         "--recipe",

@@ -249,18 +249,20 @@ def resample_stacks(
     if volume.rejected is not None:
         rejected = _nearest(volume.rejected, middle)
         rejected = torch.where(mirrored, mirror_tasks(rejected, label_set), rejected)
-    taught = None
-    if volume.taught is not None:
-        taught = _nearest(volume.taught, middle)
-        taught = torch.where(mirrored[..., None], taught[..., mirrored_maps(label_set)], taught)
+    taught = _taught(volume, middle, mirrored, label_set)
     return Block(stacks.to(torch.float16)[:, None], labels, rejected, taught)
 
 
-def mirrored_maps(label_set: LabelSet) -> Tensor:
-    """Where the maps of `LabelledVolume.taught` lie in those of the mirrored volume: (2 S,)."""
+def _taught(
+    volume: LabelledVolume, points: Tensor, mirrored: Tensor, label_set: LabelSet
+) -> Tensor | None:
+    """The teacher's maps at (N, L, H, W, 3) points, those of the other side in mirrored stacks."""
+    if volume.taught is None:
+        return None
+    maps = _nearest(volume.taught, points)
     count = len(label_set.structures)
     order = torch.from_numpy(label_set.mirror_permutation()[:count])
-    return torch.cat((order, count + order))
+    return torch.where(mirrored[..., None], maps[..., torch.cat((order, count + order))], maps)
 
 
 def _points(volume: LabelledVolume, cuts: Sequence[Cut], shape: tuple[int, int, int]) -> Tensor:

@@ -102,10 +102,11 @@ def train(request: TrainingRequest) -> None:
         amp=request.amp,
         stop_after=request.stop_after,
     )
+    teacher = None if request.teacher is None else _teacher(request, request.teacher, label_set)
     request.out.mkdir(parents=True, exist_ok=True)
     source = open_source(request, options.device)
-    if request.teacher is not None:
-        source = TaughtSource(source, _teacher(request, label_set))
+    if teacher is not None:
+        source = TaughtSource(source, teacher)
     trainer = Trainer(config, source, options, initial, label_set)
     if trainer.resume():
         log.info("resumed at step %d of %d", trainer.step, config.steps)
@@ -126,9 +127,9 @@ def _initial(request: TrainingRequest) -> Model | None:
     return load_model(request.init, torch.device("cpu"), "--init")
 
 
-def _teacher(request: TrainingRequest, label_set: LabelSet) -> Model:
-    teacher = load_model(request.teacher or "", CPU, "--teacher")
-    option = f"--teacher {request.teacher}"
+def _teacher(request: TrainingRequest, name: str, label_set: LabelSet) -> Model:
+    teacher = load_model(name, CPU, "--teacher")
+    option = f"--teacher {name}"
     if not isinstance(teacher.plan.system, LabelFlip) or request.system != teacher.plan.system.name:
         raise OptionError("teacher and --system have to be label-flip", option=option)
     if teacher.plan.label_set != label_set:
