@@ -330,7 +330,7 @@ class HetsegNet(nn.Module):
         Parameters
         ----------
         block : (D, H, W) float tensor
-            D consecutive slices, at least 2 reach + 1; H and W multiples of 4.
+            D consecutive slices, at least 2 reach + 1; H and W as in `forward`.
         outputs : (C,) int64 tensor, optional
             Numbers of the wanted outputs; all n_outputs by default.
 

@@ -101,7 +101,8 @@ class Plan:
         if self.pooling is None:
             del facts["pooling"]
         content = {"format": _PLAN_FORMAT, "tasks": list(self.label_set.task_names)}
-        if not is_aseg(self.label_set) or self.label_set != aseg_part(self.label_set.names):
+        names = self.label_set.names
+        if not (is_aseg(self.label_set) and aseg_part(names) == self.label_set):
             content["structures"] = structures
         write_json(folder / PLAN_NAME, content | facts)
 

@@ -17,21 +17,21 @@ from torch.nn import functional
 
 from hetseg_bids.network.flip import flip_focal, logistic
 from hetseg_bids.network.models import Model
-from hetseg_bids.network.systems import LabelFlip, PooledEnsemble
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
 from hetseg_bids.segmentation.inference import (
-    add_view_,
     brain_box,
-    empty_logits,
-    kept_outputs,
-    soften,
+    mean_outputs,
+    separate_,
     views_of,
+)
+from hetseg_bids.segmentation.labels import (
+    LEVELS,
+    MAX_FLIP_PROBABILITY,
+    MAX_PROBABILITY,
+    to_levels,
 )
 from hetseg_bids.training.losses import soft_dice_loss
 from hetseg_bids.training.volumes import LabelledVolume, VolumeSource
-
-LEVELS = 255
-MOST_FLIP = 0.5
 
 
 @dataclass(frozen=True)
@@ -74,29 +74,19 @@ def taught_maps(teacher: Model, image: Tensor) -> Tensor:
         three planes that are neither smoothed nor freed of islands, as a network learns logits
         that inference treats afterwards.
     """
-    device = next(teacher.network.parameters()).device
     count = len(teacher.plan.label_set.structures)
     maps = torch.zeros(*image.shape, 2 * count, dtype=torch.uint8, device=image.device)
     inside = image != BACKGROUND
     if not inside.any():
         return maps
     box = brain_box(inside)
-    mean = empty_logits(len(kept_outputs(teacher.plan)), image[box].shape)
-    views = views_of(teacher, mirror=False)
-    softened = soften(image[box].to(device), teacher.plan.smoothing)
-    for view in views:
-        add_view_(mean, softened, view)
-    mean /= len(views)
-    label, second = mean.split(count)
-    system = teacher.plan.system
-    if teacher.plan.pooling is not None:
-        second = second * teacher.plan.pooling.views + label * teacher.plan.pooling.ensemble
-        flip_probability = PooledEnsemble().flip_probability(label, second)
-    else:
-        assert isinstance(system, LabelFlip)  # noqa: S101 (checked before training starts)
-        flip_probability = system.flip_probability(label, second)
-    values = torch.cat((logistic(label), flip_probability / MOST_FLIP))
-    maps[box] = (LEVELS * values).round_().to(torch.uint8).permute(1, 2, 3, 0).to(image.device)
+    mean = mean_outputs(teacher, image[box], views_of(teacher, mirror=False))
+    said = separate_(mean, teacher.plan, box)
+    assert said.system is not None  # noqa: S101 (only label-flip teaches)
+    assert said.second_output is not None  # noqa: S101
+    q = said.system.flip_probability(said.label, said.second_output)
+    levels = (to_levels(logistic(said.label), MAX_PROBABILITY), to_levels(q, MAX_FLIP_PROBABILITY))
+    maps[box] = torch.cat(levels).permute(1, 2, 3, 0).to(image.device)
     return maps
 
 
@@ -126,7 +116,7 @@ def teaching_losses(output: Tensor, taught: Tensor) -> Tensor:
     label, flip_logits = output.chunk(2, dim=1)
     count = taught.shape[-1] // 2
     maps = taught.permute(0, 3, 1, 2).float() / LEVELS
-    probability, flip_probability = maps[:, :count], maps[:, count:] * MOST_FLIP
+    probability, flip_probability = maps[:, :count], maps[:, count:] * MAX_FLIP_PROBABILITY
     known = label[:, :count]
     fit = functional.binary_cross_entropy_with_logits(known, probability)
     forecast = flip_focal(flip_logits[:, :count], flip_probability).mean()
