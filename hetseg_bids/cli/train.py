@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from hetseg_bids.cli.arguments import name_or_path, path, positive, positive_float, share
 from hetseg_bids.config import RECIPE_NAMES, SYSTEM_NAMES
-from hetseg_bids.errors import HetsegError
+from hetseg_bids.errors import HetsegError, OptionError
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -28,20 +28,33 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument(
+    parser.add_argument(
         "--label-maps",
         type=path,
         metavar="DIR",
         help="generate synthetic T1w from the 1 mm label maps (*.nii, *.nii.gz) in DIR",
     )
-    source.add_argument(
+    parser.add_argument(
         "--scans",
         type=path,
         metavar="DIR",
         help="train on the T1w + dseg pairs of a BIDS-derivatives dataset (skull-stripped T1w)",
     )
-    source.add_argument(
+    parser.add_argument(
+        "--unlabelled",
+        type=path,
+        metavar="DIR",
+        help="train on the T1w in DIR with the maps of --teacher, which are kept in OUT/taught",
+    )
+    parser.add_argument(
+        "--shares",
+        type=positive_float,
+        nargs="+",
+        metavar="X",
+        help="how often each of --label-maps, --scans and --unlabelled, of those given and in this "
+        "order, is drawn from (default: equally often)",
+    )
+    parser.add_argument(
         "--average",
         type=name_or_path,
         nargs="+",
@@ -95,7 +108,8 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
         type=name_or_path,
         default=None,
         metavar="MODEL",
-        help="learn from a label-flip model, too: its mean over the three views of every volume",
+        help="learn from a label-flip model, too: its mean over the three views of the scans of "
+        "--unlabelled; without that option, of every volume",
     )
     parser.add_argument(
         "--teaching-share",
@@ -177,10 +191,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--synthetic-scans needs --label-maps")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
+        _check(args)
         return _train(args)
     except (HetsegError, ValueError) as error:
         print(f"hetseg-train: {error}", file=sys.stderr)
         return 2
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse what the parser can't.
+
+    Raises
+    ------
+    OptionError
+    """
+    sources = ("label_maps", "scans", "unlabelled")
+    given = [name for name in sources if getattr(args, name) is not None]
+    if bool(given) == (args.average is not None):
+        raise OptionError("give --label-maps, --scans or --unlabelled, or --average alone")
+    if args.shares is not None and len(args.shares) != len(given):
+        numbers = "1 number" if len(given) == 1 else f"{len(given)} numbers"
+        raise OptionError(f"{numbers}, one for each source", option="--shares")
+    if args.unlabelled is not None and args.teacher is None:
+        raise OptionError("who labels them?", "name a model with --teacher", option="--unlabelled")
 
 
 def _train(args: argparse.Namespace) -> int:
@@ -197,6 +230,8 @@ def _train(args: argparse.Namespace) -> int:
             label_maps=args.label_maps,
             synthetic_scans=args.synthetic_scans,
             scans=args.scans,
+            unlabelled=args.unlabelled,
+            shares=tuple(args.shares or ()),
             labels=args.labels,
             validate=args.validate,
             validate_every=args.validate_every,

@@ -17,9 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hetseg_bids.network.devices import autocast, trains_conv3d_in_bf16
-
-_DOWNSAMPLING = 4  # of the features, in-plane
+DOWNSAMPLING = 4  # of the features, in-plane
+_FOLD = 2  # side of the blocks of pixels that become channels, where nothing is done at full size
 _INPUT_OFFSET = 3.0
 _INPUT_SCALE = 0.5
 
@@ -43,7 +42,9 @@ class NetworkConfig:
     stem : tuple of int
         Channels of the 3-D convolutions; each needs one more neighbouring slice on either side.
     levels : tuple of 3 int
-        Channels at full, half and quarter resolution.
+        Channels at full, half and quarter resolution. 0 at full resolution: blocks of 2 x 2 pixels
+        become channels of one pixel before the first convolution, and the head gives the logits of
+        a whole block ("sub-pixel convolution", Shi et al. 2016).
     dilations : tuple of int
         One dense block each, at quarter resolution.
     growth : int
@@ -53,18 +54,15 @@ class NetworkConfig:
         label the same slice, their logits are averaged.
     deep_supervision : bool
         Whether training has heads at half and quarter resolution, too.
-    fold : int
-        Side of the blocks of pixels that become channels of one pixel before the first
-        convolution, in-plane; the head gives the logits of a whole block ("sub-pixel convolution",
-        Shi et al. 2016).  Then "full resolution" above means that of the blocks.
+
     added_skips : bool
-        Whether what the encoder found is added in the decoder, which halves the work there,
-        instead of put beside.
+        Whether what the encoder found is added in the decoder, after a 1x1 convolution, instead of
+        put beside: half the work there.
 
     Raises
     ------
     ValueError
-        If `labelled` is even, or more than there are, or `fold` isn't positive.
+        If `labelled` is even, or more than there are.
 
     Examples
     --------
@@ -80,12 +78,9 @@ class NetworkConfig:
     growth: int = 32
     labelled: int = 1
     deep_supervision: bool = False
-    fold: int = 1
     added_skips: bool = False
 
     def __post_init__(self) -> None:
-        if self.fold < 1:
-            raise ValueError(f"fold={self.fold}: a positive number")
         slices = self.depth.slices
         if self.labelled not in range(1, slices + 1, 2):
             raise ValueError(f"labelled={self.labelled}: an odd number up to {slices} slices")
@@ -96,9 +91,9 @@ class NetworkConfig:
         return StackDepth(2 * len(self.stem) + 1, self.labelled)
 
     @property
-    def multiple(self) -> int:
-        """Rows and columns of a stack must be multiples of this number."""
-        return _DOWNSAMPLING * self.fold
+    def fold(self) -> int:
+        """Side of the blocks of pixels that become channels; 1: there are none."""
+        return 1 if self.levels[0] else _FOLD
 
     @property
     def reach(self) -> int:
@@ -154,8 +149,8 @@ def _shared_out(x: Tensor) -> tuple[Tensor, ...]:
     return (x[: len(x) - rest], filled) if len(x) > rest else (filled,)
 
 
-def _conv_block(inp: int, out: int, *, stride: int = 1, kernel: int = 3) -> nn.Sequential:
-    conv = nn.Conv2d(inp, out, kernel, stride=stride, padding=kernel // 2, bias=False)
+def _conv_block(inp: int, out: int, *, stride: int = 1) -> nn.Sequential:
+    conv = nn.Conv2d(inp, out, 3, stride=stride, padding=1, bias=False)
     return nn.Sequential(conv, _InstanceNorm(out), nn.ReLU(inplace=True))
 
 
@@ -164,7 +159,9 @@ class _DenseBlock(nn.Module):
 
     def __init__(self, inp: int, growth: int, dilation: int) -> None:
         super().__init__()
-        self.squeeze = _conv_block(inp, growth, kernel=1)
+        self.squeeze = nn.Sequential(
+            _Pointwise(inp, growth), _InstanceNorm(growth), nn.ReLU(inplace=True)
+        )
         self.dilated = nn.Sequential(
             nn.Conv2d(growth, growth, 3, padding=dilation, dilation=dilation, bias=False),
             _InstanceNorm(growth),
@@ -173,6 +170,21 @@ class _DenseBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat((x, self.dilated(self.squeeze(x))), dim=1)
+
+
+class _Join(nn.Module):
+    """Decoder features with those of the encoder: added after a 1x1 convolution, or beside."""
+
+    def __init__(self, channels: int, *, added: bool) -> None:
+        super().__init__()
+        self.channels = channels if added else 2 * channels
+        self.project = _Pointwise(channels, channels) if added else None
+
+    def forward(self, decoded: Tensor, encoded: Tensor) -> Tensor:
+        if self.project is None:
+            return torch.cat((decoded, encoded), dim=1)
+        added: Tensor = self.project(encoded)
+        return added.add_(decoded)
 
 
 def upsample_twice(x: Tensor) -> Tensor:
@@ -200,7 +212,7 @@ def upsample_twice(x: Tensor) -> Tensor:
 
 
 class Stem(nn.Sequential):
-    """3-D convolutions, unpadded across slices: (B, 1, D, H, W) -> (B, C, D - 2 N, H/f, W/f).
+    """3-D convolutions, unpadded across slices: (B, 1, D, H, W) -> (B (D - 2 N), C, H/f, W/f).
 
     There is no normalisation inside, so the features of a block of slices are those of its
     overlapping stacks, and are computed only once.
@@ -215,7 +227,7 @@ class Stem(nn.Sequential):
     Examples
     --------
     >>> Stem((8, 8, 16))(torch.zeros(2, 1, 7, 12, 16)).shape
-    torch.Size([2, 16, 1, 12, 16])
+    torch.Size([2, 16, 12, 16])
     """
 
     def __init__(self, channels: tuple[int, ...], fold: int = 1) -> None:
@@ -226,27 +238,63 @@ class Stem(nn.Sequential):
         )
         super().__init__(OrderedDict((f"conv{i}", conv) for i, conv in enumerate(convs, 1)))
         self._fold = fold
-        self._trains_in_bf16 = trains_conv3d_in_bf16()  # asked here: it can't be traced
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features of the slices with N neighbours on either side, in float32 where needed."""
-        # oneDNN's bfloat16 gradients of 3-D convolutions write beyond their memory with AMX
-        if torch.is_grad_enabled() and x.device.type == "cpu" and not self._trains_in_bf16:
-            with autocast(x.device, enabled=False):
-                return self._features(x)
-        return self._features(x)
-
-    def _features(self, x: Tensor) -> Tensor:
+        """Features of the slices with N neighbours on either side."""
         # background becomes 0, so that zero padding continues it instead of framing it
-        x = (x + _INPUT_OFFSET) * _INPUT_SCALE
+        count = len(x)
+        x = (x.transpose(1, 2).flatten(0, 1) + _INPUT_OFFSET) * _INPUT_SCALE
         if self._fold > 1:
-            # pixel_unshuffle takes the two last axes: slices go with the batch meanwhile
-            x = functional.pixel_unshuffle(x.transpose(1, 2), self._fold).transpose(1, 2)
-        *first, last = self
-        for conv in first:
-            x = torch.relu(conv(x))
-        out: Tensor = last(x)
-        return out
+            x = functional.pixel_unshuffle(x, self._fold)
+        for number, conv in enumerate(self, 1):
+            assert isinstance(conv, nn.Conv3d)  # noqa: S101
+            x = _over_slices(x, count, conv)
+            if number < len(self):
+                x = torch.relu(x)
+        return x
+
+
+def _over_slices(x: Tensor, count: int, conv: nn.Conv3d) -> Tensor:
+    """A 3-D convolution, unpadded across slices: (B D, C, H, W) -> (B (D - 2), C', H, W).
+
+    As a 2-D convolution of three slices side by side: for B stacks PyTorch has no fast 3-D
+    convolution in float32, and with AMX the gradients of oneDNN's in bfloat16 write beyond their
+    memory.
+
+    Examples
+    --------
+    >>> conv = nn.Conv3d(2, 4, 3, padding=(0, 1, 1))
+    >>> stacks = torch.randn(3, 2, 5, 8, 6)
+    >>> said = _over_slices(stacks.transpose(1, 2).flatten(0, 1), 3, conv)
+    >>> torch.allclose(said, conv(stacks).transpose(1, 2).flatten(0, 1), atol=1e-5)
+    True
+    """
+    stacks = x.unflatten(0, (count, -1))
+    depth = stacks.shape[1] - 2
+    beside = torch.cat([stacks.narrow(1, i, depth).flatten(0, 1) for i in range(3)], dim=1)
+    kernel = conv.weight.transpose(1, 2).flatten(1, 2)
+    kernel = kernel.contiguous(memory_format=torch.channels_last)
+    return functional.conv2d(beside, kernel, conv.bias, padding=1)
+
+
+class _Pointwise(nn.Conv2d):
+    """A 1x1 convolution as a matrix product.
+
+    PyTorch computes 1x1 convolutions of few stacks on one thread without oneDNN, at a quarter of
+    the speed.
+    """
+
+    def __init__(self, inp: int, out: int, *, bias: bool = False) -> None:
+        super().__init__(inp, out, 1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return pointwise(x, self.weight, self.bias)
+
+
+def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """(B, C, H, W) and (C', C, 1, 1) -> (B, C', H, W)."""
+    rows = functional.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias)
+    return rows.permute(0, 3, 1, 2)
 
 
 class HetsegNet(nn.Module):
@@ -261,10 +309,13 @@ class HetsegNet(nn.Module):
         super().__init__()
         self.config = config
         c0, c1, c2 = config.levels
+        seen = config.stem[-1]
         self.stem = Stem(config.stem, config.fold)
-        self.stem_norm = nn.Sequential(_InstanceNorm(config.stem[-1]), nn.ReLU(inplace=True))
-        self.encode0 = _conv_block(config.stem[-1], c0)
-        self.encode1 = nn.Sequential(_conv_block(c0, c1, stride=2), _conv_block(c1, c1))
+        self.stem_norm = nn.Sequential(_InstanceNorm(seen), nn.ReLU(inplace=True))
+        if c0:
+            self.encode0 = _conv_block(seen, c0)
+        first = _conv_block(c0, c1, stride=2) if c0 else _conv_block(seen, c1)
+        self.encode1 = nn.Sequential(first, _conv_block(c1, c1))
         self.encode2 = _conv_block(c1, c2, stride=2)
         width = c2
         blocks = []
@@ -273,16 +324,18 @@ class HetsegNet(nn.Module):
             width += config.growth
         self.bottleneck = nn.Sequential(*blocks)
         # 1x1 convolutions come before the upsampling: the same map at a quarter of the cost
-        self.reduce1 = nn.Conv2d(width, c1, 1, bias=False)
-        beside = 1 if config.added_skips else 2
-        self.decode1 = _conv_block(beside * c1, c1)
-        self.reduce0 = nn.Conv2d(c1, c0, 1, bias=False)
-        self.decode0 = _conv_block(beside * c0, c0)
+        self.reduce1 = _Pointwise(width, c1)
+        self.join1 = _Join(c1, added=config.added_skips)
+        self.decode1 = _conv_block(self.join1.channels, c1)
+        if c0:
+            self.reduce0 = _Pointwise(c1, c0)
+            self.join0 = _Join(c0, added=config.added_skips)
+            self.decode0 = _conv_block(self.join0.channels, c0)
         rows = config.n_outputs * config.labelled
-        # a pixel's rows lie together, as pixel_shuffle wants them
-        self.head = nn.Conv2d(c0, rows * config.fold**2, 1)
+        # one pixel of a block after the other
+        self.head = _Pointwise(c0 or c1, rows * config.fold**2, bias=True)
         coarse = (c1, width) if config.deep_supervision else ()
-        self.coarse_heads = nn.ModuleList(nn.Conv2d(c, rows, 1) for c in coarse)
+        self.coarse_heads = nn.ModuleList(_Pointwise(c, rows, bias=True) for c in coarse)
         self.apply(_initialise)
 
     def forward(self, stacks: Tensor) -> Tensor:
@@ -291,7 +344,7 @@ class HetsegNet(nn.Module):
         Parameters
         ----------
         stacks : (B, 1, D, H, W) float tensor
-            D as `NetworkConfig.depth` says, H and W multiples of `NetworkConfig.multiple`.
+            D as `NetworkConfig.depth` says, H and W multiples of 4.
 
         Returns
         -------
@@ -319,7 +372,7 @@ class HetsegNet(nn.Module):
             (B labelled, n_outputs, H, W), the labelled slices of a stack one after the other; with
             deep supervision the same at half and at quarter resolution.
         """
-        x, *coarse = self._decoded(self.stem(stacks).squeeze(2))
+        x, *coarse = self._decoded(self.stem(stacks))
         heads = zip(self.coarse_heads, coarse, strict=False)
         levels = (self._unfold(self.head(x)), *(head(y) for head, y in heads))
         return tuple(y.unflatten(1, (self.config.labelled, -1)).flatten(0, 1) for y in levels)
@@ -345,8 +398,7 @@ class HetsegNet(nn.Module):
         >>> HetsegNet(config).forward_block(torch.zeros(10, 12, 16)).shape  # 3 lost at either end
         torch.Size([4, 62, 12, 16])
         """
-        features = self.stem(block[None, None])[0].transpose(0, 1)
-        x, *_ = self._decoded(features.contiguous(memory_format=torch.channels_last))
+        x, *_ = self._decoded(self.stem(block[None, None]))
         n, labelled = self.config.n_outputs, self.config.labelled
         if outputs is None:
             outputs = torch.arange(n, device=block.device)
@@ -355,29 +407,52 @@ class HetsegNet(nn.Module):
         for i in range(labelled):  # logits of the slice in place i of those that a stack labels
             rows = outputs + n * i
             if self.config.fold > 1:
-                block_rows = torch.arange(self.config.fold**2, device=rows.device)
-                rows = (rows[:, None] * len(block_rows) + block_rows).flatten()
-            bias = None if self.head.bias is None else self.head.bias[rows]
+                pixels = torch.arange(self.config.fold**2, device=rows.device)
+                rows = (rows + n * labelled * pixels[:, None]).flatten()
+            assert self.head.bias is not None  # noqa: S101
             stacks = x[labelled - 1 - i :][:depth]
-            said.append(functional.conv2d(stacks, self.head.weight[rows], bias))
-        return self._unfold(said[0] if labelled == 1 else sum(said[1:], said[0]) / labelled)
+            logits = pointwise(stacks, self.head.weight[rows], None)
+            said.append(self._unfold(logits, self.head.bias[rows]))
+        return said[0] if labelled == 1 else sum(said[1:], said[0]) / labelled
 
-    def _unfold(self, logits: Tensor) -> Tensor:
-        """Blocks of pixels back in their places."""
+    def _unfold(self, logits: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Blocks of pixels back in their places: (B, f f C, H, W) -> (B, C, f H, f W)."""
         fold = self.config.fold
-        return logits if fold == 1 else functional.pixel_shuffle(logits, fold)
+        if fold == 1:
+            return logits if bias is None else logits + bias.to(logits.dtype)[:, None, None]
+        # like pixel_shuffle, but all channels of a pixel are copied at once: five times faster
+        rows = logits.permute(0, 2, 3, 1).unflatten(3, (fold, fold, -1)).transpose(2, 3)
+        if bias is None:
+            unfolded = rows.contiguous()
+        else:  # on the way: a pass less over much memory
+            unfolded = torch.empty(rows.shape, dtype=rows.dtype, device=rows.device)
+            bias = bias.to(rows.dtype).unflatten(0, (fold, 1, fold, -1))
+            torch.add(rows, bias, out=unfolded)
+        return unfolded.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
     def _decoded(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Inputs of the heads at full, half and quarter resolution, from (B, C, H, W) features."""
-        skip0 = self.encode0(self.stem_norm(features))
-        skip1 = self.encode1(skip0)
-        quarter = self.bottleneck(self.encode2(skip1))
-        half = self.decode1(self._joined(upsample_twice(self.reduce1(quarter)), skip1))
-        full = self.decode0(self._joined(upsample_twice(self.reduce0(half)), skip0))
-        return full, half, quarter
+        seen = self.stem_norm(features)
+        if self.config.levels[0]:
+            skip0 = self.encode0(seen)
+            half, quarter = self._coarse(skip0)
+            finer = upsample_twice(self.reduce0(half))
+            return self.decode0(self.join0(finer, skip0)), half, quarter
+        half, quarter = self._coarse(seen)
+        return half, half, quarter
 
-    def _joined(self, coarse: Tensor, skip: Tensor) -> Tensor:
-        return coarse + skip if self.config.added_skips else torch.cat((coarse, skip), dim=1)
+    def encoded(self, stacks: Tensor) -> Tensor:
+        """What the encoder finds at half resolution: (B, 1, D, H, W) -> (B, C, H/2, W/2)."""
+        seen = self.stem_norm(self.stem(stacks))
+        found: Tensor = self.encode1(self.encode0(seen) if self.config.levels[0] else seen)
+        return found
+
+    def _coarse(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Features at half and quarter resolution."""
+        skip = self.encode1(seen)
+        quarter: Tensor = self.bottleneck(self.encode2(skip))
+        finer = upsample_twice(self.reduce1(quarter))
+        return self.decode1(self.join1(finer, skip)), quarter
 
 
 def _initialise(module: nn.Module) -> None:
@@ -392,8 +467,6 @@ def _initialise(module: nn.Module) -> None:
 def to_channels_last(network: HetsegNet) -> HetsegNet:
     """Put convolution weights in the memory format that CPU and GPU kernels prefer."""
     for module in network.modules():
-        if isinstance(module, nn.Conv3d):
-            module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        elif isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d):
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network

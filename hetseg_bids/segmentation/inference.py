@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hetseg_bids.network.architecture import HetsegNet, NetworkConfig
+from hetseg_bids.network.architecture import DOWNSAMPLING, HetsegNet, NetworkConfig
 from hetseg_bids.network.devices import autocast
 from hetseg_bids.network.models import Model, Plan
 from hetseg_bids.network.systems import Heteroscedastic, PooledEnsemble
@@ -258,15 +258,12 @@ class View:
         """Plane, and whether it is of the mirror image."""
         return f"{self.plane.name} mirrored" if self.mirrored else self.plane.name
 
-    def kept(self, logits: Tensor) -> Tensor:
-        """The values that are averaged, from the (C, rows, columns) outputs of a slice."""
+    def parts(self, logits: Tensor) -> tuple[Tensor, ...]:
+        """What is averaged, one after the other, from the (C, rows, columns) outputs of a slice."""
         if self.pooled is None:
-            return logits
-        kept = torch.empty_like(logits, dtype=torch.float32)  # as it lies in memory
+            return (logits,)
         label, second_output = logits.chunk(2)
-        kept[: len(label)] = label
-        kept[len(label) :] = self.pooled.evidence(label, second_output)
-        return kept
+        return label, self.pooled.evidence(label, second_output)
 
 
 def views_of(
@@ -333,7 +330,9 @@ def add_view_(
                 output = network.forward_block(block, keep)
             # slice by slice, all channels of a voxel at once: both tensors have that memory order
             for place, logits in enumerate(output[:, :, window[0], window[1]], start):
-                _add_slice_(into, place, view.kept(logits).cpu(), turned)
+                parts = view.parts(logits)
+                for part, target in zip(parts, into.chunk(len(parts)), strict=True):
+                    _add_slice_(target, place, part.cpu(), turned)
         if progress is not None:
             progress(stop - start)
 
@@ -359,7 +358,7 @@ def _padded_stack(
     stack = image.permute(*plane.axes)
     depth, *size = stack.shape
     padded = [max(n, p) for n, p in zip(size, patch, strict=True)]
-    padded = [-(-n // config.multiple) * config.multiple for n in padded]
+    padded = [-(-n // DOWNSAMPLING) * DOWNSAMPLING for n in padded]
     reach = config.reach
     start = [(p - n) // 2 for n, p in zip(size, padded, strict=True)]
     out = torch.full((depth + 2 * reach, *padded), BACKGROUND)

@@ -13,15 +13,22 @@ from hetseg_bids.network.models import Model
 from hetseg_bids.network.systems import System
 from hetseg_bids.structures.label_sets import LabelSet
 
+_Parts = tuple[int, ...]
 _HEADS = ("head.", "coarse_heads.0.", "coarse_heads.1.")
 
 
-def start_from_(network: HetsegNet, system: System, model: Model, label_set: LabelSet) -> None:
+def start_from_(
+    network: HetsegNet, system: System, model: Model, label_set: LabelSet
+) -> frozenset[str]:
     """Copy a model's weights into a fresh network.
 
     The network may be wider, and may have more dense blocks: new channels keep their random
     weights, but channels of the model get weight 0 for them, so that at first the logits are those
     of the model (Net2Net, Chen et al. 2016, with zeros instead of copied channels).
+
+    A network that computes nothing at full resolution takes over the layers at half and quarter
+    resolution of a model that does. Where it adds what the encoder found, and the model puts it
+    beside, the decoder's input is as similar as one convolution can make it.
 
     Rows of the head are copied by the names of the tasks; a task that the model doesn't have keeps
     its random weights.  If stacks get logits of more or fewer slices than in the model, every slice
@@ -39,6 +46,11 @@ def start_from_(network: HetsegNet, system: System, model: Model, label_set: Lab
     label_set : LabelSet
         What the network will label.
 
+    Returns
+    -------
+    copied : frozenset of str
+        Names of the network's parameters that were copied, or a part of them.
+
     Raises
     ------
     ModelError
@@ -53,14 +65,30 @@ def start_from_(network: HetsegNet, system: System, model: Model, label_set: Lab
     weights, state = model.network.state_dict(), network.state_dict()
     old, new = _channels(model.plan.network), _channels(network.config)
     rows = torch.tensor(_head_rows(network.config, system, model, label_set))
-    for layer in old.keys() & new.keys():
-        parts = old[layer]
-        places = [_places(a, b) for a, b in zip(parts, new[layer], strict=True)]
+    copied: set[str] = set()
+    for layer in _shared(model.plan.network, network.config):
+        # what the model has beside comes last
+        places = [_places(a[: len(b)], b) for a, b in zip(old[layer], new[layer], strict=True)]
         for name in (name for name in weights if name.startswith(layer)):
+            copied.add(name)
             if layer in _HEADS:
-                _copy_(state[name], weights[name][rows[:, 1]], [rows[:, 0], places[1]])
+                # coarse heads have no blocks of pixels
+                known = rows if layer == _HEADS[0] else rows[: len(rows) // network.config.fold**2]
+                _copy_(state[name], weights[name][known[:, 1]], [known[:, 0], places[1]])
             else:
                 _copy_(state[name], weights[name], places)
+    if network.config.added_skips and not model.plan.network.added_skips:
+        _project_(state, weights)
+    return frozenset(copied)
+
+
+def _project_(state: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
+    """Let what is added change the decoder as what lay beside did, in least squares."""
+    halves = weights["decode1.0.weight"].chunk(2, dim=1)
+    added, beside = (half.transpose(0, 1).flatten(1).T for half in halves)
+    found = torch.linalg.lstsq(added, beside).solution
+    known = torch.arange(len(found))
+    _copy_(state["join1.project.weight"], found[:, :, None, None], [known, known])
 
 
 def _copy_(target: Tensor, source: Tensor, places: list[Tensor]) -> None:
@@ -68,33 +96,52 @@ def _copy_(target: Tensor, source: Tensor, places: list[Tensor]) -> None:
         target[places[0]] = source
         return
     target[places[0]] = 0  # new channels don't change the model's at first
-    target[places[0][:, None], places[1][None]] = source
+    target[places[0][:, None], places[1][None]] = source[:, : len(places[1])]
 
 
 def _fits(model: NetworkConfig, network: NetworkConfig) -> bool:
     """Whether a network has at least a model's channels and blocks, in the same order."""
-    widths = [(*c.stem, *c.levels, c.growth) for c in (model, network)]
-    return (
-        len(model.stem) == len(network.stem)
-        and (model.fold, model.added_skips) == (network.fold, network.added_skips)
-        and all(a <= b for a, b in zip(*widths, strict=True))
-        and network.dilations[: len(model.dilations)] == model.dilations
-    )
+    coarse = all(a <= b for a, b in zip(_coarse(model), _coarse(network), strict=True))
+    coarse &= network.dilations[: len(model.dilations)] == model.dilations
+    if _coarse_only(model, network):
+        return coarse
+    kinds = [(len(c.stem), c.fold, c.added_skips) for c in (model, network)]
+    if kinds[0] != kinds[1]:
+        return False
+    fine = [(*c.stem, c.levels[0]) for c in (model, network)]
+    return coarse and all(a <= b for a, b in zip(*fine, strict=True))
 
 
-_Parts = tuple[int, ...]
+def _coarse(config: NetworkConfig) -> tuple[int, ...]:
+    return (*config.levels[1:], config.growth)
+
+
+def _coarse_only(model: NetworkConfig, network: NetworkConfig) -> bool:
+    """Whether only layers at half and quarter resolution mean the same."""
+    return bool(model.levels[0]) and not network.levels[0]
+
+
+def _shared(model: NetworkConfig, network: NetworkConfig) -> list[str]:
+    """Layers that are copied."""
+    layers = _channels(model).keys() & _channels(network).keys()
+    if _coarse_only(model, network):
+        coarse = ("encode1.1.", "encode2.", "bottleneck.", "reduce1.", "decode1.")
+        layers = {layer for layer in layers if layer.startswith(coarse)}
+    return sorted(layers)
 
 
 def _channels(config: NetworkConfig) -> dict[str, tuple[_Parts, _Parts]]:
     """Output and input channels of each layer, in the parts that are concatenated."""
     c0, c1, c2 = config.levels
+    convs = enumerate(pairwise((config.fold**2, *config.stem)), 1)
     layers: dict[str, tuple[_Parts, _Parts]] = {
-        f"stem.conv{i}.": ((b,), (a,)) for i, (a, b) in enumerate(pairwise((1, *config.stem)), 1)
+        f"stem.conv{i}.": ((b,), (a,)) for i, (a, b) in convs
     }
+    seen = config.stem[-1]
     layers |= {
-        "stem_norm.": ((config.stem[-1],), ()),
-        "encode0.": ((c0,), (config.stem[-1],)),
-        "encode1.0.": ((c1,), (c0,)),
+        "stem_norm.": ((seen,), ()),
+        "encode0.": ((c0,), (seen,)),
+        "encode1.0.": ((c1,), (c0 or seen,)),
         "encode1.1.": ((c1,), (c1,)),
         "encode2.": ((c2,), (c1,)),
     }
@@ -105,14 +152,20 @@ def _channels(config: NetworkConfig) -> dict[str, tuple[_Parts, _Parts]]:
         dense = (*dense, config.growth)
     layers |= {
         "reduce1.": ((c1,), dense),
-        "decode1.": ((c1,), (c1, c1)),
+        "join1.": ((c1,), (c1,)),
+        "decode1.": ((c1,), _joined(c1, config)),
         "reduce0.": ((c0,), (c1,)),
-        "decode0.": ((c0,), (c0, c0)),
+        "join0.": ((c0,), (c0,)),
+        "decode0.": ((c0,), _joined(c0, config)),
     }
     rows = (config.n_outputs * config.labelled,)
-    seen = ((c0,), (c1,), dense) if config.deep_supervision else ((c0,),)
-    layers |= {head: (rows, inp) for head, inp in zip(_HEADS, seen, strict=False)}
+    inputs = ((c0 or c1,), (c1,), dense) if config.deep_supervision else ((c0 or c1,),)
+    layers |= {head: (rows, inp) for head, inp in zip(_HEADS, inputs, strict=False)}
     return layers
+
+
+def _joined(channels: int, config: NetworkConfig) -> _Parts:
+    return (channels,) if config.added_skips else (channels, channels)
 
 
 def _places(old: _Parts, new: _Parts) -> Tensor:
@@ -132,10 +185,12 @@ def _head_rows(
     old = plan.network
     one = _rows(label_set, model, second=plan.heteroscedastic and system == plan.system)
     pairs = []
-    for i in range(network.labelled):
-        source = i if network.labelled == old.labelled else old.labelled // 2
-        starts = (i * network.n_outputs, source * old.n_outputs)
-        pairs += [(starts[0] + a, starts[1] + b) for a, b in one]
+    for pixel in range(network.fold**2):
+        for i in range(network.labelled):
+            source = i if network.labelled == old.labelled else old.labelled // 2
+            row = (pixel * network.labelled + i) * network.n_outputs
+            old_row = (pixel * old.labelled + source) * old.n_outputs
+            pairs += [(row + a, old_row + b) for a, b in one]
     return pairs
 
 

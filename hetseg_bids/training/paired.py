@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -14,7 +15,7 @@ from hetseg_bids.images import Grid, read_labels
 from hetseg_bids.network.models import file_sha256
 from hetseg_bids.preprocessing.conform import nearest
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
-from hetseg_bids.preprocessing.pipeline import prepare_image
+from hetseg_bids.preprocessing.pipeline import PreparedImage, prepare_image
 from hetseg_bids.structures.label_sets import MAX_ASEG_ID
 from hetseg_bids.training.volumes import FRAME, LabelledVolume, centre_in_frame, frame_corner
 
@@ -29,6 +30,11 @@ class Pair:
     dseg: Path
 
 
+def find_scans(folder: Path) -> list[Path]:
+    """T1w images of a folder and its subfolders, sorted by path."""
+    return sorted(p for e in _EXTENSIONS for p in folder.rglob(f"*_T1w{e}"))
+
+
 def find_pairs(folder: Path) -> list[Pair]:
     """T1w images with a dseg of the same entities beside them, sorted by path.
 
@@ -38,7 +44,7 @@ def find_pairs(folder: Path) -> list[Pair]:
         If there is no pair, or a T1w has more than one dseg.
     """
     pairs = []
-    for t1w in sorted(p for e in _EXTENSIONS for p in folder.rglob(f"*_T1w{e}")):
+    for t1w in find_scans(folder):
         extension = ".nii.gz" if t1w.name.endswith(".nii.gz") else ".nii"
         stem = t1w.name.removesuffix(extension).removesuffix("_T1w").removesuffix("_desc-preproc")
         labels = sorted(p for e in _EXTENSIONS for p in t1w.parent.glob(f"{stem}_*dseg{e}"))
@@ -112,14 +118,19 @@ def read_pair(pair: Pair, brain_extraction: str) -> LabelledVolume:
     """
     prepared = prepare_image(pair.t1w, brain_extraction)
     labels = conform_labels(pair.dseg, prepared.native, prepared.working)
+    image, centre = framed(prepared)
+    inside = torch.from_numpy(centre_in_frame(labels.numpy(), centre, FRAME))
+    corner = np.eye(4)
+    corner[:3, 3] = frame_corner(centre, FRAME)
+    return LabelledVolume(image, inside, affine=prepared.working.affine @ corner)
+
+
+def framed(prepared: PreparedImage) -> tuple[Tensor, npt.NDArray[np.float64]]:
+    """The image of a scan on `FRAME`, and the voxel of its working grid that became the middle."""
     places = np.argwhere(prepared.mask.numpy())
     centre = (places.min(axis=0) + places.max(axis=0)) / 2
     image = centre_in_frame(prepared.image.numpy(), centre, FRAME, fill=BACKGROUND)
-    framed = centre_in_frame(labels.numpy(), centre, FRAME)
-    corner = np.eye(4)
-    corner[:3, 3] = frame_corner(centre, FRAME)
-    affine = prepared.working.affine @ corner
-    return LabelledVolume(torch.from_numpy(image), torch.from_numpy(framed), affine=affine)
+    return torch.from_numpy(image), centre
 
 
 def conform_labels(path: Path, native: Grid, working: Grid) -> Tensor:

@@ -70,6 +70,9 @@ class TrainingConfig:
     teaching_share : float
         Share of the loss that is the distance from the teacher's maps, 0-1, where there is a
         teacher; the rest is the loss with the labels.
+    settle_share : float
+        Share of the run, from its beginning, in which the new encoder of a network whose coarse
+        layers were copied from another model learns to find what that model's found.
     """
 
     system: str = LabelFlip.name
@@ -95,6 +98,7 @@ class TrainingConfig:
     initial_weights: str | None = None
     smoothing: int = 0
     teaching_share: float = 0.0
+    settle_share: float = 0.0
 
     @property
     def steps(self) -> int:
@@ -147,12 +151,13 @@ def small_recipe(system: str, *, samples: int | None = None, seed: int = 0) -> T
 def compact_recipe(system: str, *, samples: int | None = None, seed: int = 0) -> TrainingConfig:
     """The recipe for fast inference: `fast_recipe` with less than half of the multiply-adds.
 
-    Blocks of 2 x 2 pixels are folded into channels, so that most work is done at a half, a quarter
-    and an eighth of the resolution.
+    Blocks of 2 x 2 pixels are folded into channels, and nothing is computed at full resolution.
+    It begins best with `--init`: the layers at half and quarter resolution are those of
+    `fast_recipe`.
     """
     fast = fast_recipe(system, samples=samples, seed=seed)
-    network = replace(fast.network, stem=(16, 32), levels=(64, 96, 128), fold=2, added_skips=True)
-    return replace(fast, network=network)
+    network = replace(fast.network, stem=(16, 32), levels=(0, 64, 96), added_skips=True)
+    return replace(fast, network=network, settle_share=0.1, plain_share=0.15)
 
 
 def polish_recipe(system: str, *, samples: int | None = None, seed: int = 0) -> TrainingConfig:
@@ -220,16 +225,23 @@ def with_rejection(config: TrainingConfig) -> TrainingConfig:
     return replace(config, rejection=rejection)
 
 
-def with_teacher(config: TrainingConfig, share: float) -> TrainingConfig:
-    """A recipe with a teacher, which makes a volume costly: more stacks are cut from fewer.
+def with_teacher(
+    config: TrainingConfig, share: float, *, every_volume: bool = True
+) -> TrainingConfig:
+    """A recipe with a teacher.
 
     Parameters
     ----------
     config : TrainingConfig
     share : float
         See `TrainingConfig.teaching_share`.
+    every_volume : bool
+        Whether it sees each volume when that is drawn. Then a volume is costly, and more stacks
+        are cut from fewer.
     """
-    sampling = replace(config.sampling, volumes_per_block=2, stacks_per_volume=160)
+    sampling = config.sampling
+    if every_volume:
+        sampling = replace(sampling, volumes_per_block=2, stacks_per_volume=160)
     return replace(config, sampling=sampling, teaching_share=share)
 
 

@@ -61,6 +61,26 @@ class SamplingConfig:
 
 
 @dataclass(frozen=True)
+class Lesson:
+    """What a teacher knows of the samples of a block.
+
+    Attributes
+    ----------
+    maps : (N, L, H, W, 2 S) uint8 tensor
+        See `LabelledVolume.taught`.
+    known : (N,) bool tensor
+        Whether the sample has a teacher; the maps of others are zero.
+    """
+
+    maps: Tensor
+    known: Tensor
+
+    def taken(self, which: slice | Tensor) -> Lesson:
+        """Those of some of the samples."""
+        return Lesson(self.maps[which], self.known[which])
+
+
+@dataclass(frozen=True)
 class Block:
     """Samples in the order in which they are trained on.
 
@@ -72,21 +92,43 @@ class Block:
         aseg ids of the labelled slices.
     rejected : (N, L, H, W) int32 tensor or None
         See `LabelledVolume`.
-    taught : (N, L, H, W, 2 S) uint8 tensor or None
-        See `LabelledVolume`.
+    lesson : Lesson or None
+        None where no sample has a teacher.
     """
 
     images: Tensor
     labels: Tensor
     rejected: Tensor | None = None
-    taught: Tensor | None = None
+    lesson: Lesson | None = None
 
     def taken(self, which: slice | Tensor) -> Block:
         """Some of the samples."""
-        rejected, taught = (
-            None if field is None else field[which] for field in (self.rejected, self.taught)
-        )
-        return Block(self.images[which], self.labels[which], rejected, taught)
+        rejected = None if self.rejected is None else self.rejected[which]
+        lesson = None if self.lesson is None else self.lesson.taken(which)
+        return Block(self.images[which], self.labels[which], rejected, lesson)
+
+
+def joined(parts: Sequence[Block]) -> Block:
+    """Samples one after the other, on the CPU; without a lesson in all parts there is none."""
+    rejected = [part.rejected for part in parts if part.rejected is not None]
+    lessons = [part.lesson for part in parts if part.lesson is not None]
+    lesson = None
+    if lessons:
+        empty = lessons[0].maps[:0]
+        maps = [
+            empty.new_zeros(len(part.labels), *empty.shape[1:])
+            if part.lesson is None
+            else part.lesson.maps
+            for part in parts
+        ]
+        known = [torch.full((len(part.labels),), part.lesson is not None) for part in parts]
+        lesson = Lesson(torch.cat(maps).cpu(), torch.cat(known))
+    return Block(
+        torch.cat([part.images for part in parts]).cpu(),
+        torch.cat([part.labels for part in parts]).cpu(),
+        torch.cat(rejected).cpu() if rejected else None,
+        lesson,
+    )
 
 
 class BlockDataset(Dataset[Block]):
@@ -122,15 +164,7 @@ class BlockDataset(Dataset[Block]):
             volume = self.source.draw(rng)
             parts += self._cut(rng, volume)
         order = torch.from_numpy(rng.permutation(self.config.block_size))
-        rejected = [part.rejected for part in parts if part.rejected is not None]
-        taught = [part.taught for part in parts if part.taught is not None]
-        block = Block(
-            torch.cat([part.images for part in parts]).cpu(),
-            torch.cat([part.labels for part in parts]).cpu(),
-            torch.cat(rejected).cpu() if rejected else None,
-            torch.cat(taught).cpu() if taught else None,
-        )
-        return block.taken(order)
+        return joined(parts).taken(order)
 
     def _cut(self, rng: np.random.Generator, volume: LabelledVolume) -> list[Block]:
         config, count = self.config, self.config.stacks_per_volume
@@ -249,20 +283,22 @@ def resample_stacks(
     if volume.rejected is not None:
         rejected = _nearest(volume.rejected, middle)
         rejected = torch.where(mirrored, mirror_tasks(rejected, label_set), rejected)
-    taught = _taught(volume, middle, mirrored, label_set)
-    return Block(stacks.to(torch.float16)[:, None], labels, rejected, taught)
+    lesson = _lesson(volume, middle, mirrored, label_set)
+    return Block(stacks.to(torch.float16)[:, None], labels, rejected, lesson)
 
 
-def _taught(
+def _lesson(
     volume: LabelledVolume, points: Tensor, mirrored: Tensor, label_set: LabelSet
-) -> Tensor | None:
+) -> Lesson | None:
     """The teacher's maps at (N, L, H, W, 3) points, those of the other side in mirrored stacks."""
     if volume.taught is None:
         return None
     maps = _nearest(volume.taught, points)
     count = len(label_set.structures)
     order = torch.from_numpy(label_set.mirror_permutation()[:count])
-    return torch.where(mirrored[..., None], maps[..., torch.cat((order, count + order))], maps)
+    turned = maps[..., torch.cat((order, count + order))]
+    known = torch.ones(len(points), dtype=torch.bool)
+    return Lesson(torch.where(mirrored[..., None], turned, maps), known)
 
 
 def _points(volume: LabelledVolume, cuts: Sequence[Cut], shape: tuple[int, int, int]) -> Tensor:

@@ -35,15 +35,17 @@ from hetseg_bids.training.synthesis.painting import SyntheticScans, SyntheticSou
 from hetseg_bids.training.tasks import MOST_TASKS
 from hetseg_bids.training.teaching import TaughtSource
 from hetseg_bids.training.trainer import RunOptions, StepReport, Trainer
+from hetseg_bids.training.unlabelled import UnlabelledSource
 from hetseg_bids.training.validation import (
     VALIDATION_NAME,
     ValidationLog,
     read_validation_scans,
     structure_dice,
 )
-from hetseg_bids.training.volumes import VolumeSource
+from hetseg_bids.training.volumes import MixedSource, VolumeSource
 
 log = logging.getLogger(__name__)
+TAUGHT_NAME = "taught"
 _SCALAR_EVERY = 25  # steps
 
 
@@ -55,6 +57,8 @@ class TrainingRequest:
     label_maps: Path | None
     synthetic_scans: int | None
     scans: Path | None
+    unlabelled: Path | None
+    shares: tuple[float, ...]
     labels: Path | None
     validate: Path | None
     validate_every: int
@@ -104,9 +108,7 @@ def train(request: TrainingRequest) -> None:
     )
     teacher = None if request.teacher is None else _teacher(request, request.teacher, label_set)
     request.out.mkdir(parents=True, exist_ok=True)
-    source = open_source(request, options.device)
-    if teacher is not None:
-        source = TaughtSource(source, teacher)
+    source = open_source(request, options.device, teacher)
     trainer = Trainer(config, source, options, initial, label_set)
     if trainer.resume():
         log.info("resumed at step %d of %d", trainer.step, config.steps)
@@ -164,7 +166,8 @@ def _config(request: TrainingRequest, initial: Model | None, label_set: LabelSet
         checksum = initial.plan.weights_sha256
         config = replace(config, initial_weights=checksum, smoothing=smoothing)
     if request.teacher is not None:
-        config = with_teacher(config, request.teaching_share)
+        every = request.unlabelled is None
+        config = with_teacher(config, request.teaching_share, every_volume=every)
     if request.reject_sporadic:
         _check_rejection(request, label_set)
         config = with_rejection(config)
@@ -231,31 +234,44 @@ def _check_rejection(request: TrainingRequest, label_set: LabelSet) -> None:
         raise OptionError(f"more than {MOST_TASKS - 3} structures", option="--reject-sporadic")
     if not isinstance(system_named(request.system), LabelFlip):
         raise OptionError("--reject-sporadic needs the flip map of --system label-flip")
-    if request.scans is None and request.synthetic_scans is None:
+    several = bool(request.scans) + bool(request.label_maps) + bool(request.unlabelled) > 1
+    if several or (request.scans is None and request.synthetic_scans is None):
         raise OptionError(
-            "--reject-sporadic needs --scans or --synthetic-scans: freely drawn scans never "
+            "--reject-sporadic needs --scans or --synthetic-scans alone: freely drawn scans never "
             "come back"
         )
 
 
-def open_source(request: TrainingRequest, device: torch.device = CPU) -> VolumeSource:
+def open_source(
+    request: TrainingRequest, device: torch.device = CPU, teacher: Model | None = None
+) -> VolumeSource:
     """The volume source that a request names.
 
     Synthetic scans that are drawn without end are made on a GPU where there is one: sixteen cores
     can't make them as fast as it trains.
     """
+    sources: list[VolumeSource] = []
     if request.label_maps is not None:
-        maps = sorted(request.label_maps.glob("*.nii*"))
-        if not maps:
-            raise DatasetError(
-                "no *.nii or *.nii.gz there", option="--label-maps", path=request.label_maps
-            )
-        if request.synthetic_scans is not None:
-            return SyntheticScans(SyntheticSource(maps), request.synthetic_scans, request.seed)
-        return SyntheticSource(maps, device=device if device.type == "cuda" else CPU)
+        sources.append(_synthetic(request, request.label_maps, device))
     if request.scans is not None:
-        return PairedSource(request.scans)
-    raise OptionError("give --label-maps or --scans")
+        sources.append(PairedSource(request.scans))
+    if request.unlabelled is not None:
+        assert teacher is not None  # noqa: S101 (the command line asks for one)
+        sources.append(UnlabelledSource(request.unlabelled, teacher, request.out / TAUGHT_NAME))
+    elif teacher is not None:
+        sources = [TaughtSource(source, teacher) for source in sources]
+    if len(sources) == 1:
+        return sources[0]
+    return MixedSource(sources, request.shares or (1.0,) * len(sources))
+
+
+def _synthetic(request: TrainingRequest, folder: Path, device: torch.device) -> VolumeSource:
+    maps = sorted(folder.glob("*.nii*"))
+    if not maps:
+        raise DatasetError("no *.nii or *.nii.gz there", option="--label-maps", path=folder)
+    if request.synthetic_scans is not None:
+        return SyntheticScans(SyntheticSource(maps), request.synthetic_scans, request.seed)
+    return SyntheticSource(maps, device=device if device.type == "cuda" else CPU)
 
 
 def _log_run(trainer: Trainer, reports: Iterable[StepReport]) -> None:

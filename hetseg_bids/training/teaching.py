@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from hetseg_bids.network.architecture import HetsegNet
 from hetseg_bids.network.flip import flip_focal, logistic
 from hetseg_bids.network.models import Model
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
@@ -30,7 +31,6 @@ from hetseg_bids.segmentation.labels import (
     MAX_PROBABILITY,
     to_levels,
 )
-from hetseg_bids.training.losses import soft_dice_loss
 from hetseg_bids.training.volumes import LabelledVolume, VolumeSource
 
 
@@ -90,7 +90,26 @@ def taught_maps(teacher: Model, image: Tensor) -> Tensor:
     return maps
 
 
-def teaching_losses(output: Tensor, taught: Tensor) -> Tensor:
+@torch.no_grad()
+def hints(model: HetsegNet, stacks: Tensor) -> Tensor:
+    """What a model's encoder finds, for another encoder to find (Romero et al. 2015, "FitNets").
+
+    Parameters
+    ----------
+    model : HetsegNet
+        Where it takes more slices than the stacks have, the outermost are repeated.
+    stacks : (B, 1, D, H, W) float tensor
+
+    Returns
+    -------
+    found : (B, C, H/2, W/2) float tensor
+    """
+    missing = (model.config.depth.slices - stacks.shape[2]) // 2
+    whole = functional.pad(stacks, (0, 0, 0, 0, missing, missing), mode="replicate")
+    return model.encoded(whole).float()
+
+
+def teaching_losses(output: Tensor, taught: Tensor) -> tuple[Tensor, Tensor]:
     """Distance of a label-flip network's outputs from the teacher's maps.
 
     Parameters
@@ -102,23 +121,23 @@ def teaching_losses(output: Tensor, taught: Tensor) -> Tensor:
 
     Returns
     -------
-    losses : (2,) tensor
-        The mean over pixels and structures of the cross-entropy of the probabilities plus the
-        focal loss expected at the teacher's flip probability; and 1 - soft Dice with the
-        teacher's labels.
+    losses : (B, S, H, W) tensor
+        The cross-entropy of the probabilities plus the focal loss expected at the teacher's flip
+        probability.
+    probability : (B, S, H, W) tensor
+        The teacher's.
 
     Examples
     --------
     >>> taught = torch.zeros(1, 8, 8, 56, dtype=torch.uint8)  # no structure, and sure of it
-    >>> teaching_losses(torch.full((1, 62, 8, 8), -20.0), taught).round(decimals=3)
-    tensor([0., 0.])
+    >>> losses, probability = teaching_losses(torch.full((1, 62, 8, 8), -20.0), taught)
+    >>> losses.max() < 1e-6, probability.shape
+    (tensor(True), torch.Size([1, 28, 8, 8]))
     """
     label, flip_logits = output.chunk(2, dim=1)
     count = taught.shape[-1] // 2
     maps = taught.permute(0, 3, 1, 2).float() / LEVELS
     probability, flip_probability = maps[:, :count], maps[:, count:] * MAX_FLIP_PROBABILITY
     known = label[:, :count]
-    fit = functional.binary_cross_entropy_with_logits(known, probability)
-    forecast = flip_focal(flip_logits[:, :count], flip_probability).mean()
-    dice = soft_dice_loss(known, (probability > 0.5).float())
-    return torch.stack((fit + forecast, dice))
+    fit = functional.binary_cross_entropy_with_logits(known, probability, reduction="none")
+    return fit + flip_focal(flip_logits[:, :count], flip_probability), probability

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import math
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from hetseg_bids.network.architecture import HetsegNet, to_channels_last
@@ -31,9 +33,9 @@ from hetseg_bids.training.rejection import (
     load_masks,
     save_masks,
 )
-from hetseg_bids.training.samples import Block, BlockDataset
+from hetseg_bids.training.samples import Block, BlockDataset, Lesson
 from hetseg_bids.training.tasks import unpack_tasks
-from hetseg_bids.training.teaching import teaching_losses
+from hetseg_bids.training.teaching import hints, teaching_losses
 from hetseg_bids.training.volumes import FixedSource, VolumeSource
 
 log = logging.getLogger(__name__)
@@ -116,25 +118,33 @@ class Trainer:
         torch.manual_seed(config.seed)
         network = build_network(config)
         system = config.build_system()
+        copied: frozenset[str] = frozenset()
         if initial is not None:
-            start_from_(network, system, initial, label_set)
+            copied = start_from_(network, system, initial, label_set)
         self.network = to_channels_last(network).to(options.device)
         state = self.network.state_dict()
         self._current = list(state.values())  # in the memory of the parameters
         self.average = {k: v.detach().clone() for k, v in state.items()}
         self.optimizer = _build_optimizer(config, self.network)
         self._names = {p: name for name, p in self.network.named_parameters()}
+        self._copied = [p for p, name in self._names.items() if name in copied]
+        new_encoder = bool(copied) and "stem.conv1.weight" not in copied
+        self._hints: HetsegNet | None = None
+        if initial is not None and new_encoder:
+            self._hints = to_channels_last(copy.deepcopy(initial.network)).to(options.device)
         self._membership = torch.from_numpy(label_set.membership()).to(options.device)
         self._losses = (Plain().loss, system.loss)
         self._half = options.amp and computes_bf16(options.device)
         self._forward: Callable[[Tensor], tuple[Tensor, ...]] = self._compute_logits
         self._objective: Callable[..., Tensor] = self._compute_objective
+        self._hint: Callable[[Tensor, Tensor], Tensor] = self._compute_hint
         if options.compile:
             # torch's own generator: inductor's is slow on CPUs, and draws other noise
             how: dict[str, Any] = {"fullgraph": True, "options": {"fallback_random": True}}
             # separately: when the loss changes after the plain phase, the network stays compiled
             self._forward = torch.compile(self._compute_logits, **how)
             self._objective = torch.compile(self._compute_objective, **how)
+            self._hint = torch.compile(self._compute_hint, **how)
 
     @property
     def checkpoint_path(self) -> Path:
@@ -238,6 +248,8 @@ class Trainer:
         del settings["samples"]
         if not self.config.teaching_share:
             del settings["teaching_share"]  # runs without a teacher are what they were before
+        if not self.config.settle_share:
+            del settings["settle_share"]
         own = [] if self.label_set == ASEG else [asdict(self.label_set)]
         return json.dumps([settings, self.source.fingerprint(), *own], sort_keys=True)
 
@@ -274,71 +286,114 @@ class Trainer:
         kept = None
         if batch.rejected is not None:
             kept = ~unpack_tasks(batch.rejected.to(device).flatten(0, 1), count)
-        taught = None if batch.taught is None else batch.taught.to(device).flatten(0, 1)
+        lesson = None if batch.lesson is None else self._lesson(batch.lesson)
         # noise of a step depends on the step alone, so that a resumed run draws the same
         torch.manual_seed(self.config.seed * _SEED_STRIDE + self.step)
         rate = self.config.schedule.rate(self.step, self.config.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         warm = self.step < self.config.plain_share * self.config.steps
-        losses = self._objective(self._forward(images), labels, kept, taught, warm)
+        if self._hints is not None and self.step < self.config.settle_share * self.config.steps:
+            return self._settle(self._hints, images, rate)
+        losses = self._objective(self._forward(images), labels, kept, lesson, warm)
         weights = (self.config.system_weight, self.config.dice_weight)
         total = weights[0] * losses[0] + weights[1] * losses[1]
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
+        system, dice = losses.detach().tolist()  # a step waits for a GPU only once
+        return self._follow(weights[0] * system + weights[1] * dice, system, dice, rate)
+
+    def _settle(self, model: HetsegNet, images: Tensor, rate: float) -> StepReport:
+        """A step of the new layers of the encoder only."""
+        self.optimizer.zero_grad(set_to_none=True)
+        with autocast(self.options.device, enabled=self._half):
+            wanted = hints(model, images.float())
+        loss = self._hint(images, wanted)
+        loss.backward()
+        for parameter in self._copied:
+            parameter.grad = None
+        return self._follow(loss.item(), math.nan, math.nan, rate)
+
+    def _follow(self, loss: float, system: float, dice: float, rate: float) -> StepReport:
+        """Take the step down the gradients."""
         if self.config.clip is not None:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
         self.optimizer.step()
         self.step += 1
         self._update_average()
-        system, dice = losses.detach().tolist()
         return StepReport(
             step=self.step,
             samples=self.step * self.config.batch,
-            loss=weights[0] * system + weights[1] * dice,  # a step waits for a GPU only once
+            loss=loss,
             system_loss=system,
             dice_loss=dice,
             learning_rate=rate,
         )
 
+    def _lesson(self, lesson: Lesson) -> tuple[Tensor, Tensor]:
+        """Maps of each labelled slice, and the share of its loss that they have."""
+        device, labelled = self.options.device, lesson.maps.shape[1]
+        share = lesson.known.to(device).float() * self.config.teaching_share
+        return lesson.maps.to(device).flatten(0, 1), share.repeat_interleave(labelled)
+
     def _compute_logits(self, images: Tensor) -> tuple[Tensor, ...]:
         with autocast(self.options.device, enabled=self._half):
             return self.network.forward_training(images.float())
+
+    def _compute_hint(self, images: Tensor, wanted: Tensor) -> Tensor:
+        with autocast(self.options.device, enabled=self._half):
+            found = self.network.encoded(images.float())
+        return functional.mse_loss(found[:, : wanted.shape[1]].float(), wanted)
 
     def _compute_objective(
         self,
         levels: tuple[Tensor, ...],
         labels: Tensor,
         kept: Tensor | None,
-        taught: Tensor | None,
+        lesson: tuple[Tensor, Tensor] | None,
         warm: bool,
     ) -> Tensor:
         # each coarser level has half the weight of the one before; the weights sum to 1
         shares = [0.5**i for i in range(len(levels))]
         losses = []
         for share, output in zip(shares, levels, strict=True):
-            step = (
-                labels.shape[-1] // output.shape[-1]
-            )  # between the pixels at which strided convolutions are centred
-            seen = None if kept is None else kept[..., ::step, ::step]
-            loss = self._losses_of(output.float(), labels[..., ::step, ::step], seen, warm)
-            if taught is not None:
-                share_taught = self.config.teaching_share
-                lesson = teaching_losses(output.float(), taught[:, ::step, ::step])
-                loss = torch.lerp(loss, lesson, share_taught)
+            # between the pixels at which strided convolutions are centred
+            step = labels.shape[-1] // output.shape[-1]
+            seen = None if kept is None else kept[..., ::step, ::step].float()
+            known = None if lesson is None else (lesson[0][:, ::step, ::step], lesson[1])
+            output = output.float()
+            # (B, H, W, T) viewed as (B, T, H, W): the memory order of the logits
+            targets = self._membership[labels[..., ::step, ::step].int()].permute(0, 3, 1, 2)
+            loss = self._losses_of(output, targets.float(), seen, known, warm)
             losses.append(share / sum(shares) * loss)
         return torch.stack(losses).sum(0)
 
-    def _losses_of(self, output: Tensor, labels: Tensor, kept: Tensor | None, warm: bool) -> Tensor:
-        # (B, H, W, T) viewed as (B, T, H, W): the memory order of the logits
-        targets = self._membership[labels.int()].permute(0, 3, 1, 2).float()
+    def _losses_of(
+        self,
+        output: Tensor,
+        targets: Tensor,
+        weight: Tensor | None,
+        lesson: tuple[Tensor, Tensor] | None,
+        warm: bool,
+    ) -> Tensor:
         elementwise = self._losses[0 if warm else 1](output, targets)
-        if kept is None:
-            system, weight = elementwise.mean(), None
+        told = output.new_zeros(())
+        if lesson is not None:
+            share = lesson[1].view(-1, 1, 1, 1)
+            losses, probability = teaching_losses(output, lesson[0])
+            told = (share * losses).mean()
+            elementwise = (1 - share) * elementwise
+            count = losses.shape[1]
+            # a teacher knows nothing of the auxiliary tasks
+            targets = torch.lerp(targets[:, :count], (probability > 0.5).float(), share)
+        if weight is None:
+            system = elementwise.mean()
         else:
-            weight = kept.float()
             system = (elementwise * weight).sum() / weight.sum().clamp_min(1)
-        return torch.stack((system, soft_dice_loss(output[:, : targets.shape[1]], targets, weight)))
+        count = targets.shape[1]
+        seen = None if weight is None else weight[:, :count]
+        dice = soft_dice_loss(output[:, :count], targets, seen)
+        return torch.stack((system + told, dice))
 
     @torch.no_grad()
     def _update_average(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol, runtime_checkable
@@ -97,6 +98,31 @@ class FixedSource(VolumeSource, Protocol):
     def reject(self, masks: list[Tensor]) -> None:
         """Leave labels out from now on: one `LabelledVolume.rejected` per volume."""
         ...
+
+
+class MixedSource:
+    """Draws from several sources.
+
+    Parameters
+    ----------
+    sources : sequence of VolumeSource
+    shares : sequence of float
+        How often each is drawn from, relative to the others.
+    """
+
+    def __init__(self, sources: Sequence[VolumeSource], shares: Sequence[float]) -> None:
+        self.sources = tuple(sources)
+        total = sum(shares)
+        self.shares = tuple(share / total for share in shares)
+
+    def fingerprint(self) -> dict[str, object]:
+        """Those of the sources, and how often each is drawn from."""
+        parts = [source.fingerprint() for source in self.sources]
+        return {"kind": "mixed", "shares": self.shares, "sources": parts}
+
+    def draw(self, rng: np.random.Generator) -> LabelledVolume:
+        """A volume of one of the sources."""
+        return self.sources[rng.choice(len(self.sources), p=self.shares)].draw(rng)
 
 
 def frame_corner(centre: npt.NDArray[np.floating], shape: tuple[int, ...]) -> tuple[int, ...]:

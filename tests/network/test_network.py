@@ -11,7 +11,7 @@ from hetseg_bids.network.architecture import (
 )
 
 SMALL = NetworkConfig(n_outputs=5, stem=(4, 4, 8), levels=(8, 12, 16), growth=8)
-FOLDED = {"fold": 2, "added_skips": True, "labelled": 3}
+FOLDED = {"levels": (0, 12, 16), "added_skips": True, "labelled": 3}
 
 
 @pytest.fixture
@@ -55,19 +55,16 @@ def test_a_slice_has_the_mean_of_what_stacks_say_of_it(change):
 
 def test_a_folded_network_gives_each_pixel_of_a_block_its_own_logits():
     torch.manual_seed(0)
-    network = HetsegNet(replace(SMALL, fold=2, added_skips=True)).eval()
+    network = HetsegNet(replace(SMALL, levels=(0, 12, 16), added_skips=True)).eval()
     with torch.no_grad():
         network.head.weight.zero_()
         network.head.bias.copy_(torch.arange(20.0))  # 5 outputs of 2 x 2 pixels
         logits = network(torch.zeros(1, 1, 7, 16, 24))[0]
+        block = network.forward_block(torch.zeros(7, 16, 24), torch.tensor([3]))[0]
     assert logits.shape == (5, 16, 24)
-    assert logits[3, 4:6, 6:8].tolist() == [[12, 13], [14, 15]]
-    assert (network.config.multiple, SMALL.multiple) == (8, 4)
-
-
-def test_a_fold_is_a_positive_number():
-    with pytest.raises(ValueError, match="fold=0"):
-        replace(SMALL, fold=0)
+    assert logits[3, 4:6, 6:8].tolist() == [[3, 8], [13, 18]]
+    assert torch.equal(block[0], logits[3])
+    assert (network.config.fold, SMALL.fold) == (2, 1)
 
 
 @pytest.mark.parametrize("labelled", [0, 2, 9])

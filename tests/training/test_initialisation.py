@@ -77,6 +77,34 @@ def test_new_slices_and_resolutions_start_from_the_middle_slice(trained):
     torch.testing.assert_close(network.state_dict()["head.bias"], old["head.bias"].repeat(3))
 
 
+def test_a_network_without_full_resolution_takes_over_the_coarse_layers(trained):
+    model = load_model(str(trained), torch.device("cpu"))
+    old = model.network.state_dict()
+    config = model.plan.network
+    torch.manual_seed(1)
+    levels = (0, *config.levels[1:])
+    network = HetsegNet(replace(config, stem=(8, 16), levels=levels, added_skips=True))
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    copied = start_from_(network, LabelFlip(), model, ASEG)
+    after = network.state_dict()
+    for name in ("encode2.0.weight", "bottleneck.1.dilated.0.weight", "reduce1.weight"):
+        assert name in copied
+        assert torch.equal(after[name], old[name])
+    for name in ("stem.conv1.weight", "encode1.0.0.weight", "head.weight"):
+        assert name not in copied
+        assert torch.equal(after[name], before[name])
+    channels = config.levels[1]
+    added, beside = old["decode1.0.weight"].split(channels, dim=1)
+    assert torch.equal(after["decode1.0.weight"], added)
+    # what is added does to the decoder what lay beside did, as well as a 1x1 convolution can
+    encoded = torch.randn(1, channels, 12, 16)
+    wanted = torch.nn.functional.conv2d(encoded, beside, padding=1)
+    with torch.no_grad():
+        said = torch.nn.functional.conv2d(network.join1.project(encoded), added, padding=1)
+        nothing = wanted.square().mean()
+    assert (said - wanted).square().mean() < nothing
+
+
 @pytest.mark.parametrize(
     "smaller",
     [
@@ -85,6 +113,8 @@ def test_new_slices_and_resolutions_start_from_the_middle_slice(trained):
         {"dilations": (1, 2, 4, 8)},
         {"stem": (8, 16)},
         {"stem": (8, 8, 16, 16)},
+        {"levels": (0, 16, 48)},
+        {"added_skips": True},
     ],
 )
 def test_a_smaller_network_can_not_start_from_a_model(trained, smaller):

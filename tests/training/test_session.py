@@ -94,6 +94,11 @@ def test_hetseg_train_resumes_and_makes_a_model(maps, tmp_path):
         (["--scans", ".", "--synthetic-scans", "4"], "needs --label-maps"),
         (["--scans", ".", "--device", "cuda:9"], "cuda:9"),
         (["--scans", ".", "--minutes", "0"], "must be positive"),
+        ([], "give --label-maps, --scans or --unlabelled"),
+        (["--scans", ".", "--average", "plain", "plain"], "or --average alone"),
+        (["--unlabelled", "."], "--teacher"),
+        (["--unlabelled", "nowhere", "--teacher", "label-flip"], "no *_T1w"),
+        (["--scans", ".", "--shares", "1", "2"], "--shares: 1 number"),
     ],
 )
 def test_hetseg_train_refuses_in_one_line(tmp_path, arguments, message):
