@@ -138,7 +138,7 @@ def _add_settings(group: argparse._ArgumentGroup) -> None:
         "--no-mirror",
         action="store_true",
         help="don't average over the mirror image, too: half the network's time, Dice 0.003 lower, "
-        "left and right not treated alike",
+        "left and right not treated alike; models whose plan says so never do",
     )
     group.add_argument(
         "--brain-extraction",

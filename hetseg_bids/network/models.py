@@ -75,6 +75,9 @@ class Plan:
         How the views' flip maps become one; None: their second outputs are averaged.
     smoothing : int
         How often inference smooths the image (`inference.soften`).
+    mirror : bool
+        Whether inference averages over the mirror image, too; False for networks that are meant to
+        be fast and treat both sides alike without it.
     """
 
     name: str
@@ -88,6 +91,7 @@ class Plan:
     label_set: LabelSet = ASEG
     pooling: Pooling | None = None
     smoothing: int = 0
+    mirror: bool = True
 
     @property
     def heteroscedastic(self) -> bool:
@@ -230,6 +234,8 @@ def read_plan(folder: Path) -> Plan:
             raise ValueError("pooling of flip maps, but no flip maps")
         if type(plan.smoothing) is not int or not 0 <= plan.smoothing <= _SMOOTHEST:
             raise ValueError(f"smoothing is a whole number of 0 to {_SMOOTHEST}")
+        if type(plan.mirror) is not bool:
+            raise ValueError("mirror is true or false")
         return plan
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ModelError(f"not a usable model plan ({error})", path=path) from None

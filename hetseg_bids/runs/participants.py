@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -46,7 +47,10 @@ def run_participants(config: RunConfig) -> int:
     _validate(config)
     _choose_temporary_folder(config.execution.work_dir)
     resolve_device(config.device)  # raises before anything is written to OUT
-    load_model(config.settings.model, torch.device("cpu"))
+    model = load_model(config.settings.model, torch.device("cpu"))
+    # what is written down is what is done
+    mirror = config.settings.mirror and model.plan.mirror
+    config = replace(config, settings=replace(config.settings, mirror=mirror))
     _prepare_output(config)
     total = len(found.refused) + len(found.scans)
     display = _Display(found)

@@ -80,7 +80,7 @@ def predict(
     views : sequence of str
         Names of `PLANES`.
     mirror : bool
-        Average over the views of the mirror image, too, turned back.
+        Average over the views of the mirror image, too, turned back, if the plan does.
     blur : sequence of 3 float
         How much resampling will smooth the logits along each axis, voxels squared
         (`conform.interpolation_blur`): here they are smoothed less by most of that.
@@ -271,6 +271,8 @@ def views_of(
 ) -> list[View]:
     """The views that `predict` averages: those of some planes, then those of the mirror image.
 
+    A model whose plan leaves the mirror image out has none of it.
+
     Examples
     --------
     >>> from hetseg_bids.network.devices import CPU
@@ -283,7 +285,7 @@ def views_of(
     pooled = system if isinstance(system, Heteroscedastic) else None
     return [
         View(model.network, PLANES[name], plan.patch, keep, mirrored, pooled)
-        for mirrored in ((False, True) if mirror else (False,))
+        for mirrored in ((False, True) if mirror and plan.mirror else (False,))
         for keep in (kept_outputs(plan, mirrored=mirrored),)
         for name in names
     ]

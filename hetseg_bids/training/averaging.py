@@ -84,7 +84,7 @@ def average_models(names: Sequence[str], folder: Path, name: str | None = None) 
 
 def _kind(model: Model) -> tuple[object, ...]:
     plan = model.plan
-    return plan.system, plan.network, plan.patch, plan.label_set, plan.smoothing
+    return plan.system, plan.network, plan.patch, plan.label_set, plan.smoothing, plan.mirror
 
 
 def _origins(model: Model) -> set[str]:

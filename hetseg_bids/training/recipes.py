@@ -73,6 +73,8 @@ class TrainingConfig:
     settle_share : float
         Share of the run, from its beginning, in which the new encoder of a network whose coarse
         layers were copied from another model learns to find what that model's found.
+    mirror : bool
+        See `Plan.mirror`.
     """
 
     system: str = LabelFlip.name
@@ -99,6 +101,7 @@ class TrainingConfig:
     smoothing: int = 0
     teaching_share: float = 0.0
     settle_share: float = 0.0
+    mirror: bool = True
 
     @property
     def steps(self) -> int:
@@ -157,7 +160,7 @@ def compact_recipe(system: str, *, samples: int | None = None, seed: int = 0) ->
     """
     fast = fast_recipe(system, samples=samples, seed=seed)
     network = replace(fast.network, stem=(16, 32), levels=(0, 64, 96), added_skips=True)
-    return replace(fast, network=network, settle_share=0.1, plain_share=0.15)
+    return replace(fast, network=network, settle_share=0.1, plain_share=0.15, mirror=False)
 
 
 def polish_recipe(system: str, *, samples: int | None = None, seed: int = 0) -> TrainingConfig:

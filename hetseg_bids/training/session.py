@@ -225,6 +225,7 @@ def export(trainer: Trainer, folder: Path, name: str) -> Plan:
         },
         label_set=trainer.label_set,
         smoothing=config.smoothing,
+        mirror=config.mirror,
     )
     return save_model(folder, plan, trainer.average)
 

@@ -245,7 +245,7 @@ class Trainer:
 
     def _identity(self) -> str:
         settings = asdict(self.config)
-        del settings["samples"]
+        del settings["samples"], settings["mirror"]
         if not self.config.teaching_share:
             del settings["teaching_share"]  # runs without a teacher are what they were before
         if not self.config.settle_share:

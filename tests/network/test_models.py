@@ -79,6 +79,7 @@ def test_missing_weights_are_named(copy):
         *({"pooling": {"views": 1.0}}, {"pooling": 3}),
         *({"system": system} for system in ("plain", "pooled", None, ["label-flip"])),
         *({"smoothing": times} for times in (-1, 10, 2.0, "2")),
+        *({"mirror": value} for value in (1, "yes", None)),
         *({"network": {"n_outputs": 62, "labelled": slices}} for slices in (2, "3")),
     ],
 )
@@ -100,8 +101,8 @@ def test_weights_of_another_network_are_refused(copy, change):
 
 def test_a_plan_keeps_how_its_model_is_used(copy):
     plan = load_model(str(copy), CPU).plan
-    for pooling, smoothing in ((Pooling(0.9, 0.25), 0), (None, 3)):
-        changed = replace(plan, pooling=pooling, smoothing=smoothing)
+    for pooling, smoothing, mirror in ((Pooling(0.9, 0.25), 0, True), (None, 3, False)):
+        changed = replace(plan, pooling=pooling, smoothing=smoothing, mirror=mirror)
         changed.save(copy)
         assert load_model(str(copy), CPU).plan == changed
 

@@ -154,6 +154,20 @@ def test_views_pooled_otherwise_are_another_model(finished, tmp_path):
     assert "complete already" in run_cli(*command).out
 
 
+def test_a_model_without_mirror_image_runs_and_is_recorded_as_such(tmp_path):
+    bids, model = write_dataset(tmp_path / "bids"), write_tiny_model(tmp_path / "model")
+    good(t1w_path(bids, "01"))
+    replace(read_plan(model), mirror=False).save(model)
+    command = ("hetseg", bids, tmp_path / "out", "participant", "--model", model)
+    command += ("--views", "axial", "--skip-bids-validation")
+    done = run_cli(*command)
+    assert done.code == 0, done.err
+    files = outputs(tmp_path / "out", "01")
+    assert json.loads(files["record"].read_text())["HetsegSettings"]["mirror"] is False
+    assert "mirror image" not in files["report"].read_text()
+    assert "complete already" in run_cli(*command, "--no-mirror").out, "asks for the same"
+
+
 def test_no_temporary_file_stays(finished):
     _, out = finished
     assert not list(out.rglob(".tmp-*"))
