@@ -78,6 +78,7 @@ def test_training_lowers_the_loss(scans, tmp_path, system):
         plain_share=0.0,
         schedule=Schedule(peak=2e-2, warmup=2),
         sampling=replace(SAMPLING, stacks_per_volume=24),
+        monte_carlo=4,
     )
     losses, _ = losses_of(config, scans, tmp_path)
     assert np.mean(losses[-20:]) < 0.6 * np.mean(losses[:20])
