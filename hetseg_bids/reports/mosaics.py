@@ -6,7 +6,7 @@ import base64
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 _LEAST_FLIP = 0.03
 _FLIP_STYLE: dict[str, Any] = {
     "cmap": "inferno",
-    "vmin": 0,
-    "vmax": MAX_FLIP_PROBABILITY,
+    "clim": (0, MAX_FLIP_PROBABILITY),
     "alpha": 0.85,
 }
+_PLAIN: dict[str, Any] = {"alpha": None}  # colours as they are
 _FLIP_TICKS = 6
 _SCALE_PIXELS = (250, 10)
 _COLUMNS = 7
@@ -126,6 +126,7 @@ def draw_flip(view: View) -> list[Picture]:
     ]
 
 
+@cache
 def flip_scale() -> FlipScale:
     """The flip map's colours, as they look over mid-grey."""
     figure = _figure(*(n / _DPI for n in _SCALE_PIXELS))
@@ -134,7 +135,7 @@ def flip_scale() -> FlipScale:
     extent = (0, MAX_FLIP_PROBABILITY, 0, 1)
     axes.imshow([[0.5]], cmap="gray", vmin=0, vmax=1, extent=extent, aspect="auto")
     q = np.linspace(0, MAX_FLIP_PROBABILITY, _SCALE_PIXELS[0])[None]
-    axes.imshow(np.ma.masked_less(q, _LEAST_FLIP), extent=extent, aspect="auto", **_FLIP_STYLE)
+    axes.imshow(np.ma.masked_less(q, _LEAST_FLIP), extent=extent, aspect="auto").set(**_FLIP_STYLE)
     ticks = tuple(f"{tick:.1f}" for tick in np.linspace(0, MAX_FLIP_PROBABILITY, _FLIP_TICKS))
     return FlipScale(_encode(figure), ticks, f"{_LEAST_FLIP:g}")
 
@@ -170,7 +171,8 @@ def _mosaic(view: View, plane: Plane, layer: Layer) -> str:
     depth = view.image.shape[plane.axes[0]]
     places = np.linspace(0.15 * depth, 0.85 * depth, _COLUMNS).astype(int)
     rows, columns = display_slice(view.image, plane, 0).shape
-    figure, panels = _strip(_INCH * rows / columns, _COLUMNS)
+    figure, panels = _strip(_COLUMNS)
+    figure.set_size_inches(_INCH * _COLUMNS, _INCH * rows / columns)
     for axes, place in zip(panels, places, strict=True):
         _panel(axes, view, plane, int(place), view.window, layer)
     return _encode(figure)
@@ -179,7 +181,7 @@ def _mosaic(view: View, plane: Plane, layer: Layer) -> str:
 def _zoom(view: View, middle: npt.NDArray[np.int64], window: tuple[float, float]) -> str:
     layers = [_outlines(view)] if view.flip_probability is None else [_outlines(view), _flip(view)]
     count = len(PLANES) * len(layers)
-    figure, panels = _strip(_INCH, count)
+    figure, panels = _strip(count)
     for axes, (plane, layer) in zip(panels, product(PLANES.values(), layers), strict=True):
         _panel(axes, view, plane, int(middle[plane.axes[0]]), window, layer)
     return _encode(figure)
@@ -188,12 +190,16 @@ def _zoom(view: View, middle: npt.NDArray[np.int64], window: tuple[float, float]
 def _panel(
     axes: Axes, view: View, plane: Plane, place: int, window: tuple[float, float], layer: Layer
 ) -> None:
-    for old in tuple(axes.images):
-        old.remove()
     picture = display_slice(view.image, plane, place)
-    axes.imshow(picture, cmap="gray", vmin=window[0], vmax=window[1])
     overlay, style = layer(plane, place)
-    axes.imshow(overlay, interpolation="nearest", **style)
+    rows, columns = picture.shape
+    edges = (-0.5, columns - 0.5, rows - 0.5, -0.5)
+    for drawn, data, how in zip(
+        axes.images, (picture, overlay), ({"clim": window}, style), strict=True
+    ):
+        if tuple(drawn.get_extent()) != edges:
+            drawn.set_extent(edges)
+        drawn.set(data=data, **how)
 
 
 def _outlines(view: View) -> Layer:
@@ -201,7 +207,7 @@ def _outlines(view: View) -> Layer:
 
     def layer(plane: Plane, place: int) -> tuple[npt.NDArray[Any], dict[str, Any]]:
         labels = display_slice(view.dseg, plane, place)
-        return colors[np.where(_edges(labels), labels, 0)], {}
+        return colors[np.where(_edges(labels), labels, 0)], _PLAIN
 
     return layer
 
@@ -219,7 +225,7 @@ def _flip(view: View) -> Layer:
 def _mask(view: View) -> Layer:
     def layer(plane: Plane, place: int) -> tuple[npt.NDArray[Any], dict[str, Any]]:
         inside = display_slice(view.mask, plane, place)
-        return (_edges(inside) & inside.astype(bool))[..., None] * _CONTOUR, {}
+        return (_edges(inside) & inside.astype(bool))[..., None] * _CONTOUR, _PLAIN
 
     return layer
 
@@ -232,16 +238,18 @@ def _edges(labels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     return edge
 
 
-@lru_cache(maxsize=8)
-def _strip(height: float, columns: int) -> tuple[Figure, tuple[Axes, ...]]:
-    """A figure with panels side by side, whose pictures are replaced by the next ones.
+@cache
+def _strip(columns: int) -> tuple[Figure, tuple[Axes, ...]]:
+    """A figure with panels side by side, each of a picture and its overlay.
 
-    Kept, because making the axes of a page takes longer than drawing on them.
+    Kept, and given other pictures, because making the axes of a page takes longer than drawing.
     """
-    figure = _figure(_INCH * columns, height)
+    figure = _figure(_INCH * columns, _INCH)
     panels = tuple(figure.add_axes((i / columns, 0, 1 / columns, 1)) for i in range(columns))
     for axes in panels:
         axes.axis("off")
+        axes.imshow([[0.0]], cmap="gray")
+        axes.imshow([[0.0]], interpolation="nearest")
     return figure, panels
 
 

@@ -13,7 +13,7 @@ from hetseg_bids.structures.aseg import ASEG
 from hetseg_bids.structures.label_sets import LabelSet
 from support.commands import QUICK, run_cli
 from support.datasets import t1w_path, write_dataset
-from support.phantoms import centred_affine, phantom_labels, phantom_t1w
+from support.phantoms import centred_affine, phantom_labels, phantom_t1w, three_quarters
 from support.tiny_model import write_tiny_model
 
 
@@ -142,7 +142,7 @@ def test_a_sidecar_without_numbers_is_refused(junk):
 
 
 def test_a_run_says_that_the_image_ends_in_the_brain(tmp_path):
-    labels = phantom_labels()[:, :, 50:]
+    labels = three_quarters(phantom_labels())[:, :, 38:]
     stripped = phantom_t1w(labels)
     stripped[(labels == 0) | (labels == 211)] = 0
     bids, out = write_dataset(tmp_path / "bids"), tmp_path / "out"

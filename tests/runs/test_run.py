@@ -299,10 +299,10 @@ def centre_x(path: Path, label: int) -> float:
 
 
 @pytest.mark.slow
-def test_left_is_left_in_every_storage_order(tmp_path, mni152):
-    """The MNI152 head without its left cerebellar hemisphere, stored in two ways.
+def test_left_is_left(tmp_path, mni152):
+    """The MNI152 head without its left cerebellar hemisphere.
 
-    Two others are those of a real scan in test_real_scans.py, all of them in test_conform.py.
+    Two other orders are those of a real scan in test_real_scans.py, all of them in test_conform.py.
 
     That what is averaged over mirror images keeps its sides is tested in test_inference.py.
     """
@@ -313,21 +313,17 @@ def test_left_is_left_in_every_storage_order(tmp_path, mni152):
     x, y, z = np.moveaxis(world, -1, 0)
     data[(x < -4) & (y < -38) & (z < -18)] = 0
     image = nib.Nifti1Image(data, mni152.affine)
-    codes = ("RAS", "PSR")
-    for code in codes:
-        nib.save(reorient(image, code), t1w_path(bids, code))
+    nib.save(reorient(image, "RAS"), t1w_path(bids, "01"))
     done = run_cli("hetseg", bids, out, "participant", *FAST)
     assert done.code == 0, done.err
-    reference = volumes(out, "RAS")
-    assert reference["right_cerebellum"] > 40_000
-    assert reference["left_cerebellum"] < 0.4 * reference["right_cerebellum"]
-    for code in codes:
-        assert volumes(out, code) == pytest.approx(reference, rel=1e-3, abs=1)
-        dseg = outputs(out, code)["dseg"]
-        for structure in STRUCTURES:
-            if structure.name == "left_cerebellum":
-                continue  # what is left of it lies at the midline
-            if structure.hemisphere == "L":
-                assert centre_x(dseg, structure.label) < 0, structure.name
-            elif structure.hemisphere == "R":
-                assert centre_x(dseg, structure.label) > 0, structure.name
+    found = volumes(out, "01")
+    assert found["right_cerebellum"] > 40_000
+    assert found["left_cerebellum"] < 0.4 * found["right_cerebellum"]
+    dseg = outputs(out, "01")["dseg"]
+    for structure in STRUCTURES:
+        if structure.name == "left_cerebellum":
+            continue  # what is left of it lies at the midline
+        if structure.hemisphere == "L":
+            assert centre_x(dseg, structure.label) < 0, structure.name
+        elif structure.hemisphere == "R":
+            assert centre_x(dseg, structure.label) > 0, structure.name

@@ -26,12 +26,20 @@ from hetseg_bids.config import Execution, RunConfig, Settings
 from hetseg_bids.runs.memory import needed_gb
 from hetseg_bids.runs.workers import GB_PER_SCAN, map_bounded, room_of_worker, worker_count
 from support.commands import run_cli
+from support.corruptions import good
 from support.datasets import t1w_path, write_dataset
 from support.slurm import running_slurm
 from support.tiny_model import write_tiny_model
 
 FAST = ("--views", "axial", "--no-mirror")
 _TASKS = int(os.environ.get("HETSEG_TASKS", "2000"))
+
+
+def two_scans(root: Path) -> Path:
+    bids = write_dataset(root / "bids")
+    for subject in ("01", "02"):
+        good(t1w_path(bids, subject))
+    return bids
 
 
 def derivatives(out: Path) -> dict[str, bytes]:
@@ -41,23 +49,22 @@ def derivatives(out: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-def test_workers_give_the_same_bytes_and_a_bad_scan_stays_alone(tmp_path, phantom):
-    bids = write_dataset(tmp_path / "bids")
-    for subject in ("01", "02"):
-        nib.save(phantom, t1w_path(bids, subject))
+def test_workers_give_the_same_bytes_and_a_bad_scan_stays_alone(tmp_path):
+    bids = two_scans(tmp_path)
     t1w_path(bids, "bad").write_text("not an image")
     work = tmp_path / "work"
     work.mkdir()
-    here = run_cli("hetseg", bids, tmp_path / "a", "participant", *FAST, "--omp-nthreads", 1)
-    workers = ("--nprocs", 2, "--omp-nthreads", 1, "--work-dir", work, "-v")
-    there = run_cli("hetseg", bids, tmp_path / "b", "participant", *FAST, *workers)
+    options = (*FAST, "--omp-nthreads", 1, "--model", write_tiny_model(tmp_path / "model"))
+    here = run_cli("hetseg", bids, tmp_path / "a", "participant", *options)
+    workers = ("--nprocs", 2, "--work-dir", work, "-v")
+    there = run_cli("hetseg", bids, tmp_path / "b", "participant", *options, *workers)
     assert here.code == there.code == 1, there.err
     assert "not a readable NIfTI" in there.err
     assert "Traceback" not in there.err
     assert "distributed." not in there.err, "what dask says of itself isn't for users"
     assert derivatives(tmp_path / "a") == derivatives(tmp_path / "b")
     assert not list(work.iterdir())
-    again = run_cli("hetseg", bids, tmp_path / "b", "participant", *FAST, *workers)
+    again = run_cli("hetseg", bids, tmp_path / "b", "participant", *options, *workers)
     assert again.out.count("complete already") == 2
 
 
@@ -226,19 +233,12 @@ def slurm(tmp_path_factory) -> Iterator[dict[str, str]]:
         yield environment
 
 
-def two_scans(root: Path, phantom: nib.Nifti1Image) -> Path:
-    bids = write_dataset(root / "bids")
-    for subject in ("01", "02"):
-        nib.save(phantom, t1w_path(bids, subject))
-    return bids
-
-
 @pytest.mark.timeout(1800)  # jobs start late on a busy machine
 @pytest.mark.slow
-def test_workers_may_be_slurm_jobs(slurm, tmp_path, phantom, monkeypatch):
+def test_workers_may_be_slurm_jobs(slurm, tmp_path, monkeypatch):
     for name, value in slurm.items():
         monkeypatch.setenv(name, value)
-    bids, out = two_scans(tmp_path, phantom), tmp_path / "out"
+    bids, out = two_scans(tmp_path), tmp_path / "out"
     arguments = ("--dask-cluster", "slurm", "--nprocs", 2, "--omp-nthreads", 1, *FAST)
     model = write_tiny_model(tmp_path / "model")
     done = run_cli("hetseg", bids, out, "participant", "--model", model, *arguments)
@@ -250,8 +250,8 @@ def test_workers_may_be_slurm_jobs(slurm, tmp_path, phantom, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_job_array_of_single_subjects(slurm, tmp_path, phantom):
-    bids, out = two_scans(tmp_path, phantom), tmp_path / "out"
+def test_a_job_array_of_single_subjects(slurm, tmp_path):
+    bids, out = two_scans(tmp_path), tmp_path / "out"
     script = tmp_path / "array.sh"
     options = " ".join(("--model", str(write_tiny_model(tmp_path / "model")), *FAST))
     command = f"{sys.executable} -m hetseg_bids.cli.run {bids} {out} participant {options}"

@@ -258,7 +258,7 @@ KINDS = (
     Kind("badsform", "NaN in the sform", SEGMENTED, "qform is used", broken_form("sform")),
     Kind("badqform", "NaN in the qform", SEGMENTED, "sform is used", broken_form("qform")),
     Kind("leaning", "a sheared sform", SEGMENTED, "", placed(lambda affine: affine @ LEANING)),
-    Kind("padded", "75 empty voxels on each side", SEGMENTED, "", padded),
+    Kind("padded", "40 empty voxels on each side", SEGMENTED, "", padded),
     Kind(
         "upside",
         "upside down under a header that says otherwise",

@@ -236,8 +236,8 @@ def named_as_nifti(path: Path) -> None:
 
 
 def padded(path: Path) -> None:
-    """The good image amid zeros, in a field of view of 0.3 m; half a metre takes a minute."""
-    save(path, np.pad(brain(), int(os.environ.get("HETSEG_PADDING", "75"))))
+    """The good image amid zeros, in a field of view of 0.2 m; half a metre takes a minute."""
+    save(path, np.pad(brain(), int(os.environ.get("HETSEG_PADDING", "40"))))
 
 
 def both_forms(path: Path) -> None:

@@ -17,9 +17,12 @@ from typing import Any
 
 # everything but the modules that are run as __main__
 _PRELOADED = (
+    "bids.layout",
     "deepbet",
     "matplotlib.backends.backend_agg",
+    "matplotlib.figure",
     "nilearn.datasets",
+    "torch._dynamo",  # optimisers import it
     "hetseg_bids.evaluation.compare",
     "hetseg_bids.outputs.freesurfer",
     "hetseg_bids.runs.group",

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import nibabel as nib
 import numpy as np
 
 
 def phantom_labels(shape: tuple[int, int, int] = (150, 180, 140)) -> np.ndarray:
     """A head of ellipsoids in RAS, 1 mm, with aseg ids; the left putamen is the larger one."""
+    return _phantom_labels(shape).copy()
+
+
+@cache  # a second each
+def _phantom_labels(shape: tuple[int, int, int]) -> np.ndarray:
     grid = np.meshgrid(*(np.arange(n) for n in shape), indexing="ij")
 
     def ball(centre: tuple[int, int, int], radii: tuple[int, int, int]) -> np.ndarray:

@@ -28,11 +28,12 @@ from support.training import SAMPLING, OneScan, losses_of, small_config, tiny_sc
     ],
 )
 def test_interrupted_training_gives_the_same_losses(request, tmp_path, kind, system, change):
-    source, config = request.getfixturevalue(kind), small_config(system)
+    source, config = request.getfixturevalue(kind), small_config(system, samples=24)
     config = replace(config, network=replace(config.network, **change))
     whole, trainer = losses_of(config, source, tmp_path / "whole")
-    assert len(whole) == 12
-    first, _ = losses_of(config, source, tmp_path / "parts", stop_after=5)
+    assert len(whole) == 6
+    # in the middle of a block
+    first, _ = losses_of(config, source, tmp_path / "parts", stop_after=3)
     rest, resumed = losses_of(config, source, tmp_path / "parts")
     assert first + rest == whole
     for name, value in trainer.average.items():
@@ -77,6 +78,7 @@ def test_training_lowers_the_loss(scans, tmp_path, system):
         plain_share=0.0,
         schedule=Schedule(peak=2e-2, warmup=2),
         sampling=replace(SAMPLING, stacks_per_volume=24),
+        monte_carlo=4,
     )
     losses, _ = losses_of(config, scans, tmp_path)
     assert np.mean(losses[-20:]) < 0.6 * np.mean(losses[:20])
@@ -98,9 +100,9 @@ def test_a_short_run_overfits_one_scan(tmp_path):
     config = TrainingConfig(
         network=NetworkConfig(LabelFlip().n_outputs(N_TASKS), (4, 4, 8), (8, 16, 24), (1, 2), 8),
         sampling=SamplingConfig((48, 48), 2, 32, augmentation=still),
-        samples=2400,
+        samples=1800,
         batch=2,
-        schedule=Schedule(peak=5e-3, warmup=40),
+        schedule=Schedule(peak=8e-3, warmup=40),
         ema_decay=0.98,
     )
     volume = tiny_scan()
