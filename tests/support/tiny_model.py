@@ -22,12 +22,18 @@ def plan_of(name: str, weights_sha256: str = "", **more: Any) -> Plan:
     return Plan(name, LabelFlip(), *facts, **more)
 
 
-def write_tiny_model(folder: Path) -> Path:
-    """Write a label-flip model that takes a second a scan."""
+def write_tiny_model(folder: Path, *, sure: bool = False) -> Path:
+    """Write a label-flip model that takes a second a scan.
+
+    One that is sure sees a single structure and hardly doubts it, so that its maps are mostly zero
+    as those of trained models are.
+    """
     torch.manual_seed(0)
     network = HetsegNet(_NETWORK)
     with torch.no_grad():
         network.head.bias[:N_TASKS] -= 1  # some structures everywhere, not all
+        if sure:
+            network.head.bias[1:] -= 30
     folder.mkdir(parents=True, exist_ok=True)
     save_model(folder, plan_of("tiny"), network.state_dict())
     (folder / "MODEL_CARD.md").write_text("# tiny\n\nRandom weights, for tests.\n")

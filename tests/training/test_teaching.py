@@ -22,8 +22,7 @@ from hetseg_bids.training.schedules import Schedule
 from hetseg_bids.training.teaching import TaughtSource, taught_maps, teaching_losses
 from hetseg_bids.training.trainer import RunOptions, Trainer
 from hetseg_bids.training.volumes import MixedSource
-from support.commands import run_cli, run_here
-from support.datasets import write_small_pair
+from support.commands import run_here
 from support.tiny_model import write_tiny_model
 from support.training import SAMPLING, OneScan, small_config, tiny_scan
 
@@ -141,19 +140,6 @@ def test_samples_without_a_teacher_have_the_loss_of_their_labels(tmp_path):
     alone = (loss(slice(0, 1), [True]), loss(slice(1, 2), None))
     assert loss(slice(0, 2), [True, False]) == pytest.approx(sum(alone) / 2, rel=1e-4)
     assert alone[0] != pytest.approx(alone[1], rel=0.1)
-
-
-@pytest.mark.slow
-def test_a_compact_network_is_taught_from_the_command_line(teacher, tmp_path):
-    source = ["--scans", write_small_pair(tmp_path / "scans"), "--workers", 0, "--samples", 8]
-    options = ["--recipe", "compact", "--teacher", teacher.folder, "--teaching-share", 0.7]
-    start = ["--init", teacher.folder]
-    done = run_cli("hetseg-train", tmp_path / "run", *source, *options, *start)
-    assert done.code == 0, done.err
-    plan = load_model(str(tmp_path / "run/model"), CPU).plan
-    assert plan.network.fold == 2
-    assert plan.provenance["training"]["teaching_share"] == 0.7
-    assert plan.provenance["source"]["teacher"] == teacher.plan.weights_sha256
 
 
 def test_without_a_teacher_a_run_is_what_it_was(tmp_path):
