@@ -20,6 +20,7 @@ def build_parser() -> argparse.ArgumentParser:
         "where its last checkpoint was when the same command is given again.",
     )
     parser.add_argument("out", type=path, help="folder for checkpoints, logs and the model")
+    _add_sources(parser)
     _add_data(parser)
     _add_models(parser)
     _add_recipe(parser)
@@ -27,7 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_data(parser: argparse.ArgumentParser) -> None:
+def _add_sources(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--label-maps",
         type=path,
@@ -61,6 +62,9 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="train nothing: write the mean of the weights of models trained from the same --init",
     )
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels",
         type=path,

@@ -9,18 +9,24 @@ bottom labels the middle slice.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+
+from hetseg_bids.network.layers import (
+    DenseBlock,
+    InstanceNorm,
+    Join,
+    Pointwise,
+    Stem,
+    conv_block,
+    pointwise,
+    upsample_twice,
+)
 
 DOWNSAMPLING = 4  # of the features, in-plane
 _FOLD = 2  # side of the blocks of pixels that become channels, where nothing is done at full size
-_INPUT_OFFSET = 3.0
-_INPUT_SCALE = 0.5
 
 
 @dataclass(frozen=True)
@@ -101,202 +107,6 @@ class NetworkConfig:
         return len(self.stem) + self.labelled // 2
 
 
-class _InstanceNorm(nn.Module):
-    """Instance norm with affine, written so that channels_last stays fast on CPU."""
-
-    def __init__(self, channels: int, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        mean, deviation = self._statistics(x)
-        scale = self.weight.view(1, -1, 1, 1) * deviation
-        shift = self.bias.view(1, -1, 1, 1) - mean * scale
-        return torch.addcmul(shift.to(x.dtype), x, scale.to(x.dtype))
-
-    def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and 1 / standard deviation in float32: bf16 has too few digits for 30,000 pixels."""
-        if not torch.is_grad_enabled():
-            # one kernel, four times faster in all; only its statistics are used
-            parts = [self._kernel_statistics(part) for part in _shared_out(x)]
-            mean, deviation = (torch.cat(found)[: len(x)] for found in zip(*parts, strict=True))
-            return mean, deviation
-        mean = x.mean(dim=(2, 3), keepdim=True, dtype=torch.float32)
-        square = (x * x).mean(dim=(2, 3), keepdim=True, dtype=torch.float32)
-        var = (square - mean * mean).clamp_min(0)
-        return mean, torch.rsqrt(var + self.eps)
-
-    def _kernel_statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        n, c, h, w = x.shape
-        found = torch.native_group_norm(x, self.weight, self.bias, n, c, h * w, c, self.eps)
-        return found[1].view(n, c, 1, 1), found[2].view(n, c, 1, 1)
-
-
-def _shared_out(x: Tensor) -> tuple[Tensor, ...]:
-    """Slices in batches that are multiples of the number of threads, the last filled with zeros.
-
-    Each thread sums a part of a batch, and a sum in two parts is rounded differently. When every
-    thread gets the same number of whole slices, results don't depend on the number of threads.
-    """
-    threads = torch.get_num_threads() if x.device.type == "cpu" else 1
-    rest = len(x) % threads
-    if not rest:
-        return (x,)
-    missing = (*(0,) * 7, threads - rest)
-    filled = functional.pad(x[len(x) - rest :], missing)
-    return (x[: len(x) - rest], filled) if len(x) > rest else (filled,)
-
-
-def _conv_block(inp: int, out: int, *, stride: int = 1) -> nn.Sequential:
-    conv = nn.Conv2d(inp, out, 3, stride=stride, padding=1, bias=False)
-    return nn.Sequential(conv, _InstanceNorm(out), nn.ReLU(inplace=True))
-
-
-class _DenseBlock(nn.Module):
-    """1x1 squeeze, then a dilated 3x3; the result is appended to the input."""
-
-    def __init__(self, inp: int, growth: int, dilation: int) -> None:
-        super().__init__()
-        self.squeeze = nn.Sequential(
-            _Pointwise(inp, growth), _InstanceNorm(growth), nn.ReLU(inplace=True)
-        )
-        self.dilated = nn.Sequential(
-            nn.Conv2d(growth, growth, 3, padding=dilation, dilation=dilation, bias=False),
-            _InstanceNorm(growth),
-            nn.ReLU(inplace=True),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat((x, self.dilated(self.squeeze(x))), dim=1)
-
-
-class _Join(nn.Module):
-    """Decoder features with those of the encoder: added after a 1x1 convolution, or beside."""
-
-    def __init__(self, channels: int, *, added: bool) -> None:
-        super().__init__()
-        self.channels = channels if added else 2 * channels
-        self.project = _Pointwise(channels, channels) if added else None
-
-    def forward(self, decoded: Tensor, encoded: Tensor) -> Tensor:
-        if self.project is None:
-            return torch.cat((decoded, encoded), dim=1)
-        added: Tensor = self.project(encoded)
-        return added.add_(decoded)
-
-
-def upsample_twice(x: Tensor) -> Tensor:
-    """Bilinear upsampling by 2, ``align_corners=False``: (B, C, H, W) -> (B, C, 2 H, 2 W).
-
-    Written out because torch 2.13's inductor returns zero gradients for the bfloat16
-    `interpolate` on CPU (tests/network/test_network.py compares compiled and eager gradients).
-    Where no gradients are wanted the kernel is right, and several times faster.
-
-    Examples
-    --------
-    >>> upsample_twice(torch.tensor([[[[0.0, 4.0]]]]))
-    tensor([[[[0., 1., 3., 4.],
-              [0., 1., 3., 4.]]]])
-    """
-    if not torch.is_grad_enabled():
-        return functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-    for dim in (2, 3):
-        size = x.shape[dim]
-        before = torch.cat((x.narrow(dim, 0, 1), x.narrow(dim, 0, size - 1)), dim)
-        after = torch.cat((x.narrow(dim, 1, size - 1), x.narrow(dim, size - 1, 1)), dim)
-        pair = torch.stack((0.25 * before + 0.75 * x, 0.75 * x + 0.25 * after), dim + 1)
-        x = pair.flatten(dim, dim + 1)
-    return x.contiguous(memory_format=torch.channels_last)
-
-
-class Stem(nn.Sequential):
-    """3-D convolutions, unpadded across slices: (B, 1, D, H, W) -> (B (D - 2 N), C, H/f, W/f).
-
-    There is no normalisation inside, so the features of a block of slices are those of its
-    overlapping stacks, and are computed only once.
-
-    Parameters
-    ----------
-    channels : tuple of N int
-        Of each convolution.
-    fold : int
-        f of `NetworkConfig`.
-
-    Examples
-    --------
-    >>> Stem((8, 8, 16))(torch.zeros(2, 1, 7, 12, 16)).shape
-    torch.Size([2, 16, 12, 16])
-    """
-
-    def __init__(self, channels: tuple[int, ...], fold: int = 1) -> None:
-        convs = (
-            # no bias in the last one: a norm follows
-            nn.Conv3d(a, b, 3, padding=(0, 1, 1), bias=i < len(channels))
-            for i, (a, b) in enumerate(pairwise((fold * fold, *channels)), 1)
-        )
-        super().__init__(OrderedDict((f"conv{i}", conv) for i, conv in enumerate(convs, 1)))
-        self._fold = fold
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Features of the slices with N neighbours on either side."""
-        # background becomes 0, so that zero padding continues it instead of framing it
-        count = len(x)
-        x = (x.transpose(1, 2).flatten(0, 1) + _INPUT_OFFSET) * _INPUT_SCALE
-        if self._fold > 1:
-            x = functional.pixel_unshuffle(x, self._fold)
-        for number, conv in enumerate(self, 1):
-            assert isinstance(conv, nn.Conv3d)  # noqa: S101
-            x = _over_slices(x, count, conv)
-            if number < len(self):
-                x = torch.relu(x)
-        return x
-
-
-def _over_slices(x: Tensor, count: int, conv: nn.Conv3d) -> Tensor:
-    """A 3-D convolution, unpadded across slices: (B D, C, H, W) -> (B (D - 2), C', H, W).
-
-    As a 2-D convolution of three slices side by side: for B stacks PyTorch has no fast 3-D
-    convolution in float32, and with AMX the gradients of oneDNN's in bfloat16 write beyond their
-    memory.
-
-    Examples
-    --------
-    >>> conv = nn.Conv3d(2, 4, 3, padding=(0, 1, 1))
-    >>> stacks = torch.randn(3, 2, 5, 8, 6)
-    >>> said = _over_slices(stacks.transpose(1, 2).flatten(0, 1), 3, conv)
-    >>> torch.allclose(said, conv(stacks).transpose(1, 2).flatten(0, 1), atol=1e-5)
-    True
-    """
-    stacks = x.unflatten(0, (count, -1))
-    depth = stacks.shape[1] - 2
-    beside = torch.cat([stacks.narrow(1, i, depth).flatten(0, 1) for i in range(3)], dim=1)
-    kernel = conv.weight.transpose(1, 2).flatten(1, 2)
-    kernel = kernel.contiguous(memory_format=torch.channels_last)
-    return functional.conv2d(beside, kernel, conv.bias, padding=1)
-
-
-class _Pointwise(nn.Conv2d):
-    """A 1x1 convolution as a matrix product.
-
-    PyTorch computes 1x1 convolutions of few stacks on one thread without oneDNN, at a quarter of
-    the speed.
-    """
-
-    def __init__(self, inp: int, out: int, *, bias: bool = False) -> None:
-        super().__init__(inp, out, 1, bias=bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return pointwise(x, self.weight, self.bias)
-
-
-def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """(B, C, H, W) and (C', C, 1, 1) -> (B, C', H, W)."""
-    rows = functional.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias)
-    return rows.permute(0, 3, 1, 2)
-
-
 class HetsegNet(nn.Module):
     """The 2.5-D network.
 
@@ -311,31 +121,31 @@ class HetsegNet(nn.Module):
         c0, c1, c2 = config.levels
         seen = config.stem[-1]
         self.stem = Stem(config.stem, config.fold)
-        self.stem_norm = nn.Sequential(_InstanceNorm(seen), nn.ReLU(inplace=True))
+        self.stem_norm = nn.Sequential(InstanceNorm(seen), nn.ReLU(inplace=True))
         if c0:
-            self.encode0 = _conv_block(seen, c0)
-        first = _conv_block(c0, c1, stride=2) if c0 else _conv_block(seen, c1)
-        self.encode1 = nn.Sequential(first, _conv_block(c1, c1))
-        self.encode2 = _conv_block(c1, c2, stride=2)
+            self.encode0 = conv_block(seen, c0)
+        first = conv_block(c0, c1, stride=2) if c0 else conv_block(seen, c1)
+        self.encode1 = nn.Sequential(first, conv_block(c1, c1))
+        self.encode2 = conv_block(c1, c2, stride=2)
         width = c2
         blocks = []
         for dilation in config.dilations:
-            blocks.append(_DenseBlock(width, config.growth, dilation))
+            blocks.append(DenseBlock(width, config.growth, dilation))
             width += config.growth
         self.bottleneck = nn.Sequential(*blocks)
         # 1x1 convolutions come before the upsampling: the same map at a quarter of the cost
-        self.reduce1 = _Pointwise(width, c1)
-        self.join1 = _Join(c1, added=config.added_skips)
-        self.decode1 = _conv_block(self.join1.channels, c1)
+        self.reduce1 = Pointwise(width, c1)
+        self.join1 = Join(c1, added=config.added_skips)
+        self.decode1 = conv_block(self.join1.channels, c1)
         if c0:
-            self.reduce0 = _Pointwise(c1, c0)
-            self.join0 = _Join(c0, added=config.added_skips)
-            self.decode0 = _conv_block(self.join0.channels, c0)
+            self.reduce0 = Pointwise(c1, c0)
+            self.join0 = Join(c0, added=config.added_skips)
+            self.decode0 = conv_block(self.join0.channels, c0)
         rows = config.n_outputs * config.labelled
         # one pixel of a block after the other
-        self.head = _Pointwise(c0 or c1, rows * config.fold**2, bias=True)
+        self.head = Pointwise(c0 or c1, rows * config.fold**2, bias=True)
         coarse = (c1, width) if config.deep_supervision else ()
-        self.coarse_heads = nn.ModuleList(_Pointwise(c, rows, bias=True) for c in coarse)
+        self.coarse_heads = nn.ModuleList(Pointwise(c, rows, bias=True) for c in coarse)
         self.apply(_initialise)
 
     def forward(self, stacks: Tensor) -> Tensor:

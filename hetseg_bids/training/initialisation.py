@@ -26,15 +26,13 @@ def start_from_(
     weights, but channels of the model get weight 0 for them, so that at first the logits are those
     of the model (Net2Net, Chen et al. 2016, with zeros instead of copied channels).
 
-    A network that computes nothing at full resolution takes over the layers at half and quarter
-    resolution of a model that does. Where it adds what the encoder found, and the model puts it
-    beside, the decoder's input is as similar as one convolution can make it.
+    A network that computes nothing at full resolution takes over a model's layers at half and
+    quarter resolution; what it adds is as similar as can be to what the model puts beside.
 
-    Rows of the head are copied by the names of the tasks; a task that the model doesn't have keeps
-    its random weights.  If stacks get logits of more or fewer slices than in the model, every slice
-    begins with the weights of the model's middle one.
-    The second map has another meaning in each system: where the systems differ, only the label
-    logits of the head are copied.
+    Rows of the head are copied by the names of the tasks; other tasks keep their random weights. If
+    stacks get logits of more or fewer slices than in the model, every slice begins with the weights
+    of the model's middle one. Where systems differ, only the label logits of the head are copied:
+    the second map has another meaning in each.
 
     Parameters
     ----------
@@ -56,12 +54,7 @@ def start_from_(
     ModelError
         If the model's network is wider or deeper, or its stem or dense blocks are others.
     """
-    if not _fits(model.plan.network, network.config):
-        raise ModelError(
-            "its network is wider or deeper than the recipe's, or takes other stacks",
-            "leave the recipe out to train the network as it is, or choose a larger one",
-            path=model.folder,
-        )
+    _check(network.config, model)
     weights, state = model.network.state_dict(), network.state_dict()
     old, new = _channels(model.plan.network), _channels(network.config)
     rows = torch.tensor(_head_rows(network.config, system, model, label_set))
@@ -89,6 +82,15 @@ def _project_(state: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
     found = torch.linalg.lstsq(added, beside).solution
     known = torch.arange(len(found))
     _copy_(state["join1.project.weight"], found[:, :, None, None], [known, known])
+
+
+def _check(network: NetworkConfig, model: Model) -> None:
+    if not _fits(model.plan.network, network):
+        raise ModelError(
+            "its network is wider or deeper than the recipe's, or takes other stacks",
+            "leave the recipe out to train the network as it is, or choose a larger one",
+            path=model.folder,
+        )
 
 
 def _copy_(target: Tensor, source: Tensor, places: list[Tensor]) -> None:

@@ -25,7 +25,7 @@ from hetseg_bids.structures.aseg import ASEG
 from hetseg_bids.structures.label_sets import LabelSet
 from hetseg_bids.training.checkpoints import Checkpoint, optimizer_tensors, restore_optimizer_
 from hetseg_bids.training.initialisation import start_from_
-from hetseg_bids.training.losses import soft_dice_loss
+from hetseg_bids.training.objective import Objective
 from hetseg_bids.training.recipes import TrainingConfig
 from hetseg_bids.training.rejection import (
     RejectionConfig,
@@ -35,7 +35,7 @@ from hetseg_bids.training.rejection import (
 )
 from hetseg_bids.training.samples import Block, BlockDataset, Lesson
 from hetseg_bids.training.tasks import unpack_tasks
-from hetseg_bids.training.teaching import hints, teaching_losses
+from hetseg_bids.training.teaching import hints
 from hetseg_bids.training.volumes import FixedSource, VolumeSource
 
 log = logging.getLogger(__name__)
@@ -132,18 +132,17 @@ class Trainer:
         self._hints: HetsegNet | None = None
         if initial is not None and new_encoder:
             self._hints = to_channels_last(copy.deepcopy(initial.network)).to(options.device)
-        self._membership = torch.from_numpy(label_set.membership()).to(options.device)
-        self._losses = (Plain().loss, system.loss)
+        membership = torch.from_numpy(label_set.membership()).to(options.device)
         self._half = options.amp and computes_bf16(options.device)
         self._forward: Callable[[Tensor], tuple[Tensor, ...]] = self._compute_logits
-        self._objective: Callable[..., Tensor] = self._compute_objective
+        self._objective: Callable[..., Tensor] = Objective(Plain().loss, system.loss, membership)
         self._hint: Callable[[Tensor, Tensor], Tensor] = self._compute_hint
         if options.compile:
             # torch's own generator: inductor's is slow on CPUs, and draws other noise
             how: dict[str, Any] = {"fullgraph": True, "options": {"fallback_random": True}}
             # separately: when the loss changes after the plain phase, the network stays compiled
             self._forward = torch.compile(self._compute_logits, **how)
-            self._objective = torch.compile(self._compute_objective, **how)
+            self._objective = torch.compile(self._objective, **how)
             self._hint = torch.compile(self._compute_hint, **how)
 
     @property
@@ -344,56 +343,6 @@ class Trainer:
         with autocast(self.options.device, enabled=self._half):
             found = self.network.encoded(images.float())
         return functional.mse_loss(found[:, : wanted.shape[1]].float(), wanted)
-
-    def _compute_objective(
-        self,
-        levels: tuple[Tensor, ...],
-        labels: Tensor,
-        kept: Tensor | None,
-        lesson: tuple[Tensor, Tensor] | None,
-        warm: bool,
-    ) -> Tensor:
-        # each coarser level has half the weight of the one before; the weights sum to 1
-        shares = [0.5**i for i in range(len(levels))]
-        losses = []
-        for share, output in zip(shares, levels, strict=True):
-            # between the pixels at which strided convolutions are centred
-            step = labels.shape[-1] // output.shape[-1]
-            seen = None if kept is None else kept[..., ::step, ::step].float()
-            known = None if lesson is None else (lesson[0][:, ::step, ::step], lesson[1])
-            output = output.float()
-            # (B, H, W, T) viewed as (B, T, H, W): the memory order of the logits
-            targets = self._membership[labels[..., ::step, ::step].int()].permute(0, 3, 1, 2)
-            loss = self._losses_of(output, targets.float(), seen, known, warm)
-            losses.append(share / sum(shares) * loss)
-        return torch.stack(losses).sum(0)
-
-    def _losses_of(
-        self,
-        output: Tensor,
-        targets: Tensor,
-        weight: Tensor | None,
-        lesson: tuple[Tensor, Tensor] | None,
-        warm: bool,
-    ) -> Tensor:
-        elementwise = self._losses[0 if warm else 1](output, targets)
-        told = output.new_zeros(())
-        if lesson is not None:
-            share = lesson[1].view(-1, 1, 1, 1)
-            losses, probability = teaching_losses(output, lesson[0])
-            told = (share * losses).mean()
-            elementwise = (1 - share) * elementwise
-            count = losses.shape[1]
-            # a teacher knows nothing of the auxiliary tasks
-            targets = torch.lerp(targets[:, :count], (probability > 0.5).float(), share)
-        if weight is None:
-            system = elementwise.mean()
-        else:
-            system = (elementwise * weight).sum() / weight.sum().clamp_min(1)
-        count = targets.shape[1]
-        seen = None if weight is None else weight[:, :count]
-        dice = soft_dice_loss(output[:, :count], targets, seen)
-        return torch.stack((system + told, dice))
 
     @torch.no_grad()
     def _update_average(self) -> None:

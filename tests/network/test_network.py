@@ -7,8 +7,8 @@ from hetseg_bids.network.architecture import (
     HetsegNet,
     NetworkConfig,
     to_channels_last,
-    upsample_twice,
 )
+from hetseg_bids.network.layers import upsample_twice
 
 SMALL = NetworkConfig(n_outputs=5, stem=(4, 4, 8), levels=(8, 12, 16), growth=8)
 FOLDED = {"levels": (0, 12, 16), "added_skips": True, "labelled": 3}
@@ -125,10 +125,10 @@ def test_compiled_gradients_are_the_eager_ones():
     # torch 2.13's inductor silently returned zeros for everything below an upsampling
     def gradients(compiled: bool) -> dict[str, torch.Tensor]:
         torch.manual_seed(0)
-        network = to_channels_last(HetsegNet(SMALL))
+        network = to_channels_last(HetsegNet(replace(SMALL, stem=(4,), dilations=(1,))))
         forward = torch.compile(network) if compiled else network
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            output = forward(torch.linspace(-2, 2, 7 * 48 * 32).sin().view(1, 1, 7, 48, 32))
+            output = forward(torch.linspace(-2, 2, 3 * 48 * 32).sin().view(1, 1, 3, 48, 32))
         output.float().square().mean().backward()
         return {name: p.grad for name, p in network.named_parameters()}
 

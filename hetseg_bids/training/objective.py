@@ -1,0 +1,96 @@
+"""What a training step makes smaller: the system's loss and 1 - Dice, of labels and lessons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hetseg_bids.training.losses import soft_dice_loss
+from hetseg_bids.training.teaching import teaching_losses
+
+_Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The two losses of a batch.
+
+    Attributes
+    ----------
+    plain, system : callable
+        Losses of each pixel and task.
+    membership : (ids, T) tensor
+        Which ids count as which task.
+    """
+
+    plain: _Loss
+    system: _Loss
+    membership: Tensor
+
+    def __call__(
+        self,
+        levels: tuple[Tensor, ...],
+        labels: Tensor,
+        kept: Tensor | None,
+        lesson: tuple[Tensor, Tensor] | None,
+        warm: bool,
+    ) -> Tensor:
+        """Mean loss of the system, and 1 - soft Dice: (2,) tensor.
+
+        Parameters
+        ----------
+        levels : tuple of (B, outputs, H, W) tensors
+            See `HetsegNet.forward_training`.
+        labels : (B, H, W) uint8 tensor
+            aseg ids.
+        kept : (B, H, W, T) bool tensor or None
+            Labels that count.
+        lesson : tuple of (B, H, W, 2 S) uint8 and (B,) float tensor, or None
+            The teacher's maps, and the share of a slice's loss that they have.
+        warm : bool
+            Whether the plain loss takes the place of the system's.
+        """
+        # each coarser level has half the weight of the one before; the weights sum to 1
+        shares = [0.5**i for i in range(len(levels))]
+        losses = []
+        for share, output in zip(shares, levels, strict=True):
+            # between the pixels at which strided convolutions are centred
+            step = labels.shape[-1] // output.shape[-1]
+            seen = None if kept is None else kept[..., ::step, ::step].float()
+            known = None if lesson is None else (lesson[0][:, ::step, ::step], lesson[1])
+            output = output.float()
+            # (B, H, W, T) viewed as (B, T, H, W): the memory order of the logits
+            targets = self.membership[labels[..., ::step, ::step].int()].permute(0, 3, 1, 2)
+            loss = self._losses_of(output, targets.float(), seen, known, warm)
+            losses.append(share / sum(shares) * loss)
+        return torch.stack(losses).sum(0)
+
+    def _losses_of(
+        self,
+        output: Tensor,
+        targets: Tensor,
+        weight: Tensor | None,
+        lesson: tuple[Tensor, Tensor] | None,
+        warm: bool,
+    ) -> Tensor:
+        elementwise = (self.plain if warm else self.system)(output, targets)
+        told = output.new_zeros(())
+        if lesson is not None:
+            share = lesson[1].view(-1, 1, 1, 1)
+            losses, probability = teaching_losses(output, lesson[0])
+            told = (share * losses).mean()
+            elementwise = (1 - share) * elementwise
+            count = losses.shape[1]
+            # a teacher knows nothing of the auxiliary tasks
+            targets = torch.lerp(targets[:, :count], (probability > 0.5).float(), share)
+        if weight is None:
+            system = elementwise.mean()
+        else:
+            system = (elementwise * weight).sum() / weight.sum().clamp_min(1)
+        count = targets.shape[1]
+        seen = None if weight is None else weight[:, :count]
+        dice = soft_dice_loss(output[:, :count], targets, seen)
+        return torch.stack((system + told, dice))
