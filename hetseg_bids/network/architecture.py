@@ -13,15 +13,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from hetseg_bids.network.layers import (
     DenseBlock,
     InstanceNorm,
     Join,
-    Pointwise,
     Stem,
     conv_block,
-    pointwise,
     upsample_twice,
 )
 
@@ -134,18 +133,18 @@ class HetsegNet(nn.Module):
             width += config.growth
         self.bottleneck = nn.Sequential(*blocks)
         # 1x1 convolutions come before the upsampling: the same map at a quarter of the cost
-        self.reduce1 = Pointwise(width, c1)
+        self.reduce1 = nn.Conv2d(width, c1, 1, bias=False)
         self.join1 = Join(c1, added=config.added_skips)
         self.decode1 = conv_block(self.join1.channels, c1)
         if c0:
-            self.reduce0 = Pointwise(c1, c0)
+            self.reduce0 = nn.Conv2d(c1, c0, 1, bias=False)
             self.join0 = Join(c0, added=config.added_skips)
             self.decode0 = conv_block(self.join0.channels, c0)
         rows = config.n_outputs * config.labelled
         # one pixel of a block after the other
-        self.head = Pointwise(c0 or c1, rows * config.fold**2, bias=True)
+        self.head = nn.Conv2d(c0 or c1, rows * config.fold**2, 1)
         coarse = (c1, width) if config.deep_supervision else ()
-        self.coarse_heads = nn.ModuleList(Pointwise(c, rows, bias=True) for c in coarse)
+        self.coarse_heads = nn.ModuleList(nn.Conv2d(c, rows, 1) for c in coarse)
         self.apply(_initialise)
 
     def forward(self, stacks: Tensor) -> Tensor:
@@ -221,7 +220,7 @@ class HetsegNet(nn.Module):
                 rows = (rows + n * labelled * pixels[:, None]).flatten()
             assert self.head.bias is not None  # noqa: S101
             stacks = x[labelled - 1 - i :][:depth]
-            logits = pointwise(stacks, self.head.weight[rows], None)
+            logits = functional.conv2d(stacks, self.head.weight[rows])
             said.append(self._unfold(logits, self.head.bias[rows]))
         return said[0] if labelled == 1 else sum(said[1:], said[0]) / labelled
 
