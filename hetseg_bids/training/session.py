@@ -153,11 +153,11 @@ def _config(request: TrainingRequest, initial: Model | None, label_set: LabelSet
     recipe = RECIPES[request.recipe or DEFAULT_RECIPE]
     config = recipe(request.system, samples=request.samples, seed=request.seed)
     # a model keeps its network, unless a recipe with a larger one was chosen
-    network = config.network
+    network, mirror = config.network, config.mirror
     if initial is not None and request.recipe in AS_BEFORE:
-        network = initial.plan.network
+        network, mirror = initial.plan.network, initial.plan.mirror
     outputs = system_named(request.system).n_outputs(len(label_set.tasks))
-    config = replace(config, network=replace(network, n_outputs=outputs))
+    config = replace(config, network=replace(network, n_outputs=outputs), mirror=mirror)
     if request.batch is not None:
         config = replace(config, batch=request.batch)
     if initial is not None:

@@ -36,7 +36,7 @@ def test_hetseg_train_starts_from_a_model_and_says_so(maps, trained, tmp_path):
 def test_polishing_goes_on_with_a_network_in_small_steps(maps, trained, tmp_path):
     polish = [*synthetic(maps), "--recipe", "polish", "--samples", 2, "--batch", 2]
     start = shutil.copytree(trained, tmp_path / "start")
-    replace(read_plan(start), smoothing=2).save(start)
+    replace(read_plan(start), smoothing=2, mirror=False).save(start)
     alone = run_here("hetseg-train", tmp_path / "x", *polish)
     assert alone.code == 2
     assert "--init" in alone.err
@@ -46,7 +46,7 @@ def test_polishing_goes_on_with_a_network_in_small_steps(maps, trained, tmp_path
         load_model(str(m), torch.device("cpu")) for m in (start, tmp_path / "out/model")
     )
     assert after.plan.network == before.plan.network
-    assert after.plan.smoothing == 2, "is used as before, too"
+    assert (after.plan.smoothing, after.plan.mirror) == (2, False), "is used as before, too"
     weights = [m.network.state_dict()["head.weight"] for m in (before, after)]
     assert 0 < float((weights[0] - weights[1]).abs().max()) < 1e-3
 
