@@ -109,7 +109,7 @@ class Block:
 
 
 def joined(parts: Sequence[Block]) -> Block:
-    """Samples one after the other, on the CPU; without a lesson in all parts there is none."""
+    """Samples one after the other, on the CPU, with a lesson if one of the parts has one."""
     rejected = [part.rejected for part in parts if part.rejected is not None]
     lessons = [part.lesson for part in parts if part.lesson is not None]
     lesson = None

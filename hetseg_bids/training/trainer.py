@@ -245,10 +245,9 @@ class Trainer:
     def _identity(self) -> str:
         settings = asdict(self.config)
         del settings["samples"], settings["mirror"]
-        if not self.config.teaching_share:
-            del settings["teaching_share"]  # runs without a teacher are what they were before
-        if not self.config.settle_share:
-            del settings["settle_share"]
+        for name in ("teaching_share", "settle_share"):
+            if not settings[name]:
+                del settings[name]  # runs without them are what they were before
         own = [] if self.label_set == ASEG else [asdict(self.label_set)]
         return json.dumps([settings, self.source.fingerprint(), *own], sort_keys=True)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from hetseg_bids.errors import DatasetError
 from hetseg_bids.files import atomic_path
 from hetseg_bids.network.models import Model, file_sha256
 from hetseg_bids.preprocessing.pipeline import prepare_image
+from hetseg_bids.segmentation.labels import label_values
 from hetseg_bids.structures.label_sets import LabelSet
 from hetseg_bids.training.paired import find_scans, framed
 from hetseg_bids.training.teaching import taught_maps
@@ -91,8 +92,7 @@ class UnlabelledSource:
         self.cache = cache
         self.brain_extraction = brain_extraction
         self._checksums = {scan: file_sha256(scan) for scan in self.scans}
-        self._images: dict[Path, Tensor] = {}
-        self._maps: dict[Path, SparseMaps] = {}
+        self._known: dict[Path, tuple[LabelledVolume, SparseMaps]] = {}
 
     def fingerprint(self) -> dict[str, object]:
         """Kind and checksums of all scans and of the teacher, for plan.json."""
@@ -107,13 +107,13 @@ class UnlabelledSource:
     def draw(self, rng: np.random.Generator) -> LabelledVolume:
         """One of the scans, with `LabelledVolume.taught`."""
         scan = self.scans[int(rng.integers(len(self.scans)))]
-        if scan not in self._images:
-            self._images[scan], self._maps[scan] = self._known(scan)
-        maps = self._maps[scan].dense()
-        labels = labels_of(maps, self.teacher.plan.label_set)
-        return LabelledVolume(self._images[scan], labels, taught=maps)
+        if scan not in self._known:
+            self._known[scan] = self._read(scan)
+        volume, maps = self._known[scan]
+        return replace(volume, taught=maps.dense())
 
-    def _known(self, scan: Path) -> tuple[Tensor, SparseMaps]:
+    def _read(self, scan: Path) -> tuple[LabelledVolume, SparseMaps]:
+        """A scan with its labels, and the teacher's maps, which are made where they are missing."""
         facts = [self._checksums[scan], self.teacher.plan.weights_sha256, self.brain_extraction]
         key = hashlib.sha256("\n".join(facts).encode()).hexdigest()
         path = self.cache / f"{key[:32]}.safetensors"
@@ -126,9 +126,11 @@ class UnlabelledSource:
             with atomic_path(path) as temporary:
                 save_file(tensors, temporary)
         found = load_file(path)
-        channels = 2 * len(self.teacher.plan.label_set.structures)
-        maps = SparseMaps((*FRAME, channels), found["places"], found["values"])
-        return found["image"].float(), maps
+        label_set = self.teacher.plan.label_set
+        shape = (*FRAME, 2 * len(label_set.structures))
+        maps = SparseMaps(shape, found["places"], found["values"])
+        labels = labels_of(maps.dense(), label_set)
+        return LabelledVolume(found["image"].float(), labels), maps
 
 
 def labels_of(maps: Tensor, label_set: LabelSet) -> Tensor:
@@ -145,7 +147,5 @@ def labels_of(maps: Tensor, label_set: LabelSet) -> Tensor:
     -------
     labels : (X, Y, Z) uint8 tensor
     """
-    structures = label_set.structures
-    best = maps[..., : len(structures)].max(dim=-1)
-    ids = torch.tensor([s.label for s in structures], dtype=torch.uint8)
-    return torch.where(best.values > _HALF, ids[best.indices], 0).to(torch.uint8)
+    best = maps[..., : len(label_set.structures)].max(dim=-1)
+    return label_values(label_set)[torch.where(best.values > _HALF, best.indices + 1, 0)]

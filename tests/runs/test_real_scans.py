@@ -1,4 +1,4 @@
-"""Real scans, none of which any shipped weight has seen.
+"""Real scans, none of which the default weights have seen.
 
 One of them, whose labels are known, with hetseg's defaults; the others with one view and no mirror
 image, a sixth of the network's time, which must do for what is asked of them.
