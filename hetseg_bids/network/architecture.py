@@ -9,6 +9,7 @@ bottom labels the middle slice.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -198,7 +199,6 @@ class HetsegNet(nn.Module):
         Returns
         -------
         logits : (D - 2 reach, C, H, W) tensor
-            The mean over the overlapping stacks that label a slice; the stem runs once.
 
         Examples
         --------
@@ -206,17 +206,27 @@ class HetsegNet(nn.Module):
         >>> HetsegNet(config).forward_block(torch.zeros(10, 12, 16)).shape  # 3 lost at either end
         torch.Size([4, 62, 12, 16])
         """
+        return torch.stack(list(self.forward_slices(block, outputs)))
+
+    def forward_slices(self, block: Tensor, outputs: Tensor | None = None) -> Iterator[Tensor]:
+        """The (C, H, W) logits of `forward_block`, slice by slice: all of them are much memory.
+
+        Yields
+        ------
+        logits : (C, H, W) tensor
+            The mean over the overlapping stacks that label a slice; the stem runs once.
+        """
         x, *_ = self._decoded(self.stem(block[None, None]))
         n, labelled = self.config.n_outputs, self.config.labelled
         if outputs is None:
             outputs = torch.arange(n, device=block.device)
-        depth = len(block) - 2 * self.config.reach
-        said = []
-        for i in range(labelled):  # logits of the slice in place i of those that a stack labels
-            pixels = torch.arange(self.config.fold**2, device=outputs.device)
-            rows = (outputs + n * (i + labelled * pixels[:, None])).flatten()
-            said.append(self._logits(x[labelled - 1 - i :][:depth], rows))
-        return said[0] if labelled == 1 else sum(said[1:], said[0]) / labelled
+        pixels = n * labelled * torch.arange(self.config.fold**2, device=outputs.device)[:, None]
+        # of the slice in each place of those that a stack labels
+        rows = [(outputs + n * i + pixels).flatten() for i in range(labelled)]
+        for place in range(len(block) - 2 * self.config.reach):
+            stacks = range(place + labelled - 1, place - 1, -1)
+            said = [self._logits(x[k : k + 1], row)[0] for k, row in zip(stacks, rows, strict=True)]
+            yield said[0] if labelled == 1 else sum(said[1:], said[0]) / labelled
 
     def _logits(self, x: Tensor, rows: Tensor) -> Tensor:
         """What some rows of the head say of its (B, C, H, W) input."""

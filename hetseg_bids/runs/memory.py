@@ -18,9 +18,10 @@ from hetseg_bids.structures.aseg import N_STRUCTURES
 _PROGRAM_GB = 0.35  # libraries and weights
 _BRAIN_VOXELS = 4_500_000  # of 1 mm: the box around a brain, its margins included
 _LOGITS = 8  # per voxel and structure: two logits in float32
-_EXTRACTION_WORKING, _EXTRACTION_NATIVE = 105, 4  # deepbet's copies; the scan itself
-_LABELLING_WORKING = 56  # image, standard scores and what extraction left
-_REPORT_GB, _REPORT_NATIVE = 0.75, 16  # labels, mask and image for the page
+# deepbet works on 256 x 256 x 256 voxels of whatever size; copies of the scan
+_EXTRACTION_GB, _EXTRACTION_WORKING, _EXTRACTION_NATIVE = 0.8, 20, 4
+_LABELLING_GB, _LABELLING_WORKING = 0.2, 8  # the network's features; image, standard scores
+_REPORT_GB, _REPORT_NATIVE = 0.75, 38  # labels, mask and image for the page
 
 
 def needed_gb(t1w: Path, settings: Settings) -> float:
@@ -62,10 +63,10 @@ def needed_gb(t1w: Path, settings: Settings) -> float:
     written = box if settings.output_resolution == "1mm" else min(box / grid.voxel_volume, native)
     maps = N_STRUCTURES * (1 + settings.write_probseg) * written
     logits = _LOGITS * N_STRUCTURES * box
-    extraction = _EXTRACTION_WORKING * working + _EXTRACTION_NATIVE * native
+    extraction = 1e9 * _EXTRACTION_GB + _EXTRACTION_WORKING * working + _EXTRACTION_NATIVE * native
     if settings.brain_extraction in ("mask", "skip"):
         extraction = 0
-    labelling = _LABELLING_WORKING * working + logits + maps
+    labelling = 1e9 * _LABELLING_GB + _LABELLING_WORKING * working + logits + maps
     report = _REPORT_NATIVE * native + maps
     return max(_PROGRAM_GB + max(extraction, labelling) / 1e9, _REPORT_GB + report / 1e9)
 

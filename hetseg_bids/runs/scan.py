@@ -21,7 +21,7 @@ from hetseg_bids.config import RunConfig, Settings
 from hetseg_bids.dataset.discovery import Scan
 from hetseg_bids.errors import HetsegError, MaskError, OptionError, OutputError
 from hetseg_bids.files import read_json, remove_leftovers, write_json
-from hetseg_bids.network.devices import device_name
+from hetseg_bids.network.devices import device_name, return_freed_memory, sparing_memory
 from hetseg_bids.network.models import Model, file_sha256
 from hetseg_bids.outputs import derivatives
 from hetseg_bids.outputs.derivatives import OutputPaths, Provenance, output_paths, sources_of
@@ -190,7 +190,8 @@ def _make(job: Job, stages: ScanStages) -> Outcome:
     remove_leftovers(job.paths.files)
     started, clock = datetime.datetime.now(tz=datetime.UTC), time.monotonic()
     stages.stage("brain extraction")
-    prepared = prepare_image(scan.path, config.settings.brain_extraction, job.mask_path)
+    with sparing_memory():
+        prepared = prepare_image(scan.path, config.settings.brain_extraction, job.mask_path)
     stages.stage("segmentation")
     result, plausibility = _segment(prepared, job.model, config.settings, stages)
     stages.stage("writing")
@@ -203,6 +204,7 @@ def _make(job: Job, stages: ScanStages) -> Outcome:
         "Host": platform.node(),
     }
     write_json(job.paths.run_log, facts)
+    return_freed_memory()
     stages.stage("report")
     return Outcome(scan, "done", str(_report(job.paths, scan)))
 
@@ -229,6 +231,7 @@ def _segment(
         blur=interpolation_blur(prepared.working, output),
         progress=stages.slices,
     )
+    return_freed_memory()
     plausibility = doubt_implausible_(logits, prepared.working)
     result = segment(logits, prepared.working, output, probability=settings.write_probseg)
     return result, plausibility

@@ -329,12 +329,11 @@ def add_view_(
         if wanted is None or wanted[start:stop].any():
             block = stack[start : stop + 2 * reach].to(device)
             with torch.inference_mode(), autocast(device):
-                output = network.forward_block(block, keep)
-            # slice by slice, all channels of a voxel at once: both tensors have that memory order
-            for place, logits in enumerate(output[:, :, window[0], window[1]], start):
-                parts = view.parts(logits)
-                for part, target in zip(parts, into.chunk(len(parts)), strict=True):
-                    _add_slice_(target, place, part.cpu(), turned)
+                for place, logits in enumerate(network.forward_slices(block, keep), start):
+                    parts = view.parts(logits[:, window[0], window[1]])
+                    for part, target in zip(parts, into.chunk(len(parts)), strict=True):
+                        # all channels of a voxel at once: both tensors have that memory order
+                        _add_slice_(target, place, part.cpu(), turned)
         if progress is not None:
             progress(stop - start)
 
