@@ -45,8 +45,8 @@ def one_scan(t1w: Path, out: Path, options: list[str]) -> dict[str, object]:
         shutil.rmtree(out / folder, ignore_errors=True)
     bids = write_dataset([t1w], out / "bids")
     command = [sys.executable, "-m", "hetseg_bids.cli.run", str(bids), str(out / "run")]
-    seconds, peak = watched([*command, "participant", *options])
-    measured, expected = peak * 2**20 / 1e9, needed_gb(t1w, Settings())
+    used = watched([*command, "participant", *options])
+    measured, expected = used.peak_mib * 2**20 / 1e9, needed_gb(t1w, Settings())
     return {
         "scan": t1w.name.split("_")[0],
         "shape": " x ".join(map(str, image.shape)),
@@ -54,7 +54,7 @@ def one_scan(t1w: Path, out: Path, options: list[str]) -> dict[str, object]:
         "needed_gb": expected,
         "peak_gb": measured,
         "needed_by_peak": expected / measured,
-        "wall_s": seconds,
+        "wall_s": used.seconds,
     }
 
 

@@ -92,8 +92,8 @@ def timed_run(scans: list[Path], out: Path, options: list[str]) -> dict[str, flo
         shutil.rmtree(out / folder, ignore_errors=True)
     bids = write_dataset(scans, out / "bids")
     command = [sys.executable, "-m", "hetseg_bids.cli.run", str(bids), str(out / "run")]
-    wall, peak = watched([*command, "participant", *options])
-    return {"wall_s": wall, "peak_mib": peak}
+    used = watched([*command, "participant", *options])
+    return {"wall_s": used.seconds, "peak_mib": used.peak_mib}
 
 
 def draw(table: pd.DataFrame, path: Path) -> None:

@@ -122,7 +122,8 @@ def main() -> None:
         "",
         *table_lines(steps),
         "",
-        f"Network, three views and mirrored: {network:.1f} s, {work / 2e12:.2f} T multiply-adds, "
+        f"Network, {len(views_of(model))} views: {network:.1f} s, "
+        f"{work / 2e12:.2f} T multiply-adds, "
         f"{work / network / 1e9:.0f} GFLOP/s, {work / network / machine:.0%} of the "
         f"{machine / 1e9:.0f} GFLOP/s of a matrix product of {_SIZE} x {_SIZE}",
         *(f"{name}: {value}" for name, value in whole_runs(args).items()),
@@ -251,13 +252,13 @@ def whole_runs(args: argparse.Namespace) -> dict[str, str]:
     totals, without, peaks = [], [], []
     for _ in range(args.repeats):
         shutil.rmtree(args.out / "run", ignore_errors=True)
-        seconds, peak = watched(command)
-        totals.append(seconds)
-        peaks.append(peak)
+        used = watched(command)
+        totals.append(used.seconds)
+        peaks.append(used.peak_mib)
         record = next((args.out / "run" / "logs").glob("*_run.json"))
         without.append(float(json.loads(record.read_text())["Run time without the report"][:-2]))
     imports = "import hetseg_bids.runs.scan, hetseg_bids.runs.participants"
-    start_up, _ = watched([sys.executable, "-c", imports])
+    start_up = watched([sys.executable, "-c", imports]).seconds
     return {
         "Whole run with start and report": f"{np.median(totals):.1f} s "
         f"({min(totals):.1f}-{max(totals):.1f})",

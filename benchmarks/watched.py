@@ -1,31 +1,48 @@
-"""Wall time and peak memory of a command."""
+"""Time and peak memory of a command."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 # A child begins with the peak of the process that starts it, and a benchmark has held images: a
-# small process starts the command and asks for its peak.
+# small process starts the command and asks for what it used.
 _WATCH = """
 import resource, subprocess, sys
 code = subprocess.run(sys.argv[1:], stdout=sys.stderr).returncode
-print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(used.ru_maxrss, used.ru_utime + used.ru_stime)
 sys.exit(code)
 """
 
 
-def watched(command: Sequence[str]) -> tuple[float, float]:
-    """Run a command; returns its seconds and the MiB of its largest process.
+@dataclass(frozen=True)
+class Used:
+    """Wall time, CPU time of all threads and processes, and the size of the largest process."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_mib: float
+
+
+def watched(command: Sequence[str], build: Path | None = None) -> Used:
+    """Run a command, with the package of a folder if one is given.
 
     A failure ends the program with what the command said.
     """
+    environment = dict(os.environ)
+    if build is not None:
+        environment["PYTHONPATH"] = str(build)
     start = time.perf_counter()
     watch = [sys.executable, "-c", _WATCH, *command]
-    done = subprocess.run(watch, capture_output=True, text=True, check=False)
+    done = subprocess.run(watch, capture_output=True, text=True, check=False, env=environment)
     seconds = time.perf_counter() - start
     if done.returncode:
         sys.exit(done.stderr)
-    return seconds, int(done.stdout) / 1024
+    peak, cpu = done.stdout.split()
+    return Used(seconds, float(cpu), int(peak) / 1024)
