@@ -18,10 +18,12 @@ from torch.nn import functional
 
 from hetseg_bids.network.layers import (
     DenseBlock,
+    Detail,
     InstanceNorm,
     Join,
     Stem,
     conv_block,
+    unfold_blocks,
     upsample_twice,
 )
 
@@ -64,10 +66,14 @@ class NetworkConfig:
         Whether what the encoder found is added in the decoder, after a 1x1 convolution, instead of
         put beside: half the work there.
 
+    detail : int
+        Channels at full resolution that correct the logits of single pixels where nothing else is
+        computed there (`layers.Detail`); 0: there are none.
+
     Raises
     ------
     ValueError
-        If `labelled` is even, or more than there are.
+        If `labelled` is even, or more than there are, or 3 and more with `detail`.
 
     Examples
     --------
@@ -84,11 +90,14 @@ class NetworkConfig:
     labelled: int = 1
     deep_supervision: bool = False
     added_skips: bool = False
+    detail: int = 0
 
     def __post_init__(self) -> None:
         slices = self.depth.slices
         if self.labelled not in range(1, slices + 1, 2):
             raise ValueError(f"labelled={self.labelled}: an odd number up to {slices} slices")
+        if self.detail and self.labelled > 1:
+            raise ValueError(f"detail={self.detail}: for one labelled slice")
 
     @property
     def depth(self) -> StackDepth:
@@ -145,7 +154,10 @@ class HetsegNet(nn.Module):
         self.head = nn.Conv2d(c0 or c1, rows * config.fold**2, 1)
         coarse = (c1, width) if config.deep_supervision else ()
         self.coarse_heads = nn.ModuleList(nn.Conv2d(c, rows, 1) for c in coarse)
+        self.detail = Detail(c1, config.detail, rows, config.fold) if config.detail else None
         self.apply(_initialise)
+        if self.detail is not None:
+            nn.init.zeros_(self.detail.head.weight)
 
     def forward(self, stacks: Tensor) -> Tensor:
         """Logits of the middle slice of each stack.
@@ -183,7 +195,12 @@ class HetsegNet(nn.Module):
         """
         x, *coarse = self._decoded(self.stem(stacks))
         heads = zip(self.coarse_heads, coarse, strict=False)
-        levels = (self._unfold(self.head(x)), *(head(y) for head, y in heads))
+        finest = unfold_blocks(self.head(x), self.config.fold)
+        if self.detail is not None:
+            middle = (stacks.shape[2] - self.detail.SLICES) // 2
+            slices = stacks[:, 0].narrow(1, middle, self.detail.SLICES)
+            finest = finest + self.detail.head(self.detail(x, slices))
+        levels = (finest, *(head(y) for head, y in heads))
         return tuple(y.unflatten(1, (self.config.labelled, -1)).flatten(0, 1) for y in levels)
 
     def forward_block(self, block: Tensor, outputs: Tensor | None = None) -> Tensor:
@@ -226,7 +243,13 @@ class HetsegNet(nn.Module):
         for place in range(len(block) - 2 * self.config.reach):
             stacks = range(place + labelled - 1, place - 1, -1)
             said = [self._logits(x[k : k + 1], row)[0] for k, row in zip(stacks, rows, strict=True)]
-            yield said[0] if labelled == 1 else sum(said[1:], said[0]) / labelled
+            logits = said[0] if labelled == 1 else sum(said[1:], said[0]) / labelled
+            if self.detail is not None:
+                around = block.narrow(0, place + self.config.reach - 1, self.detail.SLICES)
+                features = self.detail(x[place : place + 1], around[None])
+                weight = self.detail.head.weight[outputs]
+                logits = logits + functional.conv2d(features, weight)[0]
+            yield logits
 
     def _logits(self, x: Tensor, rows: Tensor) -> Tensor:
         """What some rows of the head say of its (B, C, H, W) input."""
@@ -234,22 +257,7 @@ class HetsegNet(nn.Module):
         weight, bias = self.head.weight[rows], self.head.bias[rows]
         if self.config.fold == 1:
             return functional.conv2d(x, weight, bias)
-        return self._unfold(functional.conv2d(x, weight), bias)
-
-    def _unfold(self, logits: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Blocks of pixels back in their places: (B, f f C, H, W) -> (B, C, f H, f W)."""
-        fold = self.config.fold
-        if fold == 1:
-            return logits
-        # like pixel_shuffle, but all channels of a pixel are copied at once: five times faster
-        rows = logits.permute(0, 2, 3, 1).unflatten(3, (fold, fold, -1)).transpose(2, 3)
-        if bias is None:
-            unfolded = rows.contiguous()
-        else:  # on the way: a pass less over much memory
-            unfolded = torch.empty(rows.shape, dtype=rows.dtype, device=rows.device)
-            bias = bias.to(rows.dtype).unflatten(0, (fold, 1, fold, -1))
-            torch.add(rows, bias, out=unfolded)
-        return unfolded.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
+        return unfold_blocks(functional.conv2d(x, weight), self.config.fold, bias)
 
     def encoded(self, stacks: Tensor) -> Tensor:
         """What the encoder finds at half resolution: (B, 1, D, H, W) -> (B, C, H/2, W/2)."""

@@ -9,12 +9,13 @@ from torch import Tensor
 
 from hetseg_bids.errors import ModelError
 from hetseg_bids.network.architecture import HetsegNet, NetworkConfig
+from hetseg_bids.network.layers import Detail, detail_widths
 from hetseg_bids.network.models import Model
 from hetseg_bids.network.systems import System
 from hetseg_bids.structures.label_sets import LabelSet
 
 _Parts = tuple[int, ...]
-_HEADS = ("head.", "coarse_heads.0.", "coarse_heads.1.")
+_HEADS = ("head.", "coarse_heads.0.", "coarse_heads.1.", "detail.head.")
 
 
 def start_from_(
@@ -65,7 +66,7 @@ def start_from_(
         for name in (name for name in weights if name.startswith(layer)):
             copied.add(name)
             if layer in _HEADS:
-                # coarse heads have no blocks of pixels
+                # the other heads have no blocks of pixels
                 known = rows if layer == _HEADS[0] else rows[: len(rows) // network.config.fold**2]
                 _copy_(state[name], weights[name][known[:, 1]], [known[:, 0], places[1]])
             else:
@@ -110,7 +111,7 @@ def _fits(model: NetworkConfig, network: NetworkConfig) -> bool:
     kinds = [(len(c.stem), c.fold, c.added_skips) for c in (model, network)]
     if kinds[0] != kinds[1]:
         return False
-    fine = [(*c.stem, c.levels[0]) for c in (model, network)]
+    fine = [(*c.stem, c.levels[0], c.detail) for c in (model, network)]
     return coarse and all(a <= b for a, b in zip(*fine, strict=True))
 
 
@@ -163,6 +164,14 @@ def _channels(config: NetworkConfig) -> dict[str, tuple[_Parts, _Parts]]:
     rows = (config.n_outputs * config.labelled,)
     inputs = ((c0 or c1,), (c1,), dense) if config.deep_supervision else ((c0 or c1,),)
     layers |= {head: (rows, inp) for head, inp in zip(_HEADS, inputs, strict=False)}
+    if config.detail:
+        seen, told = detail_widths(config.detail)
+        layers |= {
+            "detail.seen.": ((seen,), (Detail.SLICES,)),
+            "detail.told.": ((told,) * config.fold**2, (c1,)),
+            "detail.mix.": ((config.detail,), (seen, told)),
+            _HEADS[-1]: (rows, (config.detail,)),
+        }
     return layers
 
 

@@ -67,6 +67,32 @@ def test_a_folded_network_gives_each_pixel_of_a_block_its_own_logits():
     assert (network.config.fold, SMALL.fold) == (2, 1)
 
 
+def test_detail_begins_at_zero_and_corrects_single_pixels_from_the_slices_around_them():
+    torch.manual_seed(0)
+    config = replace(SMALL, levels=(0, 12, 16), added_skips=True)
+    plain, network = HetsegNet(config).eval(), HetsegNet(replace(config, detail=8)).eval()
+    network.load_state_dict({**network.state_dict(), **plain.state_dict()})
+    stack = torch.randn(1, 1, 7, 16, 24)
+    with torch.no_grad():
+        before = network(stack)
+        assert torch.equal(before, plain(stack))
+        assert network.detail is not None
+        torch.nn.init.normal_(network.detail.head.weight)
+        for weight in (network.detail.seen.weight, network.detail.told.weight):
+            torch.nn.init.normal_(weight)
+        after = network(stack)
+        one = network.forward_block(stack[0, 0], torch.tensor([3]))[:, 0]
+    assert not torch.equal(after, before)
+    torch.testing.assert_close(one, after[:, 3])
+    pixel = (after - before)[0, :, 4:6, 6:8].flatten(1)
+    assert (pixel.std(dim=1) > 0).all()  # not one correction for the whole block
+
+
+def test_detail_is_for_stacks_with_one_labelled_slice():
+    with pytest.raises(ValueError, match="one labelled"):
+        replace(SMALL, labelled=3, detail=8)
+
+
 @pytest.mark.parametrize("labelled", [0, 2, 9])
 def test_slices_are_labelled_about_the_middle_one(labelled):
     with pytest.raises(ValueError, match="odd"):

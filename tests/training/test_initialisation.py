@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from hetseg_bids.errors import ModelError
 from hetseg_bids.network.architecture import HetsegNet
@@ -103,6 +104,23 @@ def test_a_network_without_full_resolution_takes_over_the_coarse_layers(trained)
         said = torch.nn.functional.conv2d(network.join1.project(encoded), added, padding=1)
         nothing = wanted.square().mean()
     assert (said - wanted).square().mean() < nothing
+
+
+def test_detail_comes_along_and_may_become_wider(trained):
+    model = load_model(str(trained), torch.device("cpu"))
+    folded = replace(model.plan.network, levels=(0, 16, 24), added_skips=True)
+    torch.manual_seed(1)
+    old = HetsegNet(replace(folded, detail=8))
+    nn.init.normal_(old.detail.head.weight)
+    model = replace(model, plan=replace(model.plan, network=old.config), network=old)
+    stacks = torch.randn((2, 1, 7, 32, 40), generator=torch.Generator().manual_seed(2))
+    for detail in (8, 16):
+        network = HetsegNet(replace(folded, levels=(0, 16, 32), detail=detail))
+        copied = start_from_(network, LabelFlip(), model, ASEG)
+        assert "detail.head.weight" in copied
+        torch.testing.assert_close(network(stacks), old(stacks), rtol=1e-3, atol=1e-3)
+    with pytest.raises(ModelError, match="a larger one"):
+        start_from_(HetsegNet(folded), LabelFlip(), model, ASEG)
 
 
 @pytest.mark.parametrize(
