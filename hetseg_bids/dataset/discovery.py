@@ -30,6 +30,7 @@ _ENTITIES = {
     "part": "part",
     "chunk": "chunk",
 }
+_OF_EVERY_T1W = ("suffix", "datatype", "extension")
 _NUMBERS = ("run", "echo", "chunk")  # run-01 is run 1, but sub-01 isn't sub-1
 # values of a filter that stand for "without this entity", "with it" and "either"
 _WITHOUT = (None, "Query.NONE")
@@ -175,19 +176,24 @@ def _filters(selection: Selection) -> dict[str, list[Any]]:
 def _read_filter(path: Path) -> dict[str, list[Any]]:
     option = "--bids-filter-file"
     try:
-        content = dict(read_json(path)["t1w"])
+        queries = read_json(path)
     except (OSError, ValueError) as error:
         raise OptionError(f"not readable as JSON ({error})", option=option, path=path) from None
-    except (KeyError, TypeError):
-        raise OptionError('needs an entry "t1w"', option=option, path=path) from None
-    for key in ("suffix", "datatype", "extension"):
-        content.pop(key, None)
-    unknown = set(content) - set(_ENTITIES)
+    if "t1w" not in queries:  # a file for fMRIPrep may filter other images only
+        log.info('%s: no entry "t1w"; all T1w images are taken', path)
+        return {}
+    content = queries["t1w"]
+    if not isinstance(content, dict):
+        raise OptionError('"t1w" isn\'t an object', option=option, path=path)
+    unknown = sorted(set(content) - set(_ENTITIES) - set(_OF_EVERY_T1W))
     if unknown:
-        raise OptionError(f"unknown entities {sorted(unknown)}", option=option, path=path)
+        raise OptionError(
+            f"unknown entities {unknown}", f"use {', '.join(_ENTITIES)}", option=option, path=path
+        )
     return {
         _ENTITIES[name]: wanted if isinstance(wanted, list) else [wanted]
         for name, wanted in content.items()
+        if name in _ENTITIES
     }
 
 
@@ -211,9 +217,10 @@ def _fits(key: str, value: str | None, wanted: Any) -> bool:
         return wanted in _WITHOUT
     if wanted in _WITH:
         return True
+    label = str(wanted).removeprefix(f"{key}-")
     if key in _NUMBERS:
-        return value.lstrip("0") == str(wanted).lstrip("0")
-    return value == str(wanted)
+        return value.lstrip("0") == label.lstrip("0")
+    return value == label
 
 
 def _in_their_places(root: Path, paths: Iterable[Path]) -> tuple[list[Scan], dict[Path, str]]:

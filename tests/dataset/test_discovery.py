@@ -13,7 +13,7 @@ import pytest
 
 from hetseg_bids.config import Selection
 from hetseg_bids.dataset.discovery import expected_scans, find_scans
-from hetseg_bids.errors import DatasetError
+from hetseg_bids.errors import DatasetError, OptionError
 from support.commands import run_cli
 from support.datasets import write_dataset
 
@@ -300,6 +300,9 @@ def test_a_wrong_label_among_good_ones_is_a_warning(sessions, tmp_path):
         ({"run": "Query.NONE", "session": ["1", "2"]}, ["sub-01_ses-1", "sub-02_ses-1"]),
         ({"run": "*"}, ["sub-01_ses-2_run-01"]),
         ({"run": 1}, ["sub-01_ses-2_run-01"]),
+        ({"run": "run-1"}, ["sub-01_ses-2_run-01"]),
+        ({"subject": "sub-01", "session": "ses-1"}, ["sub-01_ses-1"]),
+        ({"session": ["ses-2", "1"], "subject": "01"}, ["sub-01_ses-1", "sub-01_ses-2_run-01"]),
         ({"run": [None, 1], "subject": "01"}, ["sub-01_ses-1", "sub-01_ses-2_run-01"]),
         ({"run": "Query.OPTIONAL", "suffix": "bold", "subject": "02"}, ["sub-02_ses-1"]),
     ],
@@ -308,6 +311,28 @@ def test_filter_files_are_read_as_fmriprep_does(sessions, tmp_path, wanted, expe
     path = tmp_path / "filter.json"
     path.write_text(json.dumps({"t1w": wanted}))
     assert stems(sessions, filter_file=path) == expected
+
+
+def test_a_filter_file_for_other_images_only_leaves_all_t1w(sessions, tmp_path, caplog):
+    path = tmp_path / "filter.json"
+    path.write_text(json.dumps({"bold": {"task": "rest"}}))
+    with caplog.at_level("INFO"):
+        assert stems(sessions, filter_file=path) == stems(sessions)
+    assert 'no entry "t1w"' in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ({"sesion": "1", "suffix": "T1w"}, r"unknown entities \['sesion'\]; use subject, session"),
+        (["ses-1"], '"t1w" isn\'t an object'),
+    ],
+)
+def test_a_filter_that_is_none_is_named(sessions, tmp_path, wanted, message):
+    path = tmp_path / "filter.json"
+    path.write_text(json.dumps({"t1w": wanted}))
+    with pytest.raises(OptionError, match=message):
+        stems(sessions, filter_file=path)
 
 
 def test_a_dataset_below_folders_named_like_entities_is_searched_by_its_own_names(tmp_path):
