@@ -75,6 +75,13 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         "(default: those of --init, else hetseg's 28)",
     )
     parser.add_argument(
+        "--parts",
+        action="store_true",
+        help="learn what else FreeSurfer's aseg tells apart, too, where the labels have it: "
+        "inferior horns, cerebellar white matter, choroid plexus, vessels, CSF, hypointensities, "
+        "chiasm",
+    )
+    parser.add_argument(
         "--synthetic-scans",
         type=positive,
         default=None,
@@ -237,6 +244,7 @@ def _train(args: argparse.Namespace) -> int:
             unlabelled=args.unlabelled,
             shares=tuple(args.shares or ()),
             labels=args.labels,
+            parts=args.parts,
             validate=args.validate,
             validate_every=args.validate_every,
             init=args.init,

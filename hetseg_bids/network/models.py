@@ -105,8 +105,8 @@ class Plan:
         if self.pooling is None:
             del facts["pooling"]
         content = {"format": _PLAN_FORMAT, "tasks": list(self.label_set.task_names)}
-        names = self.label_set.names
-        if not (is_aseg(self.label_set) and aseg_part(names) == self.label_set):
+        names, parts = self.label_set.names, [s.name for s in self.label_set.parts]
+        if not (is_aseg(self.label_set) and aseg_part(names, parts) == self.label_set):
             content["structures"] = structures
         write_json(folder / PLAN_NAME, content | facts)
 
@@ -244,7 +244,8 @@ def read_plan(folder: Path) -> Plan:
 def _label_set(rows: list[dict[str, Any]] | None, tasks: list[str]) -> LabelSet:
     """The structures of a plan: its own, or those of the table that its tasks name."""
     if rows is None:
-        return aseg_part(tasks[: -len(ASEG.auxiliary)])
+        first = tasks.index(ASEG.auxiliary[0].name)
+        return aseg_part(tasks[:first], tasks[first + len(ASEG.auxiliary) :])
     structures = []
     for row in rows:
         red, green, blue = row["color"]

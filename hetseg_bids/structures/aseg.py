@@ -32,6 +32,17 @@ _MIDLINE: tuple[tuple[str, tuple[int, ...], tuple[int, int, int]], ...] = (
     ("corpus_callosum", (255, 251, 252, 253, 254), (0, 200, 220)),
 )
 
+# finer structures and others of FreeSurfer's aseg, with the ids and colours of its table
+_FINER: tuple[tuple[str, tuple[int, ...], tuple[int, int, int]], ...] = (
+    ("inferior_lateral_ventricle", (5, 44), (196, 58, 250)),
+    ("cerebellum_white_matter", (7, 46), (220, 248, 164)),
+    ("choroid_plexus", (31, 63), (0, 200, 200)),
+    ("vessel", (30, 62), (160, 32, 240)),
+    ("csf", (24,), (60, 60, 60)),
+    ("wm_hypointensities", (77,), (200, 70, 255)),
+    ("optic_chiasm", (85,), (234, 169, 30)),
+)
+
 
 # narrow passages fall below the size of a voxel
 _OF_SEVERAL_PIECES = ("lateral_ventricle",)
@@ -48,14 +59,23 @@ def _build_structures() -> tuple[Structure, ...]:
     return tuple(rows)
 
 
+def _build_parts() -> tuple[Structure, ...]:
+    return tuple(
+        Structure(f"{side}{name}", label, (label,), color)
+        for name, ids, color in _FINER
+        for side, label in zip(("left_", "right_") if len(ids) > 1 else ("",), ids, strict=True)
+    )
+
+
 STRUCTURES: tuple[Structure, ...] = _build_structures()
+PARTS: tuple[Structure, ...] = _build_parts()
 
 # Ids that belong to a side or to parenchyma; they may become structures, too.
 _SIDED = ((30, 31, 25, 78), (62, 63, 57, 79))
 _LESIONS = (25, 78, 57, 79, 77)
 
 
-def aseg_part(names: Sequence[str]) -> LabelSet:
+def aseg_part(names: Sequence[str], parts: Sequence[str] = ()) -> LabelSet:
     """Some structures of the table, in the order of their names.
 
     A model that was trained before the table got another structure keeps its own.
@@ -63,6 +83,8 @@ def aseg_part(names: Sequence[str]) -> LabelSet:
     Parameters
     ----------
     names : sequence of str
+    parts : sequence of str
+        Names of `PARTS`.
 
     Raises
     ------
@@ -86,7 +108,13 @@ def aseg_part(names: Sequence[str]) -> LabelSet:
         for side, ids in zip(("L", "R"), _SIDED, strict=True)
     )
     tissue = [i for s in others if not s.fluid for i in s.members]
-    return LabelSet(chosen, (left, right), tuple(dict.fromkeys((*_LESIONS, *tissue))))
+    finer = {s.name: s for s in PARTS}
+    return LabelSet(
+        chosen,
+        (left, right),
+        tuple(dict.fromkeys((*_LESIONS, *tissue))),
+        tuple(finer[name] for name in parts),
+    )
 
 
 def _members_of(structures: Sequence[Structure], side: str) -> list[int]:
@@ -107,6 +135,9 @@ def is_aseg(label_set: LabelSet) -> bool:
 
 ASEG = aseg_part([s.name for s in STRUCTURES])
 """All structures of the table: the label set of the shipped models."""
+
+WITH_PARTS = aseg_part(ASEG.names, [s.name for s in PARTS])
+"""The same structures, and parts to learn."""
 
 N_STRUCTURES: int = len(STRUCTURES)
 N_TASKS: int = len(ASEG.tasks)

@@ -2,7 +2,8 @@
 
 A *structure* is one of the labels that a model writes: 28 in `aseg.ASEG`, or those of another
 `LabelSet`.  A *task* is one binary output of the network: the structures followed by 3
-auxiliary tasks (left hemisphere, right hemisphere, brain parenchyma) that only help training.
+auxiliary tasks (left hemisphere, right hemisphere, brain parenchyma) that only help training, and
+by *parts*: what the rest of FreeSurfer's aseg tells apart within structures and beside them.
 """
 
 from __future__ import annotations
@@ -128,6 +129,8 @@ class LabelSet:
         They are exchanged when an image is mirrored, and count for the hemisphere tasks.
     parenchyma : tuple of int
         Ids of brain tissue that belong to no structure, such as lesions.
+    parts : tuple of Structure
+        Finer structures. Labels that lack one say nothing of it, as not all labels have them.
 
     Examples
     --------
@@ -141,6 +144,7 @@ class LabelSet:
     structures: tuple[Structure, ...]
     sided: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
     parenchyma: tuple[int, ...] = ()
+    parts: tuple[Structure, ...] = ()
 
     @cached_property
     def auxiliary(self) -> tuple[AuxiliaryTask, ...]:
@@ -160,8 +164,8 @@ class LabelSet:
 
     @property
     def tasks(self) -> tuple[Structure | AuxiliaryTask, ...]:
-        """Structures, then auxiliary tasks."""
-        return self.structures + self.auxiliary
+        """Structures, then auxiliary tasks, then parts."""
+        return self.structures + self.auxiliary + self.parts
 
     @property
     def names(self) -> tuple[str, ...]:

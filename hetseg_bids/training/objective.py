@@ -46,7 +46,7 @@ class Objective:
             See `HetsegNet.forward_training`.
         labels : (B, H, W) uint8 tensor
             aseg ids.
-        kept : (B, H, W, T) bool tensor or None
+        kept : (B, T, H, W) or (B, T, 1, 1) bool tensor, or None
             Labels that count.
         lesson : tuple of (B, H, W, 2 S) uint8 and (B,) float tensor, or None
             The teacher's maps, and the share of a slice's loss that they have.
@@ -89,7 +89,8 @@ class Objective:
         if weight is None:
             system = elementwise.mean()
         else:
-            system = (elementwise * weight).sum() / weight.sum().clamp_min(1)
+            weights = weight.expand_as(elementwise)
+            system = (elementwise * weights).sum() / weights.sum().clamp_min(1)
         count = targets.shape[1]
         seen = None if weight is None else weight[:, :count]
         dice = soft_dice_loss(output[:, :count], targets, seen)

@@ -94,23 +94,28 @@ class Block:
         See `LabelledVolume`.
     lesson : Lesson or None
         None where no sample has a teacher.
+    told : (N, P) bool tensor or None
+        Whether the labels have each of the P parts; None where there are no parts to learn.
     """
 
     images: Tensor
     labels: Tensor
     rejected: Tensor | None = None
     lesson: Lesson | None = None
+    told: Tensor | None = None
 
     def taken(self, which: slice | Tensor) -> Block:
         """Some of the samples."""
         rejected = None if self.rejected is None else self.rejected[which]
         lesson = None if self.lesson is None else self.lesson.taken(which)
-        return Block(self.images[which], self.labels[which], rejected, lesson)
+        told = None if self.told is None else self.told[which]
+        return Block(self.images[which], self.labels[which], rejected, lesson, told)
 
 
 def joined(parts: Sequence[Block]) -> Block:
     """Samples one after the other, on the CPU, with a lesson if one of the parts has one."""
     rejected = [part.rejected for part in parts if part.rejected is not None]
+    told = [part.told for part in parts if part.told is not None]
     lessons = [part.lesson for part in parts if part.lesson is not None]
     lesson = None
     if lessons:
@@ -128,6 +133,7 @@ def joined(parts: Sequence[Block]) -> Block:
         torch.cat([part.labels for part in parts]).cpu(),
         torch.cat(rejected).cpu() if rejected else None,
         lesson,
+        torch.cat(told) if told else None,
     )
 
 
@@ -284,7 +290,10 @@ def resample_stacks(
         rejected = _nearest(volume.rejected, middle)
         rejected = torch.where(mirrored, mirror_tasks(rejected, label_set), rejected)
     lesson = _lesson(volume, middle, mirrored, label_set)
-    return Block(stacks.to(torch.float16)[:, None], labels, rejected, lesson)
+    told = None
+    if label_set.parts:
+        told = torch.tensor([volume.tells(label_set.parts)] * len(cuts))
+    return Block(stacks.to(torch.float16)[:, None], labels, rejected, lesson, told)
 
 
 def _lesson(

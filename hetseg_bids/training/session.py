@@ -18,7 +18,7 @@ from hetseg_bids.network.devices import CPU, keep_freed_memory, resolve_device, 
 from hetseg_bids.network.models import Model, Plan, load_model, save_model
 from hetseg_bids.network.systems import LabelFlip, system_named
 from hetseg_bids.preprocessing.normalisation import BACKGROUND, CLIP
-from hetseg_bids.structures.aseg import ASEG
+from hetseg_bids.structures.aseg import ASEG, WITH_PARTS
 from hetseg_bids.structures.label_sets import LabelSet
 from hetseg_bids.structures.label_tables import read_label_table
 from hetseg_bids.training.pace import paced
@@ -60,6 +60,7 @@ class TrainingRequest:
     unlabelled: Path | None
     shares: tuple[float, ...]
     labels: Path | None
+    parts: bool
     validate: Path | None
     validate_every: int
     init: str | None
@@ -134,7 +135,7 @@ def _teacher(request: TrainingRequest, name: str, label_set: LabelSet) -> Model:
     option = f"--teacher {name}"
     if not isinstance(teacher.plan.system, LabelFlip) or request.system != teacher.plan.system.name:
         raise OptionError("teacher and --system have to be label-flip", option=option)
-    if teacher.plan.label_set != label_set:
+    if teacher.plan.label_set.structures != label_set.structures:
         raise OptionError("it labels other structures", option=option)
     return teacher
 
@@ -142,7 +143,12 @@ def _teacher(request: TrainingRequest, name: str, label_set: LabelSet) -> Model:
 def _label_set(request: TrainingRequest, initial: Model | None) -> LabelSet:
     if request.labels is not None:
         return read_label_table(request.labels)
-    return ASEG if initial is None else initial.plan.label_set
+    label_set = ASEG if initial is None else initial.plan.label_set
+    if not request.parts:
+        return label_set
+    if label_set.structures != ASEG.structures:
+        raise OptionError("--init labels other structures than hetseg's 28", option="--parts")
+    return WITH_PARTS
 
 
 def _config(request: TrainingRequest, initial: Model | None, label_set: LabelSet) -> TrainingConfig:

@@ -279,11 +279,7 @@ class Trainer:
     def _advance(self, batch: Block) -> StepReport:
         device = self.options.device
         images, labels = batch.images.to(device), batch.labels.to(device)
-        count = len(self.label_set.tasks)
         labels = labels.flatten(0, 1)  # in the order of the network's output
-        kept = None
-        if batch.rejected is not None:
-            kept = ~unpack_tasks(batch.rejected.to(device).flatten(0, 1), count)
         lesson = None if batch.lesson is None else self._lesson(batch.lesson)
         # noise of a step depends on the step alone, so that a resumed run draws the same
         torch.manual_seed(self.config.seed * _SEED_STRIDE + self.step)
@@ -293,6 +289,7 @@ class Trainer:
         warm = self.step < self.config.plain_share * self.config.steps
         if self._hints is not None and self.step < self.config.settle_share * self.config.steps:
             return self._settle(self._hints, images, rate)
+        kept = self._kept(batch)
         losses = self._objective(self._forward(images), labels, kept, lesson, warm)
         weights = (self.config.system_weight, self.config.dice_weight)
         total = weights[0] * losses[0] + weights[1] * losses[1]
@@ -300,6 +297,17 @@ class Trainer:
         total.backward()
         system, dice = losses.detach().tolist()  # a step waits for a GPU only once
         return self._follow(weights[0] * system + weights[1] * dice, system, dice, rate)
+
+    def _kept(self, batch: Block) -> Tensor | None:
+        """Which labels count: (B, T, H, W) or (B, T, 1, 1) bool tensor; None: all of them."""
+        device, count = self.options.device, len(self.label_set.tasks)
+        if batch.rejected is not None:
+            return ~unpack_tasks(batch.rejected.to(device).flatten(0, 1), count)
+        if batch.told is None:
+            return None
+        others = batch.told.new_ones(len(batch.told), count - batch.told.shape[1])
+        kept = torch.cat((others, batch.told), dim=1).to(device)
+        return kept.repeat_interleave(batch.labels.shape[1], dim=0)[..., None, None]
 
     def _settle(self, model: HetsegNet, images: Tensor, rate: float) -> StepReport:
         """A step of the new layers of the encoder only."""

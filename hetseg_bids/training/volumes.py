@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hetseg_bids.structures.label_sets import MAX_ASEG_ID
+from hetseg_bids.structures.label_sets import MAX_ASEG_ID, Structure
 
 FRAME = (160, 192, 160)  # voxels of 1 mm, RAS: large enough for an adult brain
 
@@ -46,6 +46,8 @@ class LabelledVolume:
         What a teacher knows of the S structures: `teaching.taught_maps`.
     affine : (4, 4) float array
         Voxel to scanner mm, so that images on the frame lie over the scan.
+    foreign : tuple of int
+        Ids that mean something else in `labels` than in the table of parts.
 
     Examples
     --------
@@ -61,6 +63,22 @@ class LabelledVolume:
     rejected: Tensor | None = None
     taught: Tensor | None = None
     affine: npt.NDArray[np.float64] = field(default_factory=frame_affine)
+    foreign: tuple[int, ...] = ()
+
+    def tells(self, parts: Sequence[Structure]) -> list[bool]:
+        """Whether the labels have each of some parts, on one side at least.
+
+        Examples
+        --------
+        >>> from hetseg_bids.structures.aseg import PARTS
+        >>> labels = torch.tensor([2, 5, 24], dtype=torch.uint8).view(3, 1, 1)
+        >>> volume = LabelledVolume(labels.float(), labels, foreign=(24,))
+        >>> [part.name for part, told in zip(PARTS, volume.tells(PARTS), strict=True) if told]
+        ['left_inferior_lateral_ventricle', 'right_inferior_lateral_ventricle']
+        """
+        there = set(np.flatnonzero(self.presence[0].any(axis=0))) - set(self.foreign)
+        found = {part.bare_name for part in parts if there.intersection(part.members)}
+        return [part.bare_name in found for part in parts]
 
     @cached_property
     def presence(self) -> tuple[npt.NDArray[np.bool_], ...]:

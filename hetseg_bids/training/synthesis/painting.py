@@ -133,7 +133,8 @@ class SyntheticSource:
         tissue, truth = deform(rng, *self._cache[path], self.config)
         mask = random_strip_mask(rng, tissue)
         image = standardise(paint(rng, tissue, self.config), mask)
-        return LabelledVolume(image, weaken(rng, truth * mask, self.config.labels))
+        labels = weaken(rng, truth * mask, self.config.labels)
+        return LabelledVolume(image, labels, foreign=(_CSF,))
 
 
 class SyntheticScans:
