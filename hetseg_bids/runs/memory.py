@@ -49,7 +49,7 @@ def needed_gb(t1w: Path, settings: Settings) -> float:
     >>> path = getfixture("tmp_path") / "sub-01_T1w.nii.gz"
     >>> nib.save(nib.Nifti1Image(np.zeros((192, 256, 256), np.uint8), np.eye(4)), path)
     >>> round(needed_gb(path, Settings()), 1)
-    2.2
+    1.9
     """
     image = open_image(t1w)
     affine = np.asarray(image.affine)
