@@ -112,14 +112,14 @@ def train_to_end(
     return folder / "model"
 
 
-def score(name: str, model: str, args: argparse.Namespace) -> pd.DataFrame:
+def score(name: str, model: str, args: argparse.Namespace, *, mirror: bool = False) -> pd.DataFrame:
     """Dice and volume of each structure of each scan."""
     kept = args.out / f"{name.replace(' ', '-')}.tsv"
     if kept.exists():
         return pd.read_csv(kept, sep="\t", na_values="n/a")
     rows = []
     for t1w in scans_of(args.data):
-        found = np.asarray(segment(t1w, model=model, mirror=False).dseg.dataobj)
+        found = np.asarray(segment(t1w, model=model, mirror=mirror).dseg.dataobj)
         truth = read_reference(t1w)
         for s in ASEG.structures:
             a, b = found == s.label, truth == s.label

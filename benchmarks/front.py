@@ -1,10 +1,11 @@
 """Which network is worth its time: Dice against CPU time of training and seconds a scan.
 
-    python benchmarks/front.py MAPS DATA OUT [--samples N] [--only NAME ...]
+    python benchmarks/front.py MAPS DATA OUT [--samples N] [--only NAME ...] [--models MODEL ...]
 
 MAPS holds the label maps, DATA sub-X_T1w.nii.gz and sub-X_dseg.nii.gz (FreeSurfer aseg ids).
 Trains networks of several sizes from nothing, each on as many stacks as cost it what N cost the
-default one in multiply-adds, on one core, and scores them on DATA. Writes OUT/front.tsv (one row
+default one in multiply-adds, on one core, and scores them on DATA; finished models, as they are
+used, beside them. Writes OUT/front.tsv (one row
 per network), OUT/front.md and OUT/front.png, .svg (Dice against each cost). What exists is not made
 again.
 """
@@ -17,6 +18,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from ablation import score, train_to_end
@@ -33,7 +35,7 @@ from hetseg_bids.network.models import load_model
 from hetseg_bids.network.systems import LabelFlip
 from hetseg_bids.segmentation.inference import add_view_, empty_logits, views_of
 from hetseg_bids.structures.aseg import N_TASKS
-from hetseg_bids.training.recipes import TrainingConfig, fast_recipe, wide_recipe
+from hetseg_bids.training.recipes import TrainingConfig, compact_recipe, fast_recipe, wide_recipe
 from hetseg_bids.training.schedules import Schedule
 from hetseg_bids.training.synthesis.painting import SyntheticSource
 
@@ -63,6 +65,8 @@ VARIANTS: dict[str, Variant] = {
     "9 slices": Variant(replace(_DEFAULT, stem=(16, 16, 16, 32))),
     "3 of 7 slices labelled": Variant(replace(_DEFAULT, labelled=3)),
     "deep supervision": Variant(replace(_DEFAULT, deep_supervision=True)),
+    "compact": Variant(compact_recipe("label-flip").network),
+    "compact, no detail": Variant(replace(compact_recipe("label-flip").network, detail=0)),
     "no average of weights": Variant(_DEFAULT, ema_decay=0.0),
 }
 
@@ -74,7 +78,8 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--samples", type=int, default=3000)
-    parser.add_argument("--only", nargs="+", choices=VARIANTS, default=tuple(VARIANTS))
+    parser.add_argument("--only", nargs="*", choices=VARIANTS, default=tuple(VARIANTS))
+    parser.add_argument("--models", nargs="+", default=())
     args = parser.parse_args()
     set_threads(1)
     rows, models = [], {}
@@ -84,6 +89,11 @@ def main() -> None:
         scores = score(name, models[name], args)
         dice = scores.groupby("scan")["dice"].mean()
         rows.append({"network": name, **facts, **dice, "mean_dice": dice.mean()})
+    for name in args.models:
+        models[name] = name
+        scores = score(Path(name).name, name, args, mirror=True)
+        dice = scores.groupby("scan")["dice"].mean()
+        rows.append({"network": name, **facts_of(name), **dice, "mean_dice": dice.mean()})
     table = pd.DataFrame(rows)
     table["seconds_a_scan"] = table["network"].map(seconds(models))
     write_table(table, args.out / "front.tsv")
@@ -111,6 +121,14 @@ def train(name: str, args: argparse.Namespace) -> dict[str, float]:
     return facts
 
 
+def facts_of(name: str) -> dict[str, float]:
+    """What a finished model is; what its last run saw, and not how long it took."""
+    model = load_model(name, torch.device("cpu"))
+    parameters = sum(p.numel() for p in model.network.parameters())
+    stacks = model.plan.provenance.get("samples_seen", float("nan"))
+    return {"parameters": parameters, "stacks": stacks, "training_cpu_min": float("nan")}
+
+
 def recipe(variant: Variant, samples: int) -> TrainingConfig:
     """As many stacks as cost what `samples` cost the default network, in small batches."""
     share = multiply_adds(_DEFAULT) / multiply_adds(variant.network)
@@ -121,6 +139,7 @@ def recipe(variant: Variant, samples: int) -> TrainingConfig:
         batch=2,
         schedule=Schedule(warmup=100),
         ema_decay=variant.ema_decay,
+        mirror=False,
     )
 
 
@@ -132,7 +151,7 @@ def multiply_adds(network: NetworkConfig) -> float:
 
 
 def seconds(models: dict[str, str]) -> dict[str, float]:
-    """Least wall time of the three views of one brain, models in turns, on the threads set."""
+    """Least wall time of all views of one brain, models in turns, on the threads set."""
     times: dict[str, list[float]] = {name: [] for name in models}
     for _ in range(_REPEATS):
         for name, folder in models.items():
@@ -141,9 +160,9 @@ def seconds(models: dict[str, str]) -> dict[str, float]:
 
 
 def one_scan(folder: str) -> float:
-    """Wall time of the three views of one brain."""
+    """Wall time of the views of one brain."""
     model = load_model(folder, torch.device("cpu"))
-    chosen = views_of(model, mirror=False)
+    chosen = views_of(model)
     image = torch.randn(_BRAIN, generator=torch.Generator().manual_seed(0))
     total = empty_logits(len(chosen[0].keep), _BRAIN)
     start = time.perf_counter()
@@ -159,9 +178,11 @@ def markdown(table: pd.DataFrame) -> str:
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for _, row in table.iterrows():
         dice = " | ".join(f"{row[s]:.3f}" for s in scans)
+        minutes = row["training_cpu_min"]
         lines.append(
             f"| {row['network']} | {row['parameters'] / 1e6:.2f} M | {row['stacks']:,.0f} | "
-            f"{row['training_cpu_min']:.1f} | {row['seconds_a_scan']:.1f} | {dice} |"
+            f"{'' if np.isnan(minutes) else f'{minutes:.1f}'} | {row['seconds_a_scan']:.1f} | "
+            f"{dice} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -176,7 +197,7 @@ def draw(table: pd.DataFrame) -> Figure:
     }
     panels = figure.subplots(1, 2, sharey=True)
     for axes, (cost, name) in zip(panels, costs.items(), strict=True):
-        ordered = table.sort_values(cost)
+        ordered = table.dropna(subset=cost).sort_values(cost)
         front = ordered[ordered["mean_dice"] >= ordered["mean_dice"].cummax()]
         axes.plot(front[cost], front["mean_dice"], color="0.6", linewidth=1)
         axes.plot(ordered[cost], ordered["mean_dice"], "o")

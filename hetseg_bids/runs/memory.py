@@ -20,7 +20,7 @@ _BRAIN_VOXELS = 4_500_000  # of 1 mm: the box around a brain, its margins includ
 _LOGITS = 8  # per voxel and structure: two logits in float32
 # deepbet works on 256 x 256 x 256 voxels of whatever size; copies of the scan
 _EXTRACTION_GB, _EXTRACTION_WORKING, _EXTRACTION_NATIVE = 0.8, 20, 4
-_LABELLING_GB, _LABELLING_WORKING = 0.2, 8  # the network's features; image, standard scores
+_LABELLING_GB, _LABELLING_WORKING = 0.35, 8  # the network's features; image, standard scores
 _REPORT_GB, _REPORT_NATIVE = 0.75, 38  # labels, mask and image for the page
 
 
@@ -49,7 +49,7 @@ def needed_gb(t1w: Path, settings: Settings) -> float:
     >>> path = getfixture("tmp_path") / "sub-01_T1w.nii.gz"
     >>> nib.save(nib.Nifti1Image(np.zeros((192, 256, 256), np.uint8), np.eye(4)), path)
     >>> round(needed_gb(path, Settings()), 1)
-    2.2
+    1.9
     """
     image = open_image(t1w)
     affine = np.asarray(image.affine)

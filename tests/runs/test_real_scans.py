@@ -1,4 +1,4 @@
-"""Real scans, none of which the default weights have seen.
+"""Real scans. Those that are scored the default weights have never seen.
 
 One of them, whose labels are known, with hetseg's defaults; the others with one view and no mirror
 image, a sixth of the network's time, which must do for what is asked of them.
@@ -102,8 +102,8 @@ def test_accuracy_on_scans_never_trained_on(by_default, one_view):
     assert done.code == 0, done.err
     found = pd.read_csv(scores, sep="\t")["dice"]
     np.testing.assert_allclose(found, dice_of_structures(by_default, BY_DEFAULT), atol=1e-4)
-    assert found.mean() >= 0.83
-    assert dice_of_structures(one_view, "swmribbon").mean() >= 0.855
+    assert found.mean() >= 0.86
+    assert dice_of_structures(one_view, "swmribbon").mean() >= 0.865
 
 
 def test_every_structure_is_found_on_its_side_with_a_plausible_volume(scan):
