@@ -65,7 +65,6 @@ class NetworkConfig:
     added_skips : bool
         Whether what the encoder found is added in the decoder, after a 1x1 convolution, instead of
         put beside: half the work there.
-
     detail : int
         Channels at full resolution that correct the logits of single pixels where nothing else is
         computed there (`layers.Detail`); 0: there are none.
