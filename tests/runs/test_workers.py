@@ -127,8 +127,7 @@ def test_thousands_of_subjects_cost_little_time_and_no_memory(client, tmp_path):
     per_subject = (time.monotonic() - began) / _TASKS
     assert per_subject < 0.05
     print(f"{_TASKS} tasks: {(sizes[1] - sizes[0]) / 1e6:.1f} MB, {1e3 * per_subject:.1f} ms each")
-    held = 4e6  # what is under way may be more at the end, on a busy machine
-    assert sizes[1] - sizes[0] < 6e3 * _TASKS + held
+    assert sizes[1] - sizes[0] < 6e3 * _TASKS
 
 
 @pytest.mark.parametrize(
@@ -182,7 +181,7 @@ def test_a_scan_that_needs_more_than_its_worker_has_is_refused_in_a_line_before_
     lines = done.err.splitlines()
     assert len([line for line in lines if large.name in line]) == 1, done.err
     assert re.search(
-        r"sub-02_T1w\.nii\.gz: needs about \d\.\d GB of memory, 2\.\d GB are there for it; "
+        r"sub-02_T1w\.nii\.gz: needs about 4\.\d GB of memory, 2\.\d GB are there for it; "
         r"give fewer --nprocs or more --mem-gb",
         done.err,
     )
