@@ -5,9 +5,8 @@
 MAPS holds the label maps, DATA sub-X_T1w.nii.gz and sub-X_dseg.nii.gz (FreeSurfer aseg ids).
 Trains networks of several sizes from nothing, each on as many stacks as cost it what N cost the
 default one in multiply-adds, on one core, and scores them on DATA; finished models, as they are
-used, beside them. Writes OUT/front.tsv (one row
-per network), OUT/front.md and OUT/front.png, .svg (Dice against each cost). What exists is not made
-again.
+used, beside them. Writes OUT/front.tsv (one row per network), OUT/front.md and OUT/front.png, .svg
+(Dice against each cost). What exists is not made again.
 """
 
 from __future__ import annotations
@@ -86,20 +85,23 @@ def main() -> None:
     for name in args.only:
         facts = train(name, args)
         models[name] = str(args.out / name.replace(" ", "-") / "model")
-        scores = score(name, models[name], args)
-        dice = scores.groupby("scan")["dice"].mean()
-        rows.append({"network": name, **facts, **dice, "mean_dice": dice.mean()})
+        rows.append(row(name, facts, score(name, models[name], args)))
     for name in args.models:
         models[name] = name
         scores = score(Path(name).name, name, args, mirror=True)
-        dice = scores.groupby("scan")["dice"].mean()
-        rows.append({"network": name, **facts_of(name), **dice, "mean_dice": dice.mean()})
+        rows.append(row(name, facts_of(name), scores))
     table = pd.DataFrame(rows)
     table["seconds_a_scan"] = table["network"].map(seconds(models))
     write_table(table, args.out / "front.tsv")
     (args.out / "front.md").write_text(markdown(table), encoding="utf-8")
     save_figure(draw(table), args.out / "front")
     print(markdown(table))
+
+
+def row(name: str, facts: dict[str, float], scores: pd.DataFrame) -> dict[str, object]:
+    """One row of the table."""
+    dice = scores.groupby("scan")["dice"].mean()
+    return {"network": name, **facts, **dice, "mean_dice": dice.mean()}
 
 
 def train(name: str, args: argparse.Namespace) -> dict[str, float]:
@@ -110,13 +112,9 @@ def train(name: str, args: argparse.Namespace) -> dict[str, float]:
         config = recipe(VARIANTS[name], args.samples)
         source = SyntheticSource(sorted(args.maps.glob("*.nii*")))
         before = time.process_time()
-        model = load_model(str(train_to_end(args.out, name, config, source)), torch.device("cpu"))
+        folder = train_to_end(args.out, name, config, source)
         minutes = (time.process_time() - before) / 60
-        parameters = sum(p.numel() for p in model.network.parameters())
-        write_json(
-            kept,
-            {"parameters": parameters, "stacks": config.samples, "training_cpu_min": minutes},
-        )
+        write_json(kept, {**facts_of(str(folder)), "training_cpu_min": minutes})
     facts: dict[str, float] = read_json(kept)
     return facts
 

@@ -11,14 +11,11 @@ e.g. `--views axial --no-mirror`: one view needs what all of them need.
 from __future__ import annotations
 
 import argparse
-import shutil
-import sys
 from pathlib import Path
 
 import nibabel as nib
 import pandas as pd
-from accuracy import write_dataset
-from watched import watched
+from watched import watched_scans
 
 from hetseg_bids.config import Settings
 from hetseg_bids.evaluation.compare import write_table
@@ -41,11 +38,7 @@ def main() -> None:
 def one_scan(t1w: Path, out: Path, options: list[str]) -> dict[str, object]:
     """A row; a failure ends the program."""
     image = nib.load(t1w)
-    for folder in ("bids", "run"):
-        shutil.rmtree(out / folder, ignore_errors=True)
-    bids = write_dataset([t1w], out / "bids")
-    command = [sys.executable, "-m", "hetseg_bids.cli.run", str(bids), str(out / "run")]
-    used = watched([*command, "participant", *options])
+    used = watched_scans([t1w], out, options)
     measured, expected = used.peak_mib * 2**20 / 1e9, needed_gb(t1w, Settings())
     return {
         "scan": t1w.name.split("_")[0],

@@ -12,19 +12,17 @@ For an idle machine only.
 from __future__ import annotations
 
 import argparse
-import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
-from accuracy import link, write_dataset
+from accuracy import link
 from degradations import Scan, regrid
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from watched import watched
+from watched import watched_scans
 
 from hetseg_bids.evaluation.compare import write_table
 from hetseg_bids.images import Grid
@@ -88,11 +86,7 @@ def resampled(t1w: Path, folder: Path, size: float) -> Path:
 
 def timed_run(scans: list[Path], out: Path, options: list[str]) -> dict[str, float]:
     """Seconds and peak memory of one run over a fresh dataset; a failure ends the program."""
-    for folder in ("bids", "run"):
-        shutil.rmtree(out / folder, ignore_errors=True)
-    bids = write_dataset(scans, out / "bids")
-    command = [sys.executable, "-m", "hetseg_bids.cli.run", str(bids), str(out / "run")]
-    used = watched([*command, "participant", *options])
+    used = watched_scans(scans, out, options)
     return {"wall_s": used.seconds, "peak_mib": used.peak_mib}
 
 

@@ -12,13 +12,11 @@ OUT/side_by_side.tsv (one row per run) and OUT/side_by_side.md. For an idle mach
 from __future__ import annotations
 
 import argparse
-import shutil
-import sys
 from pathlib import Path
 
 import pandas as pd
 from accuracy import link, write_dataset
-from watched import watched
+from watched import watched_run
 
 from hetseg_bids.evaluation.compare import write_table
 
@@ -40,11 +38,7 @@ def main() -> None:
     rows = []
     for number in range(args.rounds):
         for which, build, model in zip(("first", "second"), args.builds, args.models, strict=True):
-            run = args.out / "run"
-            shutil.rmtree(run, ignore_errors=True)
-            command = [sys.executable, "-m", "hetseg_bids.cli.run", str(bids), str(run)]
-            command += ["participant", "--model", model, *options]
-            used = watched(command, build)
+            used = watched_run(bids, args.out / "run", "--model", model, *options, build=build)
             row = {"wall_s": used.seconds, "cpu_s": used.cpu_seconds, "peak_mib": used.peak_mib}
             rows.append({"round": number, "which": which, **row})
             write_table(pd.DataFrame(rows).round(2), args.out / "side_by_side.tsv")

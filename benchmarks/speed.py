@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -27,7 +26,7 @@ import torch
 from accuracy import link, write_dataset
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
-from watched import watched
+from watched import watched, watched_run
 
 from hetseg_bids.config import Settings
 from hetseg_bids.evaluation.compare import write_table
@@ -247,12 +246,10 @@ def whole_runs(args: argparse.Namespace) -> dict[str, str]:
     """The command line from start to end, its start-up, and its memory."""
     scan = link(args.t1w, args.out / "sub-speed_T1w.nii.gz")
     bids = write_dataset([scan], args.out / "bids")
-    command = [sys.executable, "-m", "hetseg_bids.cli.run", str(bids), str(args.out / "run")]
-    command += ["participant", "--model", args.model, "--device", args.device]
+    options = ("--model", args.model, "--device", args.device)
     totals, without, peaks = [], [], []
     for _ in range(args.repeats):
-        shutil.rmtree(args.out / "run", ignore_errors=True)
-        used = watched(command)
+        used = watched_run(bids, args.out / "run", *options)
         totals.append(used.seconds)
         peaks.append(used.peak_mib)
         record = next((args.out / "run" / "logs").glob("*_run.json"))

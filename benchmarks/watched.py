@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from accuracy import write_dataset
 
 # A child begins with the peak of the process that starts it, and a benchmark has held images: a
 # small process starts the command and asks for what it used.
@@ -46,3 +49,16 @@ def watched(command: Sequence[str], build: Path | None = None) -> Used:
         sys.exit(done.stderr)
     peak, cpu = done.stdout.split()
     return Used(seconds, float(cpu), int(peak) / 1024)
+
+
+def watched_run(bids: Path, out: Path, *options: str, build: Path | None = None) -> Used:
+    """Run the participant level into an empty folder."""
+    shutil.rmtree(out, ignore_errors=True)
+    command = [sys.executable, "-m", "hetseg_bids.cli.run", str(bids), str(out), "participant"]
+    return watched([*command, *options], build)
+
+
+def watched_scans(scans: list[Path], out: Path, options: Sequence[str]) -> Used:
+    """Run the participant level over a fresh dataset of links to scans."""
+    shutil.rmtree(out / "bids", ignore_errors=True)
+    return watched_run(write_dataset(scans, out / "bids"), out / "run", *options)

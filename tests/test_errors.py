@@ -181,7 +181,7 @@ def test_the_command_line_prints_what_the_run_raises(bids, tmp_path):
     assert error.remedy == "the first argument is the BIDS dataset"
 
     wanted = tmp_path / "filter.json"
-    wanted.write_text("{}")
+    wanted.write_text('{"t1w": ["ses-1"]}')
     error = same_from_the_command_line(
         RunConfig(bids, out, Selection(filter_file=wanted)), "--bids-filter-file", wanted
     )

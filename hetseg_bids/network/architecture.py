@@ -65,7 +65,6 @@ class NetworkConfig:
     added_skips : bool
         Whether what the encoder found is added in the decoder, after a 1x1 convolution, instead of
         put beside: half the work there.
-
     detail : int
         Channels at full resolution that correct the logits of single pixels where nothing else is
         computed there (`layers.Detail`); 0: there are none.
@@ -240,21 +239,21 @@ class HetsegNet(nn.Module):
         pixels = n * labelled * torch.arange(self.config.fold**2, device=outputs.device)[:, None]
         # of the slice in each place of those that a stack labels
         rows = [(outputs + n * i + pixels).flatten() for i in range(labelled)]
+        assert self.head.bias is not None  # noqa: S101
+        heads = [(self.head.weight[row], self.head.bias[row]) for row in rows]
         for place in range(len(block) - 2 * self.config.reach):
             stacks = range(place + labelled - 1, place - 1, -1)
-            said = [self._logits(x[k : k + 1], row)[0] for k, row in zip(stacks, rows, strict=True)]
+            pairs = zip(stacks, heads, strict=True)
+            said = [self._logits(x[k : k + 1], *head)[0] for k, head in pairs]
             logits = said[0] if labelled == 1 else sum(said[1:], said[0]) / labelled
             if self.detail is not None:
                 around = block.narrow(0, place + self.config.reach - 1, self.detail.SLICES)
                 features = self.detail(x[place : place + 1], around[None])
-                weight = self.detail.head.weight[outputs]
-                logits = logits + functional.conv2d(features, weight)[0]
+                logits = logits + functional.conv2d(features, self.detail.head.weight[outputs])[0]
             yield logits
 
-    def _logits(self, x: Tensor, rows: Tensor) -> Tensor:
+    def _logits(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """What some rows of the head say of its (B, C, H, W) input."""
-        assert self.head.bias is not None  # noqa: S101
-        weight, bias = self.head.weight[rows], self.head.bias[rows]
         if self.config.fold == 1:
             return functional.conv2d(x, weight, bias)
         return unfold_blocks(functional.conv2d(x, weight), self.config.fold, bias)

@@ -77,10 +77,8 @@ def keep_freed_memory() -> None:
     A scan allocates the same large arrays again and again. Given back to the system at once,
     their pages are cleared and mapped anew each time: 8 % of a run, 40 % of one in a dask worker.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_TRIM_THRESHOLD, _KEPT)
-        mallopt(_M_MMAP_THRESHOLD, _KEPT_ARRAY)
+    _set_malloc(_M_TRIM_THRESHOLD, _KEPT)
+    _set_malloc(_M_MMAP_THRESHOLD, _KEPT_ARRAY)
 
 
 def return_freed_memory() -> None:
@@ -101,16 +99,18 @@ def sparing_memory() -> Iterator[None]:
     deepbet's arrays leave holes of which, from run to run, up to 500 MiB can't be used again. Given
     back at once, they cost a half second of one core.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        yield
-        return
-    mallopt(_M_MMAP_THRESHOLD, _SPARED_ARRAY)
+    _set_malloc(_M_MMAP_THRESHOLD, _SPARED_ARRAY)
     try:
         yield
     finally:
-        mallopt(_M_MMAP_THRESHOLD, _KEPT_ARRAY)
+        _set_malloc(_M_MMAP_THRESHOLD, _KEPT_ARRAY)
         return_freed_memory()
+
+
+def _set_malloc(option: int, value: int) -> None:
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(option, value)
 
 
 def worker_environment(threads: int) -> dict[str, str]:

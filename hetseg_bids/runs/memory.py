@@ -63,12 +63,13 @@ def needed_gb(t1w: Path, settings: Settings) -> float:
     written = box if settings.output_resolution == "1mm" else min(box / grid.voxel_volume, native)
     maps = N_STRUCTURES * (1 + settings.write_probseg) * written
     logits = _LOGITS * N_STRUCTURES * box
-    extraction = 1e9 * _EXTRACTION_GB + _EXTRACTION_WORKING * working + _EXTRACTION_NATIVE * native
+    copies = _EXTRACTION_WORKING * working + _EXTRACTION_NATIVE * native
+    extraction = _EXTRACTION_GB + copies / 1e9
     if settings.brain_extraction in ("mask", "skip"):
         extraction = 0
-    labelling = 1e9 * _LABELLING_GB + _LABELLING_WORKING * working + logits + maps
-    report = _REPORT_NATIVE * native + maps
-    return max(_PROGRAM_GB + max(extraction, labelling) / 1e9, _REPORT_GB + report / 1e9)
+    labelling = _LABELLING_GB + (_LABELLING_WORKING * working + logits + maps) / 1e9
+    report = _REPORT_GB + (_REPORT_NATIVE * native + maps) / 1e9
+    return max(_PROGRAM_GB + max(extraction, labelling), report)
 
 
 def check_room(t1w: Path, settings: Settings, room_gb: float | None) -> None:

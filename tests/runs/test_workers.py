@@ -181,7 +181,7 @@ def test_a_scan_that_needs_more_than_its_worker_has_is_refused_in_a_line_before_
     lines = done.err.splitlines()
     assert len([line for line in lines if large.name in line]) == 1, done.err
     assert re.search(
-        r"sub-02_T1w\.nii\.gz: needs about \d\.\d GB of memory, 2\.\d GB are there for it; "
+        r"sub-02_T1w\.nii\.gz: needs about 4\.\d GB of memory, 2\.\d GB are there for it; "
         r"give fewer --nprocs or more --mem-gb",
         done.err,
     )

