@@ -121,7 +121,7 @@ def _coarse(config: NetworkConfig) -> tuple[int, ...]:
 
 def _coarse_only(model: NetworkConfig, network: NetworkConfig) -> bool:
     """Whether only layers at half and quarter resolution mean the same."""
-    return bool(model.levels[0]) and not network.levels[0]
+    return network.added_skips and not model.added_skips
 
 
 def _shared(model: NetworkConfig, network: NetworkConfig) -> list[str]:

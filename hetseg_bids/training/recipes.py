@@ -159,7 +159,7 @@ def compact_recipe(system: str, *, samples: int | None = None, seed: int = 0) ->
     `fast_recipe`.
     """
     fast = fast_recipe(system, samples=samples, seed=seed)
-    network = replace(fast.network, stem=(16, 32), levels=(0, 64, 96), added_skips=True, detail=32)
+    network = replace(fast.network, stem=(8, 16), levels=(16, 64, 96), added_skips=True)
     return replace(fast, network=network, settle_share=0.1, plain_share=0.15, mirror=False)
 
 
