@@ -65,6 +65,7 @@ def segment(
     *,
     model: str = "label-flip",
     device: str = "auto",
+    structures: str = "paper",
     views: Sequence[str] = tuple(PLANES),
     mirror: bool = True,
     brain_extraction: str = "auto",
@@ -80,6 +81,8 @@ def segment(
         Name of a shipped model, or a model folder.
     device : {"auto", "cpu", "cuda", "cuda:N", "mps"}
         ``auto`` takes a GPU where there is one.
+    structures : {"paper", "aseg"}
+        The paper's 28 structures, or all 43 labels of FreeSurfer's aseg.
     views : sequence of str
         ``axial``, ``coronal``, ``sagittal`` or some of them.
     mirror : bool
@@ -102,21 +105,35 @@ def segment(
     >>> result.volumes.set_index("name").loc["left_hippocampus", "volume_mm3"]  # doctest: +SKIP
     """
     network = load_model(model, resolve_device(device))
+    division = network.plan.division(structures)
     prepared = prepare_image(Path(t1w), brain_extraction, Path(mask) if mask is not None else None)
     blur = interpolation_blur(prepared.working, prepared.native)
-    logits = predict(network, prepared.image, prepared.mask, views=views, mirror=mirror, blur=blur)
+    seen = {"views": views, "mirror": mirror, "parts": division.of_parts}
+    logits = predict(network, prepared.image, prepared.mask, blur=blur, **seen)
     plausibility = doubt_implausible_(logits, prepared.working)
-    result = label_grid(logits, prepared.working, prepared.native, probability=True)
-
-    assert result.probability is not None  # noqa: S101 (asked for above)
+    result = label_grid(
+        logits, prepared.working, prepared.native, division=division, probability=True
+    )
+    surplus = division.shared_out(plausibility.surplus_mm3)
     noise = quality_of(prepared, result).noise
-    q = result.flip_probability
+    volumes = measure(result, noise=noise, surplus_mm3=surplus)
+    return _in_memory(result, volumes, prepared.warnings, plausibility)
+
+
+def _in_memory(
+    result: Segmentation,
+    volumes: pd.DataFrame,
+    warnings: tuple[str, ...],
+    plausibility: Plausibility,
+) -> Segmented:
+    p, q = result.probability, result.flip_probability
+    assert p is not None  # noqa: S101 (asked for)
     return Segmented(
         dseg=placed_image(result.full(result.dseg), result.grid),
-        probability=_image(result, result.probability),
+        probability=_image(result, p),
         flip_probability=None if q is None else _image(result, q),
-        volumes=measure(result, noise=noise, surplus_mm3=plausibility.surplus_mm3),
-        warnings=prepared.warnings,
+        volumes=volumes,
+        warnings=warnings,
         plausibility=plausibility,
     )
 

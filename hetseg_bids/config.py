@@ -44,6 +44,8 @@ class Settings:
     ----------
     model : str
         Name of a shipped model or a model folder.
+    structures : {"paper", "aseg"}
+        What is labelled: the paper's 28 structures, or every label of FreeSurfer's aseg.
     views : tuple of str
         Planes in which the network sees the scan: any of ``axial``, ``coronal``, ``sagittal``.
     mirror : bool
@@ -58,6 +60,7 @@ class Settings:
     """
 
     model: str = "label-flip"
+    structures: str = "paper"
     views: tuple[str, ...] = tuple(PLANES)
     mirror: bool = True
     brain_extraction: str = "auto"

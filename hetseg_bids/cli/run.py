@@ -128,6 +128,14 @@ def _add_settings(group: argparse._ArgumentGroup) -> None:
         help="a shipped model or a folder that hetseg-train made (default: %(default)s)",
     )
     group.add_argument(
+        "--structures",
+        choices=("paper", "aseg"),
+        default=defaults.structures,
+        help="paper: 28 structures; aseg: all 43 labels of FreeSurfer's aseg, inferior horns, "
+        "cerebellar white matter, choroid plexus, CSF, vessels, WM hypointensities, chiasm and "
+        "fifths of the corpus callosum included (default: %(default)s)",
+    )
+    group.add_argument(
         "--views",
         type=_views,
         default=defaults.views,
@@ -286,6 +294,7 @@ def _config(args: argparse.Namespace, command: str) -> RunConfig:
     )
     settings = Settings(
         model=args.model,
+        structures=args.structures,
         views=args.views,
         mirror=not args.no_mirror,
         brain_extraction=args.brain_extraction,

@@ -16,12 +16,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from hetseg_bids.errors import ModelError
+from hetseg_bids.errors import ModelError, OptionError
 from hetseg_bids.files import atomic_path, read_json, write_json
 from hetseg_bids.network.architecture import HetsegNet, NetworkConfig, to_channels_last
 from hetseg_bids.network.systems import System, system_named
 from hetseg_bids.preprocessing.normalisation import BACKGROUND, CLIP
-from hetseg_bids.structures.aseg import ASEG, aseg_part, is_aseg
+from hetseg_bids.structures.aseg import ASEG, WITH_PARTS, aseg_part, is_aseg
+from hetseg_bids.structures.divisions import Division, undivided, whole_aseg
 from hetseg_bids.structures.label_sets import LabelSet, Structure
 from hetseg_bids.structures.label_tables import make_label_set
 
@@ -74,7 +75,7 @@ class Plan:
     pooling : Pooling or None
         How the views' flip maps become one; None: their second outputs are averaged.
     smoothing : int
-        How often inference smooths the image (`inference.soften`).
+        How often inference smooths the image (`smoothing.soften`).
     mirror : bool
         Whether inference averages over the mirror image, too; False for networks that are meant to
         be fast and treat both sides alike without it.
@@ -97,6 +98,29 @@ class Plan:
     def heteroscedastic(self) -> bool:
         """Whether the model has a second map for each task."""
         return self.system.heteroscedastic
+
+    def division(self, structures: str) -> Division:
+        """What is written of the model's labels.
+
+        Parameters
+        ----------
+        structures : {"paper", "aseg"}
+            The structures alone, or all labels of FreeSurfer's aseg.
+
+        Raises
+        ------
+        OptionError
+            If the model doesn't label all parts that an aseg has.
+        """
+        if structures == "paper":
+            return undivided(self.label_set)
+        if self.label_set != WITH_PARTS:
+            raise OptionError(
+                f"model {self.name} doesn't tell apart all that an aseg does",
+                "choose another model or leave the option out",
+                option=f"--structures {structures}",
+            )
+        return whole_aseg(self.label_set)
 
     def save(self, folder: Path) -> None:
         """Write plan.json."""

@@ -12,8 +12,8 @@ from hetseg_bids.errors import OutputError
 from hetseg_bids.files import atomic_path, write_text
 from hetseg_bids.images import open_image, read_labels
 from hetseg_bids.outputs.finished import FinishedScan, read_results
-from hetseg_bids.structures.aseg import STRUCTURES, is_aseg
-from hetseg_bids.structures.label_sets import Structure
+from hetseg_bids.structures.aseg import WHOLE_ASEG, is_aseg
+from hetseg_bids.structures.label_sets import LabelSet, Structure
 
 COLOR_TABLE = "hetsegColorLUT.txt"
 # names that differ from FreeSurfer's by more than hyphens and capitals
@@ -23,6 +23,16 @@ _NAMES = {
     "third_ventricle": "3rd-Ventricle",
     "fourth_ventricle": "4th-Ventricle",
     "brainstem": "Brain-Stem",
+    "inferior_lateral_ventricle": "Inf-Lat-Vent",
+    "choroid_plexus": "choroid-plexus",
+    "vessel": "vessel",
+    "csf": "CSF",
+    "wm_hypointensities": "WM-hypointensities",
+    "cc_posterior": "CC_Posterior",
+    "cc_mid_posterior": "CC_Mid_Posterior",
+    "cc_central": "CC_Central",
+    "cc_mid_anterior": "CC_Mid_Anterior",
+    "cc_anterior": "CC_Anterior",
 }
 _MERGED = (
     "the lateral ventricles hold the inferior lateral ones, the cerebellum its white matter, "
@@ -35,8 +45,9 @@ def freesurfer_name(structure: Structure) -> str:
 
     Examples
     --------
-    >>> freesurfer_name(STRUCTURES[0]), freesurfer_name(STRUCTURES[-1])
-    ('Left-Cerebral-White-Matter', 'Corpus-Callosum')
+    >>> whole = WHOLE_ASEG.structures
+    >>> freesurfer_name(whole[0]), freesurfer_name(whole[-1])
+    ('Left-Cerebral-White-Matter', 'CC_Anterior')
     """
     bare = structure.bare_name
     name = _NAMES.get(bare) or bare.replace("_", "-").title()
@@ -67,7 +78,7 @@ def export(out_dir: Path, subjects_dir: Path) -> Iterator[Path]:
         raise OutputError("no finished scans", "run the participant level first", path=out_dir)
     if not is_aseg(scans[0].label_set):
         raise OutputError("its model has structures of its own, not FreeSurfer's", path=out_dir)
-    write_text(subjects_dir / COLOR_TABLE, color_table())
+    write_text(subjects_dir / COLOR_TABLE, color_table(scans[0].label_set))
     for scan in scans:
         folder = subjects_dir / scan.keys["scan"]
         if (folder / "surf").exists() or (folder / "scripts").exists():
@@ -92,12 +103,13 @@ def stats(scan: FinishedScan, labels: np.ndarray, voxel_mm3: float) -> str:
         Volume of a voxel.
     """
     volumes = scan.table["volume_mm3"].astype(float)
+    whole = scan.label_set.names == WHOLE_ASEG.names
     lines = [
         "# Title Segmentation Statistics",
         "# ",
         f"# generating_program hetseg {scan.record.get('HetsegVersion')}",
         f"# subjectname {scan.keys['scan']}",
-        f"# {_MERGED}",
+        *([] if whole else [f"# {_MERGED}"]),
         f"# Measure BrainSeg, BrainSegVol, Brain Segmentation Volume, {volumes.sum():.6f}, mm^3",
     ]
     mask = scan.record.get("HetsegBrainMaskVolume")
@@ -118,10 +130,10 @@ def stats(scan: FinishedScan, labels: np.ndarray, voxel_mm3: float) -> str:
     return "\n".join(lines) + "\n"
 
 
-def color_table() -> str:
-    """A colour table of our structures for freeview and other readers of FreeSurfer's format."""
+def color_table(label_set: LabelSet) -> str:
+    """A colour table of structures for freeview and other readers of FreeSurfer's format."""
     lines = ["#No. Label Name:                            R   G   B   A", "0   Unknown 0 0 0 0"]
-    for s in sorted(STRUCTURES, key=lambda s: s.label):
+    for s in sorted(label_set.structures, key=lambda s: s.label):
         red, green, blue = s.color
         lines.append(f"{s.label:<4d}{freesurfer_name(s):<40s}{red:4d}{green:4d}{blue:4d}   0")
     return "\n".join(lines) + "\n"

@@ -21,6 +21,7 @@ from hetseg_bids.preprocessing.pipeline import PreparedImage
 from hetseg_bids.quality.robust import robust_sd
 from hetseg_bids.segmentation.labels import Segmentation
 from hetseg_bids.structures.alignment import centroids
+from hetseg_bids.structures.aseg import ASEG, WHOLE_ASEG
 from hetseg_bids.structures.label_sets import LabelSet, hemisphere_of, partner_of
 
 WHITE, GREY, FLUID = "cerebral_white_matter", "cerebral_cortex", "lateral_ventricle"
@@ -107,9 +108,12 @@ def quality_of(prepared: PreparedImage, result: Segmentation) -> ImageQuality:
     result : Segmentation
         On any grid; its labels are moved to the working grid.
     """
-    labels = nearest(np.asarray(result.full(result.dseg)), result.grid, prepared.working)
+    label_set, dseg = result.label_set, result.dseg
+    if label_set == WHOLE_ASEG:  # what is usual is known of whole structures
+        label_set, dseg = ASEG, ASEG.collapse(dseg)
+    labels = nearest(np.asarray(result.full(dseg)), result.grid, prepared.working)
     image, mask = prepared.image.numpy(), prepared.mask.numpy()
-    measured = measure_image(image, mask, labels, result.label_set)
+    measured = measure_image(image, mask, labels, label_set)
     return replace(measured, cut_cm2=prepared.cut_cm2)  # of the scan itself, without padding
 
 

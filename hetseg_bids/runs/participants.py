@@ -48,6 +48,7 @@ def run_participants(config: RunConfig) -> int:
     _choose_temporary_folder(config.execution.work_dir)
     resolve_device(config.device)  # raises before anything is written to OUT
     model = load_model(config.settings.model, torch.device("cpu"))
+    model.plan.division(config.settings.structures)  # raises where the model lacks some
     # what is written down is what is done
     mirror = config.settings.mirror and model.plan.mirror
     config = replace(config, settings=replace(config.settings, mirror=mirror))

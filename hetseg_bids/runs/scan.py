@@ -222,6 +222,7 @@ def _segment(
     prepared: PreparedImage, model: Model, settings: Settings, stages: ScanStages
 ) -> tuple[Segmentation, Plausibility]:
     output = prepared.native if settings.output_resolution == "native" else prepared.working
+    division = model.plan.division(settings.structures)
     logits = predict(
         model,
         prepared.image,
@@ -229,11 +230,14 @@ def _segment(
         views=settings.views,
         mirror=settings.mirror,
         blur=interpolation_blur(prepared.working, output),
+        parts=division.of_parts,
         progress=stages.slices,
     )
     return_freed_memory()
     plausibility = doubt_implausible_(logits, prepared.working)
-    result = segment(logits, prepared.working, output, probability=settings.write_probseg)
+    result = segment(
+        logits, prepared.working, output, division=division, probability=settings.write_probseg
+    )
     return result, plausibility
 
 
@@ -258,7 +262,10 @@ def _write(
         warnings=prepared.warnings,
     )
     derivatives.write_images(paths, result, mask.numpy().astype(np.uint8))
-    table = measure(result, noise=provenance.image.noise, surplus_mm3=plausibility.surplus_mm3)
+    surplus = provenance.plan.division(provenance.settings.structures).shared_out(
+        plausibility.surplus_mm3
+    )
+    table = measure(result, noise=provenance.image.noise, surplus_mm3=surplus)
     derivatives.write_tables(paths, table, result.label_set)
     there = result.flip_probability is not None
     derivatives.write_sidecars(paths, provenance, result.label_set, flip_probability=there)

@@ -8,7 +8,7 @@ is ours: it makes the network treat the two sides of the brain alike.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,12 +20,11 @@ from hetseg_bids.network.systems import Heteroscedastic, PooledEnsemble
 from hetseg_bids.planes import PLANES, Plane
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
 from hetseg_bids.segmentation.islands import dismiss_islands_
+from hetseg_bids.segmentation.smoothing import SMOOTHED, smooth_, soften
 from hetseg_bids.structures.label_sets import LabelSet
 
 _MARGIN = 2  # voxels kept around the brain box
 _CHUNK = {"cpu": 8, "cuda": 32, "mps": 16}  # slices per pass
-_NEIGHBOUR = 0.125  # weight in smoothing: a standard deviation of half a voxel ...
-_VARIANCE = 2 * _NEIGHBOUR  # ... and its square
 # share of the blur of resampling that is taken off the smoothing: volumes of MNI152 at 0.8 mm then
 # are those at 1 mm within 3 % (with a share of 1 the third ventricle is 3.5 % larger, with 0 the
 # fourth ventricle and the corpus callosum are 4.4 % smaller)
@@ -38,17 +37,18 @@ class Logits:
 
     Attributes
     ----------
-    label : (S, x, y, z) float32 tensor
-        Logit a of each of the S structures, smoothed, small detached pieces dismissed (`islands`).
-    second_output : (S, x, y, z) float32 tensor or None
-        Second output of each structure, where the model has one.
+    label : (S + P, x, y, z) float32 tensor
+        Logit a of each of the S structures, smoothed, small detached pieces dismissed (`islands`),
+        then those of P parts where they were asked for.
+    second_output : (S + P, x, y, z) float32 tensor or None
+        Second output of each of them, where the model has one.
     system : Heteroscedastic or None
         What the second output means: `Plan.system`, or `PooledEnsemble` for a model with a
         `Pooling`.
     box : tuple of 3 slice
         Where the box lies on the working grid.
     label_set : LabelSet
-        The structures.
+        The structures, and the parts.
     """
 
     label: Tensor
@@ -56,6 +56,13 @@ class Logits:
     system: Heteroscedastic | None
     box: tuple[slice, slice, slice]
     label_set: LabelSet
+
+    def of_structures(self) -> Logits:
+        """Those of the structures, in the same memory."""
+        count = len(self.label_set.structures)
+        second = None if self.second_output is None else self.second_output[:count]
+        whole = replace(self.label_set, parts=())
+        return replace(self, label=self.label[:count], second_output=second, label_set=whole)
 
 
 def predict(
@@ -66,6 +73,7 @@ def predict(
     views: Sequence[str] = tuple(PLANES),
     mirror: bool = True,
     blur: Sequence[float] = (0.0, 0.0, 0.0),
+    parts: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Logits:
     """Logits of all structures, averaged over the views.
@@ -84,6 +92,8 @@ def predict(
     blur : sequence of 3 float
         How much resampling will smooth the logits along each axis, voxels squared
         (`conform.interpolation_blur`): here they are smoothed less by most of that.
+    parts : bool
+        Whether the model's parts (`LabelSet.parts`) are wanted, too.
     progress : callable, optional
         Called with the number of slices just done and that of all slices.
 
@@ -92,7 +102,8 @@ def predict(
     logits : Logits
     """
     box = brain_box(mask)
-    mean = mean_outputs(model, image[box], views_of(model, views, mirror=mirror), progress)
+    seen = views_of(model, views, mirror=mirror, parts=parts)
+    mean = mean_outputs(model, image[box], seen, progress)
     return to_logits_(mean, model.plan, box, blur)
 
 
@@ -131,82 +142,26 @@ def to_logits_(
     blur : sequence of 3 float
         See `predict`.
     """
-    count = len(plan.label_set.structures)
-    label = mean[:count]
+    label = mean[: len(mean) // (1 + plan.heteroscedastic)]
     # smoothed twice, thin structures would shrink on grids that aren't the working one
-    smooth_(label, [max(0.0, 1 - _BLUR_COUNTS * b / _VARIANCE) for b in blur])
-    dismiss_islands_(label, plan.label_set)
+    smooth_(label, [max(0.0, 1 - _BLUR_COUNTS * b / SMOOTHED) for b in blur])
+    dismiss_islands_(label[: len(plan.label_set.structures)], plan.label_set)
     return separate_(mean, plan, box)
 
 
 def separate_(mean: Tensor, plan: Plan, box: tuple[slice, slice, slice]) -> Logits:
     """Label logits and second outputs, these pooled where the plan says how; see `to_logits_`."""
-    label, second_output = mean.tensor_split([len(plan.label_set.structures)])
+    rows = len(mean) // (1 + plan.heteroscedastic)
+    label, second_output = mean.tensor_split([rows])
+    label_set = plan.label_set
+    if rows == len(label_set.structures):
+        label_set = replace(label_set, parts=())
     if not isinstance(plan.system, Heteroscedastic):
-        return Logits(label, None, None, box, plan.label_set)
+        return Logits(label, None, None, box, label_set)
     if plan.pooling is None:
-        return Logits(label, second_output, plan.system, box, plan.label_set)
+        return Logits(label, second_output, plan.system, box, label_set)
     second_output.mul_(plan.pooling.views).add_(label, alpha=plan.pooling.ensemble)
-    return Logits(label, second_output, PooledEnsemble(), box, plan.label_set)
-
-
-def soften(image: Tensor, times: int) -> Tensor:
-    """Smooth the image some times, but not its background.
-
-    Networks trained on synthetic scans then label real ones a little better (measured, but not
-    explained: docs/decisions.md, 30).
-
-    Parameters
-    ----------
-    image : (x, y, z) float32 tensor
-        Standard scores.
-    times : int
-
-    Returns
-    -------
-    softened : (x, y, z) float32 tensor
-
-    Examples
-    --------
-    >>> image = torch.zeros(3, 1, 1)
-    >>> image[1] = 8
-    >>> soften(image, 1).flatten()  # 1:6:1
-    tensor([1., 6., 1.])
-    """
-    softened = image[None].clone()
-    for _ in range(times):
-        smooth_(softened)
-    return torch.where(image == BACKGROUND, image, softened[0])
-
-
-def smooth_(volumes: Tensor, shares: Sequence[float] = (1.0, 1.0, 1.0)) -> None:
-    """Mix each voxel with its neighbours, 1:6:1 along each axis.
-
-    The network labels each slice by itself, so borders of the logits are rougher than anatomy.
-
-    Parameters
-    ----------
-    volumes : (S, x, y, z) float32 tensor
-        Logits, or an image; changes.
-    shares : sequence of 3 float
-        Of the neighbours' weight that counts along each axis, 0-1.
-
-    Examples
-    --------
-    >>> volumes = torch.zeros(1, 3, 1, 1)
-    >>> volumes[0, 1] = 8
-    >>> smooth_(volumes)
-    >>> volumes.flatten()
-    tensor([1., 6., 1.])
-    """
-    for (axis, across), share in zip(((1, 2), (2, 1), (3, 1)), shares, strict=True):
-        if not share:
-            continue
-        for piece in volumes.split(1, across):  # a slice at a time stays in the cache
-            step = piece.diff(dim=axis).mul_(share * _NEIGHBOUR)
-            size = piece.shape[axis]
-            piece.narrow(axis, 0, size - 1).add_(step)
-            piece.narrow(axis, 1, size - 1).sub_(step)
+    return Logits(label, second_output, PooledEnsemble(), box, label_set)
 
 
 def brain_box(mask: Tensor) -> tuple[slice, slice, slice]:
@@ -267,11 +222,16 @@ class View:
 
 
 def views_of(
-    model: Model, names: Sequence[str] = tuple(PLANES), *, mirror: bool = True
+    model: Model,
+    names: Sequence[str] = tuple(PLANES),
+    *,
+    mirror: bool = True,
+    parts: bool = False,
 ) -> list[View]:
     """The views that `predict` averages: those of some planes, then those of the mirror image.
 
-    A model whose plan leaves the mirror image out has none of it.
+    A model whose plan leaves the mirror image out has none of it. With `parts`, they keep the
+    outputs of parts, too.
 
     Examples
     --------
@@ -286,7 +246,7 @@ def views_of(
     return [
         View(model.network, PLANES[name], plan.patch, keep, mirrored, pooled)
         for mirrored in ((False, True) if mirror and plan.mirror else (False,))
-        for keep in (kept_outputs(plan, mirrored=mirrored),)
+        for keep in (kept_outputs(plan, mirrored=mirrored, parts=parts),)
         for name in names
     ]
 
@@ -368,16 +328,20 @@ def _padded_stack(
     return out, (rows, columns)
 
 
-def kept_outputs(plan: Plan, *, mirrored: bool = False) -> Tensor:
+def kept_outputs(plan: Plan, *, mirrored: bool = False, parts: bool = False) -> Tensor:
     """Numbers of the outputs for the structures; the auxiliary tasks only help training.
 
     Returns
     -------
     keep : (S,) or (2 S,) int64 tensor
         In the order of the structures; for a mirrored image those of the other side. With second
-        outputs, these follow in the same order.
+        outputs, these follow in the same order. With `parts`, they come after the structures.
     """
-    label = torch.arange(len(plan.label_set.structures))
+    label_set = plan.label_set
+    label = torch.arange(len(label_set.structures))
+    if parts:
+        first = len(label_set.tasks) - len(label_set.parts)
+        label = torch.cat((label, torch.arange(first, len(label_set.tasks))))
     if mirrored:
         label = torch.from_numpy(plan.label_set.mirror_permutation())[label]
     second = len(plan.label_set.tasks) + label

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hetseg_bids.images import Grid
 from hetseg_bids.preprocessing.conform import resample
+from hetseg_bids.segmentation.dividing import OUTSIDE_LOGIT, Divider
 from hetseg_bids.segmentation.inference import Logits
 from hetseg_bids.segmentation.islands import most_probable
 from hetseg_bids.segmentation.uncertainty import (
@@ -20,9 +21,9 @@ from hetseg_bids.segmentation.uncertainty import (
     StructureUncertainty,
     probability_map,
 )
+from hetseg_bids.structures.divisions import Division, undivided
 from hetseg_bids.structures.label_sets import LabelSet
 
-_OUTSIDE_LOGIT = -20.0
 _SLAB_VALUES = 1 << 20  # 4 MiB per temporary: fits the cache, and the allocator keeps it
 
 LEVELS = 255
@@ -120,7 +121,12 @@ class Segmentation:
 
 
 def segment(
-    logits: Logits, working: Grid, output: Grid, *, probability: bool = False
+    logits: Logits,
+    working: Grid,
+    output: Grid,
+    *,
+    division: Division | None = None,
+    probability: bool = False,
 ) -> Segmentation:
     """Resample logits to a grid and label it.
 
@@ -132,37 +138,53 @@ def segment(
     logits : Logits
         On a box of `working`.
     working, output : Grid
+    division : Division, optional
+        Which labels are written; all structures of the logits unless it is given.
     probability : bool
         Whether to keep the probabilities.
     """
     box_grid = working.part(logits.box)
+    division = division or undivided(logits.label_set)
+    divider = Divider.of(division, logits.label, box_grid)
+    label_set = division.label_set
     target_box = covering_box(box_grid, output)
     target = output.part(target_box)
-    count = len(logits.label_set.structures)
+    count = len(label_set.structures)
     maps = (count, *target.shape)
     dseg = np.empty(target.shape, np.uint8)
-    second, system = logits.second_output, logits.system
-    q_maps = LevelMaps(np.empty(maps, np.uint8), MAX_FLIP_PROBABILITY) if system else None
+    doubted = logits.second_output is not None
+    q_maps = LevelMaps(np.empty(maps, np.uint8), MAX_FLIP_PROBABILITY) if doubted else None
     p_maps = LevelMaps(np.empty(maps, np.uint8), MAX_PROBABILITY) if probability else None
     sums = []
     planes = max(1, _SLAB_VALUES // (count * target.shape[1] * target.shape[2]))
     for start in range(0, target.shape[0], planes):
         slab = slice(start, min(start + planes, target.shape[0]))
         part = target.part((slab, slice(0, target.shape[1]), slice(0, target.shape[2])))
-        label = resample(logits.label, box_grid, part, outside=_OUTSIDE_LOGIT)
+        label, q = _written(logits, divider, box_grid, part)
         winner = most_probable(label)
-        dseg[slab] = label_values(logits.label_set)[winner].numpy()
-        q = None
-        if q_maps is not None and second is not None and system is not None:
-            moved = resample(second, box_grid, part, outside=_OUTSIDE_LOGIT)
-            q = system.flip_probability(label, moved)
+        dseg[slab] = label_values(label_set)[winner].numpy()
+        if q_maps is not None and q is not None:
             q_maps.levels[:, slab] = to_levels(q, MAX_FLIP_PROBABILITY).numpy()
             sums.append(FlipSums.of(winner.numpy(), q.numpy()))
         if p_maps is not None:
             p = probability_map(label, q)
             p_maps.levels[:, slab] = to_levels(p, MAX_PROBABILITY).numpy()
     uncertainty = reduce(add, sums).summaries() if sums else None
-    return Segmentation(output, target_box, dseg, q_maps, p_maps, logits.label_set, uncertainty)
+    return Segmentation(output, target_box, dseg, q_maps, p_maps, label_set, uncertainty)
+
+
+def _written(
+    logits: Logits, divider: Divider, source: Grid, target: Grid
+) -> tuple[Tensor, Tensor | None]:
+    """Logits and, where there are second outputs, q of the written labels on a grid."""
+    label = resample(logits.label, source, target, outside=OUTSIDE_LOGIT)
+    second, system = logits.second_output, logits.system
+    if second is not None:
+        second = resample(second, source, target, outside=OUTSIDE_LOGIT)
+    label, second = divider.divided(label, second, system, target)
+    if second is None or system is None:
+        return label, None
+    return label, system.flip_probability(label, second)
 
 
 def decide(logits: Tensor, label_set: LabelSet) -> Tensor:

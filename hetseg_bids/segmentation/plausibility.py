@@ -184,6 +184,7 @@ def doubt_implausible_(logits: Logits, grid: Grid) -> Plausibility:
     plausibility : Plausibility
     """
     atlas = load_atlas()
+    logits = logits.of_structures()
     if logits.label_set != atlas.label_set:
         return Plausibility()
     box_affine = grid.part(logits.box).affine

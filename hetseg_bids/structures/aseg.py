@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hetseg_bids.structures.divisions import whole_aseg
 from hetseg_bids.structures.label_sets import LabelSet, Structure
 
 # name, (left id, right id), (left members, right members), colour
@@ -126,10 +127,10 @@ def is_aseg(label_set: LabelSet) -> bool:
 
     Examples
     --------
-    >>> is_aseg(ASEG), is_aseg(aseg_part(["brainstem"]))
-    (True, True)
+    >>> is_aseg(ASEG), is_aseg(aseg_part(["brainstem"])), is_aseg(WHOLE_ASEG)
+    (True, True, True)
     """
-    known = {(s.name, s.label) for s in STRUCTURES}
+    known = {(s.name, s.label) for s in (*STRUCTURES, *WHOLE_ASEG.structures)}
     return known.issuperset((s.name, s.label) for s in label_set.structures)
 
 
@@ -138,6 +139,9 @@ ASEG = aseg_part([s.name for s in STRUCTURES])
 
 WITH_PARTS = aseg_part(ASEG.names, [s.name for s in PARTS])
 """The same structures, and parts to learn."""
+
+WHOLE_ASEG = whole_aseg(WITH_PARTS).label_set
+"""Every label of an aseg, as models with parts write it."""
 
 N_STRUCTURES: int = len(STRUCTURES)
 N_TASKS: int = len(ASEG.tasks)

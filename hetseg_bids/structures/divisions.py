@@ -1,21 +1,29 @@
-"""The whole of FreeSurfer's aseg from the structures and the parts of a model.
+"""What is written of a model's structures and parts: the structures alone, or all of an aseg.
 
-A *division* says which task gives each label, what is taken off it, and which label is cut into
-fifths by rule, as FreeSurfer cuts the corpus callosum.
+A *division* says from which row of a model's logits each written label comes, what is taken off
+it, and which row is cut into fifths by rule, as FreeSurfer cuts the corpus callosum.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from hetseg_bids.structures.label_sets import LabelSet, Structure, bare_name, partner_of
+from hetseg_bids.structures.label_sets import LabelSet, Structure
 
 CALLOSUM = "corpus_callosum"
-_FIFTHS = ("cc_posterior", "cc_mid_posterior", "cc_central", "cc_mid_anterior", "cc_anterior")
-_FIRST_FIFTH = 251
-_FIFTH_COLORS = ((0, 0, 64), (0, 0, 112), (0, 0, 160), (0, 0, 208), (0, 0, 255))
-# what is left of a structure when its part is a label of its own: name, and place of its id
-_LEFT_OVER = {
+FIFTHS: tuple[Structure, ...] = tuple(
+    Structure(f"cc_{name}", label, (label,), (0, 0, blue))
+    for name, label, blue in (
+        ("posterior", 251, 64),
+        ("mid_posterior", 252, 112),
+        ("central", 253, 160),
+        ("mid_anterior", 254, 208),
+        ("anterior", 255, 255),
+    )
+)
+# the part that becomes a label of its own, and the name of what is left of the structure
+_DIVIDED = {
     "lateral_ventricle": ("inferior_lateral_ventricle", "lateral_ventricle"),
     "cerebellum": ("cerebellum_white_matter", "cerebellum_cortex"),
 }
@@ -29,64 +37,89 @@ class Division:
     ----------
     label_set : LabelSet
         What is written.
-    tasks : tuple of str
-        Task of the model that gives each structure; the fifths of the corpus callosum have the
-        same.
-    taken_off : tuple of (int, int)
-        Places of a structure and of the part that is taken off it.
+    rows : tuple of int
+        For each written label the row of the model's logits: structures first, then parts.
+    split : tuple of (int, int)
+        Written labels that are what is left of a structure, each with the label of its part.
     fifths : tuple of int
-        Places of the fifths, from the back.
+        Written labels that are fifths of one row, from the back to the front; or none.
+    divided : dict of str to tuple of str
+        Names of the structures that aren't written, and of the labels that take their place.
     """
 
     label_set: LabelSet
-    tasks: tuple[str, ...]
-    taken_off: tuple[tuple[int, int], ...] = ()
+    rows: tuple[int, ...]
+    split: tuple[tuple[int, int], ...] = ()
     fifths: tuple[int, ...] = ()
+    divided: Mapping[str, tuple[str, ...]] | None = None
+
+    @property
+    def of_parts(self) -> bool:
+        """Whether the parts that a model labels are needed."""
+        return len(self.rows) > len(set(self.rows)) or bool(self.split)
+
+    def shared_out(self, of_structures: Mapping[str, float]) -> dict[str, float]:
+        """Amounts of structures as amounts of the labels that are written, in equal shares.
+
+        Examples
+        --------
+        >>> from hetseg_bids.structures.aseg import WITH_PARTS
+        >>> whole_aseg(WITH_PARTS).shared_out({"left_cerebellum": 6.0, "left_putamen": 1.0})
+        {'left_cerebellum_cortex': 3.0, 'left_cerebellum_white_matter': 3.0, 'left_putamen': 1.0}
+        """
+        places = self.divided or {}
+        return {
+            name: amount / len(names)
+            for structure, amount in of_structures.items()
+            for names in (places.get(structure, (structure,)),)
+            for name in names
+        }
 
 
 def whole_aseg(label_set: LabelSet) -> Division:
-    """The division of a label set with parts.
+    """The division of a label set with parts: every label of an aseg.
 
     Examples
     --------
     >>> from hetseg_bids.structures.aseg import WITH_PARTS
     >>> division = whole_aseg(WITH_PARTS)
-    >>> len(division.label_set.structures), division.label_set.names[4], division.tasks[6]
-    (43, 'left_lateral_ventricle', 'left_cerebellum')
+    >>> names = division.label_set.names
+    >>> len(names), [(names[a], names[b]) for a, b in division.split][2]
+    (43, ('left_cerebellum_cortex', 'left_cerebellum_white_matter'))
     >>> [division.label_set.structures[i].label for i in division.fifths]
     [251, 252, 253, 254, 255]
     """
+    structures, parts = label_set.structures, label_set.parts
+    part_names = [part.name for part in parts]
     written: list[Structure] = []
-    tasks: list[str] = []
-    for structure in label_set.structures:
-        if structure.name == CALLOSUM:
+    split: list[tuple[int, int]] = []
+    divided: dict[str, tuple[str, ...]] = {}
+    for place, whole in enumerate(structures):
+        if whole.name == CALLOSUM:
+            written.append(FIFTHS[0])
+            divided[whole.name] = tuple(fifth.name for fifth in FIFTHS)
             continue
-        _, name = _LEFT_OVER.get(structure.bare_name, ("", structure.bare_name))
-        side = structure.name.removesuffix(structure.bare_name)
-        own = (structure.label,)
-        written.append(replace(structure, name=side + name, members=own))
-        tasks.append(structure.name)
-    written += label_set.parts
-    tasks += [part.name for part in label_set.parts]
-    for i, (name, color) in enumerate(zip(_FIFTHS, _FIFTH_COLORS, strict=True)):
-        written.append(Structure(name, _FIRST_FIFTH + i, (_FIRST_FIFTH + i,), color))
-        tasks.append(CALLOSUM)
-    taken = [
-        (tasks.index(task), tasks.index(task.replace(bare_name(task), part)))
-        for task in tasks
-        for part, _ in (_LEFT_OVER.get(bare_name(task), ("", "")),)
-        if part
-    ]
-    fifths = range(len(tasks) - len(_FIFTHS), len(tasks))
-    whole = LabelSet(tuple(written), label_set.sided, label_set.parenchyma)
-    return Division(whole, tuple(tasks), tuple(taken), tuple(fifths))
+        part, left = _DIVIDED.get(whole.bare_name, ("", whole.bare_name))
+        side = whole.name.removesuffix(whole.bare_name)
+        written.append(replace(whole, name=side + left, members=(whole.label,)))
+        if part:
+            split.append((place, len(structures) + part_names.index(side + part)))
+            divided[whole.name] = (side + left, side + part)
+    written += [*parts, *FIFTHS[1:]]
+    rows = list(range(len(structures) + len(parts)))
+    callosum = label_set.names.index(CALLOSUM)
+    fifths = (callosum, *range(len(rows), len(rows) + len(FIFTHS) - 1))
+    rows += [callosum] * (len(FIFTHS) - 1)
+    return Division(LabelSet(tuple(written)), tuple(rows), tuple(split), fifths, divided)
 
 
 def undivided(label_set: LabelSet) -> Division:
-    """The structures of a model as they are."""
-    return Division(label_set, label_set.names)
+    """The structures as they are.
 
-
-def mirrored(tasks: tuple[str, ...]) -> tuple[str, ...]:
-    """The tasks that give the same structures in a mirror image."""
-    return tuple(partner_of(task) for task in tasks)
+    Examples
+    --------
+    >>> from hetseg_bids.structures.aseg import ASEG, WITH_PARTS
+    >>> undivided(WITH_PARTS).label_set == ASEG
+    True
+    """
+    return Division(replace(label_set, parts=()), tuple(range(len(label_set.structures))))

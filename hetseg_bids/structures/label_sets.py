@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+_ABBREVIATED = ("Cc", "Csf", "Wm")
 _FLUID = ("ventricle", "ventricles", "csf")
 Hemisphere = Literal["L", "R"]
 
@@ -103,7 +104,9 @@ def partner_of(name: str) -> str:
 
 
 def _for_people(name: str) -> str:
-    return name.replace("_", " ").capitalize().replace(" dc", " DC")
+    words = name.replace("_", " ").capitalize().replace(" dc", " DC")
+    first, *rest = words.split(" ", 1)
+    return " ".join([first.upper() if first in _ABBREVIATED else first, *rest])
 
 
 @dataclass(frozen=True)

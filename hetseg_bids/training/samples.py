@@ -290,9 +290,7 @@ def resample_stacks(
         rejected = _nearest(volume.rejected, middle)
         rejected = torch.where(mirrored, mirror_tasks(rejected, label_set), rejected)
     lesson = _lesson(volume, middle, mirrored, label_set)
-    told = None
-    if label_set.parts:
-        told = torch.tensor([volume.tells(label_set.parts)] * len(cuts))
+    told = torch.tensor([volume.tells(label_set.parts)] * len(cuts)) if label_set.parts else None
     return Block(stacks.to(torch.float16)[:, None], labels, rejected, lesson, told)
 
 

@@ -176,6 +176,7 @@ def test_sidecars_say_how_the_result_came_to_be(tmp_path):
         "HetsegMaskSHA256": "bb",
         "HetsegSettings": {
             "model": "label-flip",
+            "structures": "paper",
             "views": ["axial", "coronal", "sagittal"],
             "mirror": True,
             "brain_extraction": "auto",

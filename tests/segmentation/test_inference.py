@@ -15,7 +15,7 @@ from hetseg_bids.images import Grid
 from hetseg_bids.network.models import Model, Pooling, load_model
 from hetseg_bids.network.systems import LabelFlip, PooledEnsemble
 from hetseg_bids.preprocessing.normalisation import BACKGROUND, standardise
-from hetseg_bids.segmentation import inference
+from hetseg_bids.segmentation import inference, smoothing
 from hetseg_bids.segmentation.inference import Logits, predict
 from hetseg_bids.segmentation.labels import segment
 from hetseg_bids.structures.aseg import ASEG, STRUCTURES
@@ -126,7 +126,7 @@ def pooled(model: Model, views: float, ensemble: float) -> Model:
 
 
 def test_pooling_leaves_labels_and_the_flip_map_of_a_single_view(model, brain, monkeypatch):
-    monkeypatch.setattr(inference, "_NEIGHBOUR", 0.0)  # smoothing turns some answers round
+    monkeypatch.setattr(smoothing, "_NEIGHBOUR", 0.0)  # smoothing turns some answers round
     alone = predict(model, *brain, views=["coronal"], mirror=False)
     one = predict(pooled(model, 1.0, 0.0), *brain, views=["coronal"], mirror=False)
     assert (alone.system, one.system) == (LabelFlip(), PooledEnsemble())
@@ -154,7 +154,7 @@ def test_smoothing_mixes_a_voxel_with_its_neighbours_along_each_axis():
     expected = label.numpy()
     for axis in (1, 2, 3):
         expected = ndimage.correlate1d(expected, [1 / 8, 6 / 8, 1 / 8], axis, mode="nearest")
-    inference.smooth_(label)
+    smoothing.smooth_(label)
     np.testing.assert_allclose(label.numpy(), expected, atol=1e-6)
 
 
@@ -166,7 +166,7 @@ def test_a_plan_may_soften_the_brain_but_not_its_background(model, brain):
         seen = ndimage.correlate1d(seen, [1 / 8, 6 / 8, 1 / 8], axis, mode="nearest")
     seen = torch.from_numpy(np.where(image == BACKGROUND, BACKGROUND, seen))
     assert_same(predict(soft, image, mask), predict(model, seen, mask), _LAST_DIGIT)
-    assert torch.equal(inference.soften(image, 0), image)
+    assert torch.equal(smoothing.soften(image, 0), image)
 
 
 @pytest.mark.slow
@@ -197,8 +197,8 @@ def test_what_resampling_smooths_is_not_smoothed_twice(model, brain):
         for blur in ((0, 0, 0), (1, 1, 1), (0.16, 0, 0))
     )
     rough = none.clone()
-    inference.smooth_(rough)
+    smoothing.smooth_(rough)
     torch.testing.assert_close(rough, plain)
     share = 1 - 0.75 * 0.16 / 0.25
-    inference.smooth_(none, (share, 1, 1))
+    smoothing.smooth_(none, (share, 1, 1))
     torch.testing.assert_close(none, some)
