@@ -142,6 +142,8 @@ def _teacher(request: TrainingRequest, name: str, label_set: LabelSet) -> Model:
 
 def _label_set(request: TrainingRequest, initial: Model | None) -> LabelSet:
     if request.labels is not None:
+        if request.parts:
+            raise OptionError("a table given with --labels has no parts", option="--parts")
         return read_label_table(request.labels)
     label_set = ASEG if initial is None else initial.plan.label_set
     if not request.parts:

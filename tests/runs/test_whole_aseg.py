@@ -1,0 +1,133 @@
+"""--structures aseg through the command line: every label, in every output."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+import hetseg_bids
+from hetseg_bids.structures.aseg import ASEG, WHOLE_ASEG
+from support.commands import run_cli, run_here
+from support.corruptions import good
+from support.datasets import t1w_path, write_dataset
+from support.tiny_model import write_tiny_model
+
+FAST = ("--views", "axial", "--no-mirror", "--skip-bids-validation")
+# as FreeSurferColorLUT.txt spells them
+NAMES = {
+    4: "Left-Lateral-Ventricle",
+    5: "Left-Inf-Lat-Vent",
+    7: "Left-Cerebellum-White-Matter",
+    8: "Left-Cerebellum-Cortex",
+    10: "Left-Thalamus",
+    14: "3rd-Ventricle",
+    16: "Brain-Stem",
+    24: "CSF",
+    26: "Left-Accumbens-area",
+    28: "Left-VentralDC",
+    30: "Left-vessel",
+    31: "Left-choroid-plexus",
+    44: "Right-Inf-Lat-Vent",
+    46: "Right-Cerebellum-White-Matter",
+    47: "Right-Cerebellum-Cortex",
+    62: "Right-vessel",
+    63: "Right-choroid-plexus",
+    77: "WM-hypointensities",
+    85: "Optic-Chiasm",
+    251: "CC_Posterior",
+    252: "CC_Mid_Posterior",
+    253: "CC_Central",
+    254: "CC_Mid_Anterior",
+    255: "CC_Anterior",
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A dataset of one scan, labelled both ways; the model; both output folders."""
+    root = tmp_path_factory.mktemp("aseg")
+    bids, model = write_dataset(root / "bids"), write_tiny_model(root / "model", parts=True)
+    good(t1w_path(bids, "01"))
+    for structures in ("paper", "aseg"):
+        command = ("hetseg", bids, root / structures, "participant", "--model", model, *FAST)
+        done = run_cli(*command, "--structures", structures)
+        assert done.code == 0, done.err
+    return root
+
+
+def stem(folder):
+    return folder / "sub-01" / "anat" / "sub-01_seg-hetseg"
+
+
+def test_every_output_has_all_labels(finished):
+    start = stem(finished / "aseg")
+    for ending, column in (("dseg.tsv", "index"), ("morph.tsv", "index")):
+        table = pd.read_csv(f"{start}_{ending}", sep="\t")
+        assert list(table[column]) == [s.label for s in WHOLE_ASEG.structures]
+        assert len(table) == 43
+    dseg = np.asarray(nib.load(f"{start}_dseg.nii.gz").dataobj)
+    found = set(np.unique(dseg))
+    assert found <= {0, *table["index"]}
+    assert len(found & set(NAMES)) > 5, "random weights label some parts"
+    assert nib.load(f"{start}_desc-labelflip_probseg.nii.gz").shape[3] == 43
+    record = json.loads((finished / "aseg/sub-01/anat/sub-01_seg-hetseg_dseg.json").read_text())
+    assert record["Description"] == "43 brain structures, FreeSurfer aseg ids"
+    assert record["HetsegSettings"]["structures"] == "aseg"
+    assert "43 structures" in (finished / "aseg" / "sub-01.html").read_text()
+
+
+def test_structures_with_parts_are_those_of_the_other_run(finished):
+    paper, aseg = (
+        np.asarray(nib.load(f"{stem(finished / name)}_dseg.nii.gz").dataobj)
+        for name in ("paper", "aseg")
+    )
+    beside = np.isin(aseg, (24, 30, 31, 62, 63, 77, 85))
+    other = ASEG.collapse(aseg)[~beside] != paper[~beside]
+    assert other.mean() < 0.001  # logits of bfloat16 are rounded otherwise with more outputs
+
+
+def test_the_same_folder_labelled_another_way_is_not_complete(finished):
+    bids, out = finished / "bids", finished / "again"
+    command = ("hetseg", bids, out, "participant", "--model", finished / "model")
+    command += (*FAST, "--structures")
+    assert run_cli(*command, "aseg").code == 0
+    assert "complete already" in run_cli(*command, "aseg").out
+    redone = run_cli(*command, "paper")
+    assert redone.code == 0
+    assert "complete already" not in redone.out
+    assert len(pd.read_csv(f"{stem(out)}_morph.tsv", sep="\t")) == 28
+
+
+def test_a_script_gets_the_same(finished):
+    path, model = t1w_path(finished / "bids", "01"), str(finished / "model")
+    seen = {"views": ["axial"], "mirror": False}
+    result = hetseg_bids.segment(path, model=model, device="cpu", structures="aseg", **seen)
+    written = nib.load(f"{stem(finished / 'aseg')}_dseg.nii.gz")
+    assert np.array_equal(np.asarray(result.dseg.dataobj), np.asarray(written.dataobj))
+    assert len(result.volumes) == 43
+
+
+def test_group_and_export_know_freesurfers_names(finished):
+    out = finished / "aseg"
+    assert run_cli("hetseg", finished / "bids", out, "group").code == 0
+    assert len(pd.read_csv(out / "group_morph.tsv", sep="\t")) == 43
+    done = run_cli("hetseg-export", out, finished / "subjects")
+    assert done.code == 0, done.err
+    text = (finished / "subjects/sub-01/stats/aseg.stats").read_text()
+    rows = [line.split() for line in text.splitlines() if not line.startswith("#")]
+    names = {int(row[1]): row[4] for row in rows}
+    assert len(names) == 43
+    assert {label: names[label] for label in NAMES} == NAMES
+    assert "hold the inferior" not in text
+
+
+def test_a_model_without_parts_is_refused_before_anything_is_written(tmp_path):
+    bids, model = write_dataset(tmp_path / "bids"), write_tiny_model(tmp_path / "model")
+    good(t1w_path(bids, "01"))
+    command = ("hetseg", bids, tmp_path / "out", "participant", "--model", model)
+    done = run_here(*command, "--skip-bids-validation", "--structures", "aseg")
+    assert done.code == 2
+    assert "--structures aseg: model tiny doesn't tell apart all that an aseg does" in done.err
+    assert not (tmp_path / "out").exists()
