@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from hetseg_bids.planes import PLANES, Plane, display_slice
 from hetseg_bids.reports.window import display_window
@@ -19,24 +20,20 @@ from hetseg_bids.segmentation.labels import MAX_FLIP_PROBABILITY
 from hetseg_bids.structures.aseg import ASEG
 from hetseg_bids.structures.label_sets import LabelSet
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
 _LEAST_FLIP = 0.03
-_FLIP_STYLE: dict[str, Any] = {
-    "cmap": "inferno",
-    "clim": (0, MAX_FLIP_PROBABILITY),
-    "alpha": 0.85,
-}
-_PLAIN: dict[str, Any] = {"alpha": None}  # colours as they are
+_FLIP_OPACITY = 217
+# colours of the flip map at equal distances, as those of matplotlib's "inferno"
+_FLIP_COLORS = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
 _FLIP_TICKS = 6
 _SCALE_PIXELS = (250, 10)
 _COLUMNS = 7
 _ZOOM_REACH = 28  # mm around the middle of a structure
-_INCH = 2.2  # of a panel
-_DPI = 80
+_PANEL = 176  # pixels across
+_GREY = 128
+_WHITE = 255
 _CONTOUR = np.array((255, 176, 0, 255), np.uint8)
+
+Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -104,7 +101,8 @@ class View:
         return View(self.image[box], self.dseg[box], q, self.mask[box], affine, self.label_set)
 
 
-Layer = Callable[[Plane, int], tuple[npt.NDArray[Any], dict[str, Any]]]
+Layer = Callable[[Plane, int], Pixels]
+"""Makes the (rows, columns, 4) RGBA picture that is laid over a slice."""
 
 
 def draw_outlines(view: View) -> list[Picture]:
@@ -129,15 +127,11 @@ def draw_flip(view: View) -> list[Picture]:
 @cache
 def flip_scale() -> FlipScale:
     """The flip map's colours, as they look over mid-grey."""
-    figure = _figure(*(n / _DPI for n in _SCALE_PIXELS))
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.axis("off")
-    extent = (0, MAX_FLIP_PROBABILITY, 0, 1)
-    axes.imshow([[0.5]], cmap="gray", vmin=0, vmax=1, extent=extent, aspect="auto")
-    q = np.linspace(0, MAX_FLIP_PROBABILITY, _SCALE_PIXELS[0])[None]
-    axes.imshow(np.ma.masked_less(q, _LEAST_FLIP), extent=extent, aspect="auto").set(**_FLIP_STYLE)
+    width, height = _SCALE_PIXELS
+    q = np.broadcast_to(np.linspace(0, MAX_FLIP_PROBABILITY, width), (height, width))
+    colors = _laid_over(np.full((height, width), _GREY, np.uint8), _flip_colors(q))
     ticks = tuple(f"{tick:.1f}" for tick in np.linspace(0, MAX_FLIP_PROBABILITY, _FLIP_TICKS))
-    return FlipScale(_encode(figure), ticks, f"{_LEAST_FLIP:g}")
+    return FlipScale(_encode(colors), ticks, f"{_LEAST_FLIP:g}")
 
 
 def draw_zooms(view: View, names: Sequence[str]) -> list[Picture]:
@@ -171,61 +165,83 @@ def _mosaic(view: View, plane: Plane, layer: Layer) -> str:
     depth = view.image.shape[plane.axes[0]]
     places = np.linspace(0.15 * depth, 0.85 * depth, _COLUMNS).astype(int)
     rows, columns = display_slice(view.image, plane, 0).shape
-    figure, panels = _strip(_COLUMNS)
-    figure.set_size_inches(_INCH * _COLUMNS, _INCH * rows / columns)
-    for axes, place in zip(panels, places, strict=True):
-        _panel(axes, view, plane, int(place), view.window, layer)
-    return _encode(figure)
+    size = (_PANEL, max(1, round(_PANEL * rows / columns)))
+    return _strip(
+        _panel(view, plane, int(place), view.window, layer).resized(size) for place in places
+    )
 
 
 def _zoom(view: View, middle: npt.NDArray[np.int64], window: tuple[float, float]) -> str:
     layers = [_outlines(view)] if view.flip_probability is None else [_outlines(view), _flip(view)]
-    count = len(PLANES) * len(layers)
-    figure, panels = _strip(count)
-    for axes, (plane, layer) in zip(panels, product(PLANES.values(), layers), strict=True):
-        _panel(axes, view, plane, int(middle[plane.axes[0]]), window, layer)
-    return _encode(figure)
+    return _strip(
+        _panel(view, plane, int(middle[plane.axes[0]]), window, layer).in_square(_PANEL)
+        for plane, layer in product(PLANES.values(), layers)
+    )
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """A slice, (rows, columns), and the (rows, columns, 4) picture over it."""
+
+    grey: Pixels
+    overlay: Pixels
+
+    def resized(self, size: tuple[int, int]) -> Pixels:
+        """(rows, columns, 3) pixels of a size in columns and rows."""
+        grey = Image.fromarray(self.grey).resize(size, Image.Resampling.BICUBIC)
+        overlay = Image.fromarray(self.overlay).resize(size, Image.Resampling.NEAREST)
+        return _laid_over(np.asarray(grey), np.asarray(overlay))
+
+    def in_square(self, edge: int) -> Pixels:
+        """As large as fits into a black square."""
+        rows, columns = self.grey.shape
+        width, height = (max(1, round(edge * n / max(rows, columns))) for n in (columns, rows))
+        square = np.zeros((edge, edge, 3), np.uint8)
+        top, left = (edge - height) // 2, (edge - width) // 2
+        square[top : top + height, left : left + width] = self.resized((width, height))
+        return square
 
 
 def _panel(
-    axes: Axes, view: View, plane: Plane, place: int, window: tuple[float, float], layer: Layer
-) -> None:
-    picture = display_slice(view.image, plane, place)
-    overlay, style = layer(plane, place)
-    rows, columns = picture.shape
-    edges = (-0.5, columns - 0.5, rows - 0.5, -0.5)
-    for drawn, data, how in zip(
-        axes.images, (picture, overlay), ({"clim": window}, style), strict=True
-    ):
-        if tuple(drawn.get_extent()) != edges:
-            drawn.set_extent(edges)
-        drawn.set(data=data, **how)
+    view: View, plane: Plane, place: int, window: tuple[float, float], layer: Layer
+) -> _Panel:
+    low, high = window
+    picture = np.asarray(display_slice(view.image, plane, place), np.float32)
+    picture = (picture - low) * (_WHITE / (high - low))
+    return _Panel(picture.clip(0, _WHITE).astype(np.uint8), layer(plane, place))
+
+
+def _laid_over(grey: Pixels, overlay: Pixels) -> Pixels:
+    """An RGBA picture over a grey one: (rows, columns, 3)."""
+    opacity = overlay[..., 3:].astype(np.float32) / _WHITE
+    mixed = grey[..., None] + opacity * (overlay[..., :3] - grey[..., None].astype(np.float32))
+    return np.rint(mixed).astype(np.uint8)
 
 
 def _outlines(view: View) -> Layer:
     colors = view.label_set.color_table()
 
-    def layer(plane: Plane, place: int) -> tuple[npt.NDArray[Any], dict[str, Any]]:
+    def layer(plane: Plane, place: int) -> Pixels:
         labels = display_slice(view.dseg, plane, place)
-        return colors[np.where(_edges(labels), labels, 0)], _PLAIN
+        return colors[np.where(_edges(labels), labels, 0)]
 
     return layer
 
 
 def _flip(view: View) -> Layer:
-    def layer(plane: Plane, place: int) -> tuple[npt.NDArray[Any], dict[str, Any]]:
+    def layer(plane: Plane, place: int) -> Pixels:
         if view.flip_probability is None:
             raise ValueError("the view has no flip map")
         q = display_slice(view.flip_probability, plane, place)
-        return np.ma.masked_less(q, _LEAST_FLIP), _FLIP_STYLE
+        return _flip_colors(np.asarray(q, np.float32))
 
     return layer
 
 
 def _mask(view: View) -> Layer:
-    def layer(plane: Plane, place: int) -> tuple[npt.NDArray[Any], dict[str, Any]]:
+    def layer(plane: Plane, place: int) -> Pixels:
         inside = display_slice(view.mask, plane, place)
-        return (_edges(inside) & inside.astype(bool))[..., None] * _CONTOUR, _PLAIN
+        return (_edges(inside) & inside.astype(bool))[..., None] * _CONTOUR
 
     return layer
 
@@ -238,32 +254,20 @@ def _edges(labels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     return edge
 
 
-@cache
-def _strip(columns: int) -> tuple[Figure, tuple[Axes, ...]]:
-    """A figure with panels side by side, each of a picture and its overlay.
-
-    Kept, and given other pictures, because making the axes of a page takes longer than drawing.
-    """
-    figure = _figure(_INCH * columns, _INCH)
-    panels = tuple(figure.add_axes((i / columns, 0, 1 / columns, 1)) for i in range(columns))
-    for axes in panels:
-        axes.axis("off")
-        axes.imshow([[0.0]], cmap="gray")
-        axes.imshow([[0.0]], interpolation="nearest")
-    return figure, panels
+def _flip_colors(q: npt.NDArray[np.floating[Any]]) -> Pixels:
+    """RGBA of flip probabilities, clear where they are small."""
+    steps = np.linspace(0, MAX_FLIP_PROBABILITY, len(_FLIP_COLORS))
+    channels = [np.interp(q, steps, channel) for channel in zip(*_FLIP_COLORS, strict=True)]
+    opacity = np.where(q < _LEAST_FLIP, 0, _FLIP_OPACITY)
+    return np.rint(np.stack([*channels, opacity], axis=-1)).astype(np.uint8)
 
 
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), facecolor="black", dpi=_DPI)
-    FigureCanvasAgg(figure)
-    return figure
+def _strip(panels: Iterable[Pixels]) -> str:
+    return _encode(np.concatenate(list(panels), axis=1))
 
 
-def _encode(figure: Figure) -> str:
+def _encode(pixels: Pixels) -> str:
     buffer = io.BytesIO()
-    quality = {"quality": 88, "subsampling": 0}  # outlines are one pixel wide
-    figure.savefig(buffer, format="jpeg", facecolor="black", pil_kwargs=quality)
+    # outlines are one pixel wide
+    Image.fromarray(pixels).save(buffer, format="jpeg", quality=88, subsampling=0)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

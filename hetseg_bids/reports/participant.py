@@ -1,4 +1,7 @@
-"""The page of one scan, made from its derivatives alone, so that it can be written again."""
+"""The page of one scan, made from its derivatives alone, so that it can be written again.
+
+A run that has just made them hands over the arrays, which saves reading them; the page is the same.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +33,7 @@ from hetseg_bids.reports.mosaics import (
 from hetseg_bids.reports.quality import quality_rows
 from hetseg_bids.reports.templating import environment
 from hetseg_bids.reports.viewer import viewer_data
+from hetseg_bids.segmentation.labels import Segmentation
 from hetseg_bids.segmentation.plausibility import Plausibility
 from hetseg_bids.structures.label_sets import LabelSet
 from hetseg_bids.structures.label_tables import read_label_table
@@ -39,7 +43,49 @@ _MARGIN = 5  # voxels around the brain
 _REPEAT_SD = "volume_repeat_sd_mm3"  # tables made before it was measured don't have it
 
 
-def write_report(paths: OutputPaths, source: Path, run: dict[str, str] | None = None) -> Path:
+@dataclass(frozen=True)
+class Shown:
+    """The images of a result, as its files hold them.
+
+    Attributes
+    ----------
+    grid : Grid
+    dseg, mask : (X, Y, Z) uint8 array
+    flip_probability : (X, Y, Z) float32 array or None
+        Largest q over the structures.
+    """
+
+    grid: Grid
+    dseg: npt.NDArray[np.uint8]
+    mask: npt.NDArray[np.uint8]
+    flip_probability: npt.NDArray[np.float32] | None
+
+    @classmethod
+    def of(cls, result: Segmentation, mask: npt.NDArray[np.uint8]) -> Shown:
+        """Those of a result in memory; `mask` lies on its grid."""
+        q, maps = None, result.flip_probability
+        if maps is not None:
+            step = float(np.float32(maps.step))  # as a NIfTI header holds it
+            levels = np.asarray(result.full(maps.levels.max(axis=0)), np.uint8)
+            q = (levels * step).astype(np.float32)
+        return cls(result.grid, np.asarray(result.full(result.dseg), np.uint8), mask, q)
+
+    @classmethod
+    def read(cls, paths: OutputPaths) -> Shown:
+        """Those of files."""
+        labels, grid = read_labels(paths.dseg)
+        mask, _ = read_labels(paths.mask)
+        flips = paths.flip_probability
+        q = read_largest(flips) if flips.exists() else None
+        return cls(grid, labels.astype(np.uint8), mask.astype(np.uint8), q)
+
+
+def write_report(
+    paths: OutputPaths,
+    source: Path,
+    run: dict[str, str] | None = None,
+    shown: Shown | None = None,
+) -> Path:
     """Write a scan's page from its T1w and derivatives.
 
     Parameters
@@ -49,6 +95,8 @@ def write_report(paths: OutputPaths, source: Path, run: dict[str, str] | None = 
         The T1w image.
     run : dict of str, optional
         Facts about the run that made the results, for the page's end.
+    shown : Shown, optional
+        The derivatives' images, where they are in memory.
 
     Returns
     -------
@@ -57,7 +105,7 @@ def write_report(paths: OutputPaths, source: Path, run: dict[str, str] | None = 
     record = read_json(paths.record)
     table = pd.read_csv(paths.morph, sep="\t", na_values="n/a", keep_default_na=False)
     label_set = read_label_table(paths.labels)
-    head = _load_view(paths, source, label_set)
+    head = _view(shown or Shown.read(paths), source, label_set)
     brain = head.cropped(_brain_box(head.mask | (head.dseg > 0)))
     worst = _least_certain(table)
     image = ImageQuality.of_record(record)
@@ -175,17 +223,15 @@ def _provenance(record: dict[str, Any]) -> list[tuple[str, str]]:
     return facts
 
 
-def _load_view(paths: OutputPaths, source: Path, label_set: LabelSet) -> View:
-    labels, native = read_labels(paths.dseg)
-    working = working_grid(native)
+def _view(shown: Shown, source: Path, label_set: LabelSet) -> View:
+    working = working_grid(shown.grid)
     t1w = read_t1w(source)  # with the same corrections as for the network
-    flips = paths.flip_probability
-    mask, mask_grid = read_labels(paths.mask)
+    q = shown.flip_probability
     return View(
         image=_to(working, t1w.grid, t1w.data),
-        dseg=nearest(labels.astype(np.uint8), native, working),
-        flip_probability=_to(working, native, read_largest(flips)) if flips.exists() else None,
-        mask=nearest(mask.astype(np.uint8), mask_grid, working) > 0,
+        dseg=nearest(shown.dseg, shown.grid, working),
+        flip_probability=None if q is None else _to(working, shown.grid, q),
+        mask=nearest(shown.mask, shown.grid, working) > 0,
         affine=working.affine,
         label_set=label_set,
     )

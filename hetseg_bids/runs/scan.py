@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from hetseg_bids import __version__
@@ -28,7 +29,7 @@ from hetseg_bids.outputs.derivatives import OutputPaths, Provenance, output_path
 from hetseg_bids.preprocessing.conform import interpolation_blur, resample
 from hetseg_bids.preprocessing.pipeline import PreparedImage, prepare_image
 from hetseg_bids.quality.image_quality import quality_of
-from hetseg_bids.reports.participant import write_report
+from hetseg_bids.reports.participant import Shown, write_report
 from hetseg_bids.runs.locks import claimed, lock_beside
 from hetseg_bids.runs.memory import check_room
 from hetseg_bids.segmentation.inference import predict
@@ -195,7 +196,7 @@ def _make(job: Job, stages: ScanStages) -> Outcome:
     stages.stage("segmentation")
     result, plausibility = _segment(prepared, job.model, config.settings, stages)
     stages.stage("writing")
-    _write(job, prepared, result, plausibility)
+    mask = _write(job, prepared, result, plausibility)
     facts = {
         "Command line": config.command,
         "Started": started.isoformat(timespec="seconds"),
@@ -204,18 +205,20 @@ def _make(job: Job, stages: ScanStages) -> Outcome:
         "Host": platform.node(),
     }
     write_json(job.paths.run_log, facts)
+    shown = Shown.of(result, mask)
+    del prepared, result
     return_freed_memory()
     stages.stage("report")
-    return Outcome(scan, "done", str(_report(job.paths, scan)))
+    return Outcome(scan, "done", str(_report(job.paths, scan, shown)))
 
 
-def _report(paths: OutputPaths, scan: Scan) -> Path:
+def _report(paths: OutputPaths, scan: Scan, shown: Shown | None = None) -> Path:
     """Write the page, with the run's facts where they are known."""
     try:
         facts = read_json(paths.run_log)
     except (OSError, ValueError):
         facts = {}
-    return write_report(paths, scan.path, {str(k): str(v) for k, v in facts.items()})
+    return write_report(paths, scan.path, {str(k): str(v) for k, v in facts.items()}, shown)
 
 
 def _segment(
@@ -243,12 +246,14 @@ def _segment(
 
 def _write(
     job: Job, prepared: PreparedImage, result: Segmentation, plausibility: Plausibility
-) -> None:
+) -> npt.NDArray[np.uint8]:
+    """Write all derivatives; returns the brain mask on the result's grid."""
     paths = job.paths
     # from here on the old result isn't complete; files that this run won't write must not stay
     for stale in (paths.dseg, paths.probseg, paths.flip_probability):
         derivatives.remove(stale)
-    mask = resample(prepared.mask.float()[None], prepared.working, result.grid)[0] > 0.5
+    inside = resample(prepared.mask.float()[None], prepared.working, result.grid)[0] > 0.5
+    mask = inside.numpy().astype(np.uint8)
     provenance = Provenance(
         sources=job.sources,
         source_sha256=file_sha256(job.scan.path),
@@ -256,12 +261,12 @@ def _write(
         plan=job.model.plan,
         settings=job.config.settings,
         extraction=prepared.extraction,
-        mask_mm3=float(mask.sum()) * result.grid.voxel_volume,
+        mask_mm3=float(inside.sum()) * result.grid.voxel_volume,
         image=quality_of(prepared, result),
         plausibility=plausibility,
         warnings=prepared.warnings,
     )
-    derivatives.write_images(paths, result, mask.numpy().astype(np.uint8))
+    derivatives.write_images(paths, result, mask)
     surplus = provenance.plan.division(provenance.settings.structures).shared_out(
         plausibility.surplus_mm3
     )
@@ -269,6 +274,7 @@ def _write(
     derivatives.write_tables(paths, table, result.label_set)
     there = result.flip_probability is not None
     derivatives.write_sidecars(paths, provenance, result.label_set, flip_probability=there)
+    return mask
 
 
 def is_complete(job: Job) -> bool:
