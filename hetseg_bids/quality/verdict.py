@@ -10,12 +10,14 @@ import pandas as pd
 
 from hetseg_bids.quality.image_quality import ImageQuality
 from hetseg_bids.segmentation.plausibility import Plausibility
+from hetseg_bids.structures.aseg import counted_for_quality
 from hetseg_bids.structures.label_sets import bare_name, hemisphere_of, partner_of
 
 Level = Literal["pass", "look", "fail"]
 _MM3_PER_ML = 1000.0
 # with these the structures together are a brain, and have its volume
-_MOST_OF_A_BRAIN = {"cerebral_cortex", "cerebral_white_matter", "cerebellum"}
+_MOST_OF_A_BRAIN = {"cerebral_cortex", "cerebral_white_matter"}
+_CEREBELLUM = ("cerebellum", "cerebellum_cortex")
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,7 @@ def judge(
     ('the head is turned by 30 degrees',)
     """
     limits = limits or QcLimits()
+    table = table[counted_for_quality(table["name"])]
     failing = _failures(table, limits)
     looking = [*_doubts(table, limits), *image_doubts(image or ImageQuality(), limits).values()]
     looking += _implausible(plausibility or Plausibility(), limits)
@@ -150,7 +153,8 @@ def _failures(table: pd.DataFrame, limits: QcLimits) -> list[str]:
         reasons.append(f"not found: {_names(missing)}")
     brain = volume.sum() / _MM3_PER_ML
     low, high = limits.brain_ml
-    whole = {bare_name(name) for name in table["name"]} >= _MOST_OF_A_BRAIN
+    names = {bare_name(name) for name in table["name"]}
+    whole = names >= _MOST_OF_A_BRAIN and not names.isdisjoint(_CEREBELLUM)
     if whole and not low <= brain <= high:
         reasons.append(f"all structures together have {brain:.0f} ml, outside {low:.0f}-{high:.0f}")
     mean = table["expected_dice"].astype(float).mean()

@@ -35,6 +35,7 @@ from hetseg_bids.reports.templating import environment
 from hetseg_bids.reports.viewer import viewer_data
 from hetseg_bids.segmentation.labels import Segmentation
 from hetseg_bids.segmentation.plausibility import Plausibility
+from hetseg_bids.structures.aseg import counted_for_quality
 from hetseg_bids.structures.label_sets import LabelSet
 from hetseg_bids.structures.label_tables import read_label_table
 
@@ -107,7 +108,8 @@ def write_report(
     label_set = read_label_table(paths.labels)
     head = _view(shown or Shown.read(paths), source, label_set)
     brain = head.cropped(_brain_box(head.mask | (head.dseg > 0)))
-    worst = _least_certain(table)
+    counted = table[counted_for_quality(table["name"])]
+    worst = _least_certain(counted)
     image = ImageQuality.of_record(record)
     html = (
         environment()
@@ -115,7 +117,7 @@ def write_report(
         .render(
             title=paths.report.stem,
             verdict=judge(table, record["HetsegWarnings"], image, Plausibility.of_record(record)),
-            summary=_summary(table, worst),
+            summary=_summary(counted, worst),
             quality=quality_rows(image),
             outlines=draw_outlines(brain),
             flips=[] if brain.flip_probability is None else draw_flip(brain),

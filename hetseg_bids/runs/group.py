@@ -19,6 +19,7 @@ from hetseg_bids.quality.verdict import asymmetry, judge
 from hetseg_bids.reports.group import Cohort, write_group_page
 from hetseg_bids.runs import missing as absence
 from hetseg_bids.segmentation.morphometry import COLUMNS
+from hetseg_bids.structures.aseg import counted_for_quality
 from hetseg_bids.structures.label_sets import Structure
 
 log = logging.getLogger(__name__)
@@ -82,7 +83,10 @@ def run_group(bids_dir: Path, out_dir: Path) -> Path:
     uneven = np.stack([asymmetry(scan.table).to_numpy() for scan in scans])
     masks = np.array([float(s.record.get("HetsegBrainMaskVolume", np.nan)) for s in scans])
     structures = scans[0].label_set.structures
-    measures = cohort_measures(structures, volumes, masks, dice, uneven)
+    counted = np.array(counted_for_quality(scans[0].label_set.names))
+    compared = [s for s, counts in zip(structures, counted, strict=True) if counts]
+    columns = (volumes[:, counted], masks, dice[:, counted], uneven[:, counted])
+    measures = cohort_measures(compared, *columns)
     quality = quality_table(scans, compare([*measures, *image_measures(scans)], scans))
     _write(quality.round(4), out_dir / "group_qc.tsv", _QC_COLUMNS)
     participants = absence.read_participants(bids_dir)
@@ -187,12 +191,13 @@ def quality_table(scans: Sequence[FinishedScan], outliers: Sequence[Outlier]) ->
         record = scan.record
         verdict = judge(scan.table, record.get("HetsegWarnings", ()), scan.image, scan.plausibility)
         mask = record.get("HetsegBrainMaskVolume")
+        dice = scan.table.loc[counted_for_quality(scan.table["name"]), "expected_dice"]
         facts = {
             "verdict": verdict.level,
             "reasons": "; ".join(verdict.reasons) or "n/a",
             "outlier_score": outlier.score,
             "outlier_of": "; ".join(outlier.why) or "n/a",
-            "mean_expected_dice": scan.table["expected_dice"].astype(float).mean(),
+            "mean_expected_dice": dice.astype(float).mean(),
             "brain_mask_ml": float("nan") if mask is None else mask / _MM3_PER_ML,
             "structures_ml": scan.table["volume_mm3"].astype(float).sum() / _MM3_PER_ML,
             **asdict(scan.image),

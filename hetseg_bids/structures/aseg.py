@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hetseg_bids.structures.divisions import whole_aseg
+from hetseg_bids.structures.divisions import FIFTHS, whole_aseg
 from hetseg_bids.structures.label_sets import LabelSet, Structure
 
 # name, (left id, right id), (left members, right members), colour
@@ -120,6 +120,20 @@ def aseg_part(names: Sequence[str], parts: Sequence[str] = ()) -> LabelSet:
 
 def _members_of(structures: Sequence[Structure], side: str) -> list[int]:
     return [i for s in structures if s.hemisphere == side for i in s.members]
+
+
+def counted_for_quality(names: Sequence[str]) -> list[bool]:
+    """Which labels the quality of a scan is judged by: not the small parts of a whole aseg.
+
+    A vessel of ten voxels is uncertain in every scan.
+
+    Examples
+    --------
+    >>> sum(counted_for_quality(ASEG.names)), sum(counted_for_quality(WHOLE_ASEG.names))
+    (28, 27)
+    """
+    finer = {s.name for s in (*PARTS, *FIFTHS)} if tuple(names) == WHOLE_ASEG.names else set()
+    return [name not in finer for name in names]
 
 
 def is_aseg(label_set: LabelSet) -> bool:

@@ -8,13 +8,16 @@ import pandas as pd
 import pytest
 
 import hetseg_bids
+from hetseg_bids.quality.verdict import Verdict, judge
 from hetseg_bids.structures.aseg import ASEG, WHOLE_ASEG
+from hetseg_bids.structures.label_sets import bare_name
 from support.commands import run_cli, run_here
 from support.corruptions import good
 from support.datasets import t1w_path, write_dataset
 from support.tiny_model import write_tiny_model
 
 FAST = ("--views", "axial", "--no-mirror", "--skip-bids-validation")
+SURE = {bare_name(name) for name in (*ASEG.names, "cerebellum_cortex")}
 # as FreeSurferColorLUT.txt spells them
 NAMES = {
     4: "Left-Lateral-Ventricle",
@@ -121,6 +124,15 @@ def test_group_and_export_know_freesurfers_names(finished):
     assert len(names) == 43
     assert {label: names[label] for label in NAMES} == NAMES
     assert "hold the inferior" not in text
+
+
+def test_small_parts_do_not_count_for_quality():
+    dice = [0.9 if bare_name(n) in SURE else 0.1 for n in WHOLE_ASEG.names]
+    table = pd.DataFrame({"name": WHOLE_ASEG.names, "volume_mm3": 30_000.0, "expected_dice": dice})
+    table.loc[table["name"] == "left_vessel", "volume_mm3"] = 0.0
+    assert judge(table) == Verdict("pass", ())
+    table.loc[table["name"] == "left_putamen", "expected_dice"] = 0.1
+    assert judge(table).reasons == ("expected Dice below 0.5: left putamen",)
 
 
 def test_a_model_without_parts_is_refused_before_anything_is_written(tmp_path):
