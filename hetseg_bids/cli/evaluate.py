@@ -25,7 +25,15 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="[NAME=]DIR",
         help="output folders of hetseg; the same NAME again is another run (seed) of that system",
     )
-    parser.add_argument(
+    scored = parser.add_mutually_exclusive_group()
+    scored.add_argument(
+        "--structures",
+        choices=("paper", "aseg"),
+        default="paper",
+        help="score the 28 structures (labels of a whole aseg are merged), or each label of an "
+        "aseg (default: %(default)s)",
+    )
+    scored.add_argument(
         "--labels",
         type=path,
         metavar="TSV",
@@ -69,11 +77,13 @@ def _evaluate(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from hetseg_bids.evaluation import compare, report
-    from hetseg_bids.structures.aseg import ASEG
+    from hetseg_bids.structures.aseg import ASEG, WHOLE_ASEG
     from hetseg_bids.structures.label_tables import read_label_table
 
     systems = [compare.System(n, runs) for n, runs in _named_folders(args.derivatives).items()]
-    label_set = ASEG if args.labels is None else read_label_table(args.labels)
+    label_set = WHOLE_ASEG if args.structures == "aseg" else ASEG
+    if args.labels is not None:
+        label_set = read_label_table(args.labels)
     curves = _named_folders(args.curves)
     scores = compare.score_systems(
         args.references, systems, lambda work: tqdm(work, unit="scan", disable=None), label_set

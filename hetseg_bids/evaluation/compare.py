@@ -176,6 +176,8 @@ def evaluate(match: Match, label_set: LabelSet = ASEG) -> pd.DataFrame:
     if not grid.matches(reference_grid):
         raise ImageError(f"not on the grid of {match.segmentation.name}", path=match.reference)
     truth = label_set.collapse(reference)
+    if label_set == ASEG:  # the segmentation may tell apart parts of these structures
+        labels = label_set.collapse(labels)
     zooms = nib.affines.voxel_sizes(grid.affine)
     rows = []
     for structure in label_set.structures:

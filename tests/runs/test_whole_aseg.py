@@ -1,6 +1,7 @@
 """--structures aseg through the command line: every label, in every output."""
 
 import json
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -110,6 +111,21 @@ def test_a_script_gets_the_same(finished):
     written = nib.load(f"{stem(finished / 'aseg')}_dseg.nii.gz")
     assert np.array_equal(np.asarray(result.dseg.dataobj), np.asarray(written.dataobj))
     assert len(result.volumes) == 43
+
+
+def test_parts_are_scored_by_themselves_or_merged(finished, tmp_path):
+    references = tmp_path / "references"
+    references.mkdir()
+    shutil.copy(f"{stem(finished / 'aseg')}_dseg.nii.gz", references / "sub-01_dseg.nii.gz")
+    for structures, count in (("aseg", 43), ("paper", 28)):
+        table = tmp_path / "scores.tsv"
+        command = ("hetseg-evaluate", references, finished / "aseg", "--out", table)
+        done = run_cli(*command, "--structures", structures)
+        assert done.code == 0, done.err
+        scores = pd.read_csv(table, sep="\t").set_index("name")
+        assert (scores["dice"] == 1).all()
+        assert 5 < len(scores) <= count
+    assert not scores.index.str.contains("inferior|cc_").any()
 
 
 def test_group_and_export_know_freesurfers_names(finished):
