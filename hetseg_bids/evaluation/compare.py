@@ -176,15 +176,15 @@ def evaluate(match: Match, label_set: LabelSet = ASEG) -> pd.DataFrame:
     if not grid.matches(reference_grid):
         raise ImageError(f"not on the grid of {match.segmentation.name}", path=match.reference)
     truth = label_set.collapse(reference)
-    if label_set == ASEG:  # the segmentation may tell apart parts of these structures
-        labels = label_set.collapse(labels)
+    # the segmentation may tell apart parts of these structures
+    found = ASEG.collapse(labels) if label_set == ASEG else labels
     zooms = nib.affines.voxel_sizes(grid.affine)
     rows = []
     for structure in label_set.structures:
         wanted = truth == structure.label
         if not wanted.any():
             continue
-        agreement = compare(labels == structure.label, wanted, zooms)
+        agreement = compare(found == structure.label, wanted, zooms)
         rows.append(
             {
                 "participant": match.name,

@@ -284,6 +284,5 @@ def _reordered(
         if low < 0 or high >= out.shape[1 + j]:
             return None
         out = out.narrow(1 + j, int(low), int(high - low + 1))
-        if signs[axis, j] < 0:
-            out = out.flip(1 + j)
-    return out
+    turned = [1 + j for j, axis in enumerate(order) if signs[axis, j] < 0]
+    return out.flip(turned) if turned else out  # one copy for all axes

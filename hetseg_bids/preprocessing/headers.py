@@ -136,9 +136,9 @@ def _clip_spikes_(data: npt.NDArray[np.float32], background: float) -> list[str]
 
 def _is_mask(data: npt.NDArray[np.float32]) -> bool:
     """Whether there are two values only; all voxels are read only if a sample has two."""
+    stored = data.ravel(order="K")  # in the order of memory, so that nothing is copied
     return all(
-        len(np.unique(part)) <= 2
-        for part in (data.reshape(-1)[:: max(1, data.size // _SOME)], data)
+        len(np.unique(part)) <= 2 for part in (stored[:: max(1, data.size // _SOME)], stored)
     )
 
 
