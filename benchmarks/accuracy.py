@@ -1,10 +1,11 @@
 """Accuracy of a model on labelled scans, as README.md and the model cards state it.
 
-    python benchmarks/accuracy.py DATA OUT [--model NAME]
+    python benchmarks/accuracy.py DATA OUT [--model NAME] [--structures aseg]
 
 DATA holds sub-X_T1w.nii.gz and sub-X_dseg.nii.gz (FreeSurfer aseg ids) in one folder.
 Writes OUT/scores.tsv and OUT/groups.tsv (Dice of 14 groups: left and right and all ventricles
-merged, as in brainchop's 50-class network) and prints Markdown tables.
+merged, as in brainchop's 50-class network) and prints Markdown tables. With --structures aseg all
+labels of an aseg are written and scored, too: OUT/scores_aseg.tsv.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from hetseg_bids.cli import evaluate, run
 from hetseg_bids.evaluation.compare import write_table
 from hetseg_bids.evaluation.metrics import dice
 from hetseg_bids.images import read_labels
-from hetseg_bids.structures.aseg import ASEG, STRUCTURES
+from hetseg_bids.structures.aseg import ASEG, STRUCTURES, WHOLE_ASEG
 
 
 def main() -> int:
@@ -34,20 +35,25 @@ def main() -> int:
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--model", default="label-flip")
+    parser.add_argument("--structures", choices=("paper", "aseg"), default="paper")
     args = parser.parse_args()
     bids = write_dataset(scans_of(args.data), args.out / "bids")
     results = args.out / "derivatives"
-    code = run.main([str(bids), str(results), "participant", "--model", args.model])
+    options = ["--model", args.model, "--structures", args.structures]
+    code = run.main([str(bids), str(results), "participant", *options])
     if code:
         return code
-    scores = args.out / "scores.tsv"
-    code = evaluate.main([str(args.data), str(results), "--out", str(scores)])
-    if not code:
-        print(_markdown(pd.read_csv(scores, sep="\t", na_values="n/a")))
-        groups = pd.concat([score_groups(scan, results) for scan in scans_of(args.data)])
-        write_table(groups, args.out / "groups.tsv")
-        print(_groups_markdown(groups))
-    return code
+    kinds = {"paper": args.out / "scores.tsv", "aseg": args.out / "scores_aseg.tsv"}
+    for kind in dict.fromkeys(("paper", args.structures)):
+        options = ["--structures", kind, "--out", str(kinds[kind])]
+        code = evaluate.main([str(args.data), str(results), *options])
+        if code:
+            return code
+        print(_markdown(pd.read_csv(kinds[kind], sep="\t", na_values="n/a")))
+    groups = pd.concat([score_groups(scan, results) for scan in scans_of(args.data)])
+    write_table(groups, args.out / "groups.tsv")
+    print(_groups_markdown(groups))
+    return 0
 
 
 def scans_of(data: Path) -> list[Path]:
@@ -84,7 +90,8 @@ def link(scan: Path, path: Path) -> Path:
 def score_groups(t1w: Path, results: Path) -> pd.DataFrame:
     """Dice of one scan with the sides and the ventricles merged."""
     participant = t1w.name.split("_")[0]
-    found = read_labels(results / participant / "anat" / f"{participant}_seg-hetseg_dseg.nii.gz")[0]
+    dseg = results / participant / "anat" / f"{participant}_seg-hetseg_dseg.nii.gz"
+    found = ASEG.collapse(read_labels(dseg)[0])
     truth = read_reference(t1w)
     members: dict[str, list[int]] = {}
     for s in STRUCTURES:
@@ -106,7 +113,8 @@ def _groups_markdown(groups: pd.DataFrame) -> str:
 
 def _markdown(scores: pd.DataFrame) -> str:
     table = scores.pivot(index="name", columns="participant", values="dice")
-    order = [s.name for s in STRUCTURES if s.name in table.index]
+    known = (*STRUCTURES, *WHOLE_ASEG.structures)
+    order = list(dict.fromkeys(s.name for s in known if s.name in table.index))
     table = table.loc[order]
     names = list(table.columns)
     lines = [
