@@ -136,6 +136,9 @@ def measure_image(
     label_set : LabelSet
     """
     faces = [mask.take(place, axis).sum() for axis in range(3) for place in (0, -1)]
+    labelled = ndimage.find_objects((dseg > 0).view(np.uint8))
+    if labelled:
+        image, dseg = image[labelled[0]], dseg[labelled[0]]
     placed = ImageQuality(cut_cm2=float(max(faces)) / _MM2_PER_CM2, turn_deg=_turn(dseg, label_set))
     white, grey = (tissue(dseg, label_set, name) for name in (WHITE, GREY))
     fluid = image[tissue(dseg, label_set, FLUID)]

@@ -9,6 +9,7 @@ import logging
 import platform
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -254,6 +255,10 @@ def _write(
         derivatives.remove(stale)
     inside = resample(prepared.mask.float()[None], prepared.working, result.grid)[0] > 0.5
     mask = inside.numpy().astype(np.uint8)
+    with ThreadPoolExecutor(1) as beside:  # compression takes another core
+        writing = beside.submit(derivatives.write_images, paths, result, mask)
+        quality = quality_of(prepared, result)
+        writing.result()
     provenance = Provenance(
         sources=job.sources,
         source_sha256=file_sha256(job.scan.path),
@@ -262,11 +267,10 @@ def _write(
         settings=job.config.settings,
         extraction=prepared.extraction,
         mask_mm3=float(inside.sum()) * result.grid.voxel_volume,
-        image=quality_of(prepared, result),
+        image=quality,
         plausibility=plausibility,
         warnings=prepared.warnings,
     )
-    derivatives.write_images(paths, result, mask)
     surplus = provenance.plan.division(provenance.settings.structures).shared_out(
         plausibility.surplus_mm3
     )
