@@ -18,17 +18,14 @@ from torch.nn import functional
 
 from hetseg_bids.network.layers import (
     DenseBlock,
-    Detail,
     InstanceNorm,
     Join,
     Stem,
     conv_block,
-    unfold_blocks,
     upsample_twice,
 )
 
 DOWNSAMPLING = 4  # of the features, in-plane
-_FOLD = 2  # side of the blocks of pixels that become channels, where nothing is done at full size
 
 
 @dataclass(frozen=True)
@@ -50,9 +47,7 @@ class NetworkConfig:
     stem : tuple of int
         Channels of the 3-D convolutions; each needs one more neighbouring slice on either side.
     levels : tuple of 3 int
-        Channels at full, half and quarter resolution. 0 at full resolution: blocks of 2 x 2 pixels
-        become channels of one pixel before the first convolution, and the head gives the logits of
-        a whole block ("sub-pixel convolution", Shi et al. 2016).
+        Channels at full, half and quarter resolution.
     dilations : tuple of int
         One dense block each, at quarter resolution.
     growth : int
@@ -65,14 +60,11 @@ class NetworkConfig:
     added_skips : bool
         Whether what the encoder found is added in the decoder, after a 1x1 convolution, instead of
         put beside: half the work there.
-    detail : int
-        Channels at full resolution that correct the logits of single pixels where nothing else is
-        computed there (`layers.Detail`); 0: there are none.
 
     Raises
     ------
     ValueError
-        If `labelled` is even, or more than there are, or 3 and more with `detail`.
+        If `labelled` is even, or more than there are.
 
     Examples
     --------
@@ -89,24 +81,16 @@ class NetworkConfig:
     labelled: int = 1
     deep_supervision: bool = False
     added_skips: bool = False
-    detail: int = 0
 
     def __post_init__(self) -> None:
         slices = self.depth.slices
         if self.labelled not in range(1, slices + 1, 2):
             raise ValueError(f"labelled={self.labelled}: an odd number up to {slices} slices")
-        if self.detail and self.labelled > 1:
-            raise ValueError(f"detail={self.detail}: for one labelled slice")
 
     @property
     def depth(self) -> StackDepth:
         """Slices of the stacks that the network takes."""
         return StackDepth(2 * len(self.stem) + 1, self.labelled)
-
-    @property
-    def fold(self) -> int:
-        """Side of the blocks of pixels that become channels; 1: there are none."""
-        return 1 if self.levels[0] else _FOLD
 
     @property
     def reach(self) -> int:
@@ -127,12 +111,10 @@ class HetsegNet(nn.Module):
         self.config = config
         c0, c1, c2 = config.levels
         seen = config.stem[-1]
-        self.stem = Stem(config.stem, config.fold)
+        self.stem = Stem(config.stem)
         self.stem_norm = nn.Sequential(InstanceNorm(seen), nn.ReLU(inplace=True))
-        if c0:
-            self.encode0 = conv_block(seen, c0)
-        first = conv_block(c0, c1, stride=2) if c0 else conv_block(seen, c1)
-        self.encode1 = nn.Sequential(first, conv_block(c1, c1))
+        self.encode0 = conv_block(seen, c0)
+        self.encode1 = nn.Sequential(conv_block(c0, c1, stride=2), conv_block(c1, c1))
         self.encode2 = conv_block(c1, c2, stride=2)
         width = c2
         blocks = []
@@ -144,19 +126,14 @@ class HetsegNet(nn.Module):
         self.reduce1 = nn.Conv2d(width, c1, 1, bias=False)
         self.join1 = Join(c1, added=config.added_skips)
         self.decode1 = conv_block(self.join1.channels, c1)
-        if c0:
-            self.reduce0 = nn.Conv2d(c1, c0, 1, bias=False)
-            self.join0 = Join(c0, added=config.added_skips)
-            self.decode0 = conv_block(self.join0.channels, c0)
+        self.reduce0 = nn.Conv2d(c1, c0, 1, bias=False)
+        self.join0 = Join(c0, added=config.added_skips)
+        self.decode0 = conv_block(self.join0.channels, c0)
         rows = config.n_outputs * config.labelled
-        # one pixel of a block after the other
-        self.head = nn.Conv2d(c0 or c1, rows * config.fold**2, 1)
+        self.head = nn.Conv2d(c0, rows, 1)
         coarse = (c1, width) if config.deep_supervision else ()
         self.coarse_heads = nn.ModuleList(nn.Conv2d(c, rows, 1) for c in coarse)
-        self.detail = Detail(c1, config.detail, rows, config.fold) if config.detail else None
         self.apply(_initialise)
-        if self.detail is not None:
-            nn.init.zeros_(self.detail.head.weight)
 
     def forward(self, stacks: Tensor) -> Tensor:
         """Logits of the middle slice of each stack.
@@ -194,12 +171,7 @@ class HetsegNet(nn.Module):
         """
         x, *coarse = self._decoded(self.stem(stacks))
         heads = zip(self.coarse_heads, coarse, strict=False)
-        finest = unfold_blocks(self.head(x), self.config.fold)
-        if self.detail is not None:
-            middle = (stacks.shape[2] - self.detail.SLICES) // 2
-            slices = stacks[:, 0].narrow(1, middle, self.detail.SLICES)
-            finest = finest + self.detail.head(self.detail(x, slices))
-        levels = (finest, *(head(y) for head, y in heads))
+        levels = (self.head(x), *(head(y) for head, y in heads))
         return tuple(y.unflatten(1, (self.config.labelled, -1)).flatten(0, 1) for y in levels)
 
     def forward_block(self, block: Tensor, outputs: Tensor | None = None) -> Tensor:
@@ -236,37 +208,23 @@ class HetsegNet(nn.Module):
         n, labelled = self.config.n_outputs, self.config.labelled
         if outputs is None:
             outputs = torch.arange(n, device=block.device)
-        pixels = n * labelled * torch.arange(self.config.fold**2, device=outputs.device)[:, None]
         # of the slice in each place of those that a stack labels
-        rows = [(outputs + n * i + pixels).flatten() for i in range(labelled)]
+        rows = [outputs + n * i for i in range(labelled)]
         assert self.head.bias is not None  # noqa: S101
         heads = [(self.head.weight[row], self.head.bias[row]) for row in rows]
         for place in range(len(block) - 2 * self.config.reach):
             stacks = range(place + labelled - 1, place - 1, -1)
             pairs = zip(stacks, heads, strict=True)
-            said = [self._logits(x[k : k + 1], *head)[0] for k, head in pairs]
-            logits = said[0] if labelled == 1 else sum(said[1:], said[0]) / labelled
-            if self.detail is not None:
-                around = block.narrow(0, place + self.config.reach - 1, self.detail.SLICES)
-                features = self.detail(x[place : place + 1], around[None])
-                logits = logits + functional.conv2d(features, self.detail.head.weight[outputs])[0]
-            yield logits
-
-    def _logits(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """What some rows of the head say of its (B, C, H, W) input."""
-        if self.config.fold == 1:
-            return functional.conv2d(x, weight, bias)
-        return unfold_blocks(functional.conv2d(x, weight), self.config.fold, bias)
+            said = [functional.conv2d(x[k : k + 1], *head)[0] for k, head in pairs]
+            yield said[0] if labelled == 1 else sum(said[1:], said[0]) / labelled
 
     def encoded(self, stacks: Tensor) -> Tensor:
         """What the encoder finds at half resolution: (B, 1, D, H, W) -> (B, C, H/2, W/2)."""
         return self._encoded(self.stem(stacks))[1]
 
     def _encoded(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """What is found before half resolution, and there."""
-        finest = self.stem_norm(features)
-        if self.config.levels[0]:
-            finest = self.encode0(finest)
+        """What is found at full and at half resolution."""
+        finest = self.encode0(self.stem_norm(features))
         return finest, self.encode1(finest)
 
     def _decoded(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -274,8 +232,6 @@ class HetsegNet(nn.Module):
         finest, skip = self._encoded(features)
         quarter = self.bottleneck(self.encode2(skip))
         half = self.decode1(self.join1(upsample_twice(self.reduce1(quarter)), skip))
-        if not self.config.levels[0]:
-            return half, half, quarter
         full = self.decode0(self.join0(upsample_twice(self.reduce0(half)), finest))
         return full, half, quarter
 

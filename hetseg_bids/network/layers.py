@@ -101,80 +101,6 @@ class Join(nn.Module):
         return added.add_(decoded)
 
 
-class Detail(nn.Module):
-    """What the image adds to the logits of single pixels, where the network itself sees blocks.
-
-    Parameters
-    ----------
-    channels : int
-        Of the decoder.
-    width : int
-        Channels of each pixel.
-    outputs : int
-        Logits of each pixel; at first all are 0.
-    """
-
-    SLICES = 3
-
-    def __init__(self, channels: int, width: int, outputs: int, fold: int) -> None:
-        super().__init__()
-        seen, told = detail_widths(width)
-        self.seen = nn.Conv2d(self.SLICES, seen, 3, padding=1)
-        self.told = nn.Conv2d(channels, told * fold**2, 1, bias=False)
-        self.mix = nn.Conv2d(seen + told, width, 1)
-        self.head = nn.Conv2d(width, outputs, 1, bias=False)
-        self._fold = fold
-
-    def forward(self, decoded: Tensor, slices: Tensor) -> Tensor:
-        """(B, channels, H/f, W/f) and (B, 3, H, W), a slice between two -> (B, width, H, W)."""
-        seen = torch.relu(self.seen(scaled_input(slices)))
-        told = unfold_blocks(self.told(decoded), self._fold)
-        return torch.relu(self.mix(torch.cat((seen, told), dim=1)))
-
-
-def detail_widths(width: int) -> tuple[int, int]:
-    """Channels of `Detail` that come from the image, and from the decoder."""
-    return width // 4, width // 2
-
-
-def scaled_input(x: Tensor) -> Tensor:
-    """Standard scores as convolutions see them: the background is 0.
-
-    So zero padding continues it instead of framing it.
-    """
-    return (x + _INPUT_OFFSET) * _INPUT_SCALE
-
-
-def unfold_blocks(x: Tensor, fold: int, bias: Tensor | None = None) -> Tensor:
-    """Blocks of pixels back in their places: (B, f f C, H, W) -> (B, C, f H, f W).
-
-    Parameters
-    ----------
-    x : tensor
-        One pixel of a block after the other.
-    fold : int
-    bias : (f f C,) tensor, optional
-        What is added on the way: a pass less over much memory.
-
-    Examples
-    --------
-    >>> unfold_blocks(torch.arange(4.0).view(1, 4, 1, 1), 2)
-    tensor([[[[0., 1.],
-              [2., 3.]]]])
-    """
-    if fold == 1:
-        return x if bias is None else x + bias.view(1, -1, 1, 1)
-    # like pixel_shuffle, but all channels of a pixel are copied at once: five times faster
-    rows = x.permute(0, 2, 3, 1).unflatten(3, (fold, fold, -1)).transpose(2, 3)
-    if bias is None:
-        unfolded = rows.contiguous()
-    else:
-        unfolded = torch.empty(rows.shape, dtype=rows.dtype, device=rows.device)
-        bias = bias.to(rows.dtype).unflatten(0, (fold, 1, fold, -1))
-        torch.add(rows, bias, out=unfolded)
-    return unfolded.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
-
-
 def upsample_twice(x: Tensor) -> Tensor:
     """Bilinear upsampling by 2, ``align_corners=False``: (B, C, H, W) -> (B, C, 2 H, 2 W).
 
@@ -200,7 +126,7 @@ def upsample_twice(x: Tensor) -> Tensor:
 
 
 class Stem(nn.Sequential):
-    """3-D convolutions, unpadded across slices: (B, 1, D, H, W) -> (B (D - 2 N), C, H/f, W/f).
+    """3-D convolutions, unpadded across slices: (B, 1, D, H, W) -> (B (D - 2 N), C, H, W).
 
     There is no normalisation inside, so the features of a block of slices are those of its
     overlapping stacks, and are computed only once.
@@ -209,8 +135,6 @@ class Stem(nn.Sequential):
     ----------
     channels : tuple of N int
         Of each convolution.
-    fold : int
-        f of `NetworkConfig`.
 
     Examples
     --------
@@ -218,21 +142,19 @@ class Stem(nn.Sequential):
     torch.Size([2, 16, 12, 16])
     """
 
-    def __init__(self, channels: tuple[int, ...], fold: int = 1) -> None:
+    def __init__(self, channels: tuple[int, ...]) -> None:
         convs = (
             # no bias in the last one: a norm follows
             nn.Conv3d(a, b, 3, padding=(0, 1, 1), bias=i < len(channels))
-            for i, (a, b) in enumerate(pairwise((fold * fold, *channels)), 1)
+            for i, (a, b) in enumerate(pairwise((1, *channels)), 1)
         )
         super().__init__(OrderedDict((f"conv{i}", conv) for i, conv in enumerate(convs, 1)))
-        self._fold = fold
 
     def forward(self, x: Tensor) -> Tensor:
         """Features of the slices with N neighbours on either side."""
         count = len(x)
-        x = scaled_input(x.transpose(1, 2).flatten(0, 1))
-        if self._fold > 1:
-            x = functional.pixel_unshuffle(x, self._fold)
+        # the background becomes 0, so that zero padding continues it instead of framing it
+        x = (x.transpose(1, 2).flatten(0, 1) + _INPUT_OFFSET) * _INPUT_SCALE
         for number, conv in enumerate(self, 1):
             assert isinstance(conv, nn.Conv3d)  # noqa: S101
             x = _over_slices(x, count, conv)

@@ -9,13 +9,12 @@ from torch import Tensor
 
 from hetseg_bids.errors import ModelError
 from hetseg_bids.network.architecture import HetsegNet, NetworkConfig
-from hetseg_bids.network.layers import Detail, detail_widths
 from hetseg_bids.network.models import Model
 from hetseg_bids.network.systems import System
 from hetseg_bids.structures.label_sets import LabelSet
 
 _Parts = tuple[int, ...]
-_HEADS = ("head.", "coarse_heads.0.", "coarse_heads.1.", "detail.head.")
+_HEADS = ("head.", "coarse_heads.0.", "coarse_heads.1.")
 
 
 def start_from_(
@@ -27,8 +26,8 @@ def start_from_(
     weights, but channels of the model get weight 0 for them, so that at first the logits are those
     of the model (Net2Net, Chen et al. 2016, with zeros instead of copied channels).
 
-    A network that computes nothing at full resolution takes over a model's layers at half and
-    quarter resolution; what it adds is as similar as can be to what the model puts beside.
+    A network that adds what the encoder found takes over, from a model that puts it beside, the
+    layers at half and quarter resolution; what it adds is as similar as can be.
 
     Rows of the head are copied by the names of the tasks; other tasks keep their random weights. If
     stacks get logits of more or fewer slices than in the model, every slice begins with the weights
@@ -66,9 +65,7 @@ def start_from_(
         for name in (name for name in weights if name.startswith(layer)):
             copied.add(name)
             if layer in _HEADS:
-                # the other heads have no blocks of pixels
-                known = rows if layer == _HEADS[0] else rows[: len(rows) // network.config.fold**2]
-                _copy_(state[name], weights[name][known[:, 1]], [known[:, 0], places[1]])
+                _copy_(state[name], weights[name][rows[:, 1]], [rows[:, 0], places[1]])
             else:
                 _copy_(state[name], weights[name], places)
     if network.config.added_skips and not model.plan.network.added_skips:
@@ -108,10 +105,10 @@ def _fits(model: NetworkConfig, network: NetworkConfig) -> bool:
     coarse &= network.dilations[: len(model.dilations)] == model.dilations
     if _coarse_only(model, network):
         return coarse
-    kinds = [(len(c.stem), c.fold, c.added_skips) for c in (model, network)]
+    kinds = [(len(c.stem), c.added_skips) for c in (model, network)]
     if kinds[0] != kinds[1]:
         return False
-    fine = [(*c.stem, c.levels[0], c.detail) for c in (model, network)]
+    fine = [(*c.stem, c.levels[0]) for c in (model, network)]
     return coarse and all(a <= b for a, b in zip(*fine, strict=True))
 
 
@@ -136,7 +133,7 @@ def _shared(model: NetworkConfig, network: NetworkConfig) -> list[str]:
 def _channels(config: NetworkConfig) -> dict[str, tuple[_Parts, _Parts]]:
     """Output and input channels of each layer, in the parts that are concatenated."""
     c0, c1, c2 = config.levels
-    convs = enumerate(pairwise((config.fold**2, *config.stem)), 1)
+    convs = enumerate(pairwise((1, *config.stem)), 1)
     layers: dict[str, tuple[_Parts, _Parts]] = {
         f"stem.conv{i}.": ((b,), (a,)) for i, (a, b) in convs
     }
@@ -144,7 +141,7 @@ def _channels(config: NetworkConfig) -> dict[str, tuple[_Parts, _Parts]]:
     layers |= {
         "stem_norm.": ((seen,), ()),
         "encode0.": ((c0,), (seen,)),
-        "encode1.0.": ((c1,), (c0 or seen,)),
+        "encode1.0.": ((c1,), (c0,)),
         "encode1.1.": ((c1,), (c1,)),
         "encode2.": ((c2,), (c1,)),
     }
@@ -162,16 +159,8 @@ def _channels(config: NetworkConfig) -> dict[str, tuple[_Parts, _Parts]]:
         "decode0.": ((c0,), _joined(c0, config)),
     }
     rows = (config.n_outputs * config.labelled,)
-    inputs = ((c0 or c1,), (c1,), dense) if config.deep_supervision else ((c0 or c1,),)
+    inputs = ((c0,), (c1,), dense) if config.deep_supervision else ((c0,),)
     layers |= {head: (rows, inp) for head, inp in zip(_HEADS, inputs, strict=False)}
-    if config.detail:
-        seen, told = detail_widths(config.detail)
-        layers |= {
-            "detail.seen.": ((seen,), (Detail.SLICES,)),
-            "detail.told.": ((told,) * config.fold**2, (c1,)),
-            "detail.mix.": ((config.detail,), (seen, told)),
-            _HEADS[-1]: (rows, (config.detail,)),
-        }
     return layers
 
 
@@ -196,12 +185,10 @@ def _head_rows(
     old = plan.network
     one = _rows(label_set, model, second=plan.heteroscedastic and system == plan.system)
     pairs = []
-    for pixel in range(network.fold**2):
-        for i in range(network.labelled):
-            source = i if network.labelled == old.labelled else old.labelled // 2
-            row = (pixel * network.labelled + i) * network.n_outputs
-            old_row = (pixel * old.labelled + source) * old.n_outputs
-            pairs += [(row + a, old_row + b) for a, b in one]
+    for i in range(network.labelled):
+        source = i if network.labelled == old.labelled else old.labelled // 2
+        row, old_row = i * network.n_outputs, source * old.n_outputs
+        pairs += [(row + a, old_row + b) for a, b in one]
     return pairs
 
 

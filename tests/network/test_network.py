@@ -11,7 +11,7 @@ from hetseg_bids.network.architecture import (
 from hetseg_bids.network.layers import upsample_twice
 
 SMALL = NetworkConfig(n_outputs=5, stem=(4, 4, 8), levels=(8, 12, 16), growth=8)
-FOLDED = {"levels": (0, 12, 16), "added_skips": True, "labelled": 3}
+ADDED = {"stem": (4, 8), "added_skips": True}
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_a_block_gives_the_logits_of_its_stacks(network):
 
 
 @pytest.mark.parametrize(
-    "change", [{"stem": (4, 8)}, {"stem": (4, 4, 4, 8)}, {"labelled": 3}, {"labelled": 5}, FOLDED]
+    "change", [{"stem": (4, 8)}, {"stem": (4, 4, 4, 8)}, {"labelled": 3}, {"labelled": 5}, ADDED]
 )
 def test_a_slice_has_the_mean_of_what_stacks_say_of_it(change):
     torch.manual_seed(0)
@@ -51,46 +51,6 @@ def test_a_slice_has_the_mean_of_what_stacks_say_of_it(change):
     means = [torch.stack(v).mean(0) for k, v in sorted(said.items()) if len(v) == labelled]
     assert len(means) == 13 - 2 * config.reach
     torch.testing.assert_close(found, torch.stack(means), rtol=1e-4, atol=1e-4)
-
-
-def test_a_folded_network_gives_each_pixel_of_a_block_its_own_logits():
-    torch.manual_seed(0)
-    network = HetsegNet(replace(SMALL, levels=(0, 12, 16), added_skips=True)).eval()
-    with torch.no_grad():
-        network.head.weight.zero_()
-        network.head.bias.copy_(torch.arange(20.0))  # 5 outputs of 2 x 2 pixels
-        logits = network(torch.zeros(1, 1, 7, 16, 24))[0]
-        block = network.forward_block(torch.zeros(7, 16, 24), torch.tensor([3]))[0]
-    assert logits.shape == (5, 16, 24)
-    assert logits[3, 4:6, 6:8].tolist() == [[3, 8], [13, 18]]
-    assert torch.equal(block[0], logits[3])
-    assert (network.config.fold, SMALL.fold) == (2, 1)
-
-
-def test_detail_begins_at_zero_and_corrects_single_pixels_from_the_slices_around_them():
-    torch.manual_seed(0)
-    config = replace(SMALL, levels=(0, 12, 16), added_skips=True)
-    plain, network = HetsegNet(config).eval(), HetsegNet(replace(config, detail=8)).eval()
-    network.load_state_dict({**network.state_dict(), **plain.state_dict()})
-    stack = torch.randn(1, 1, 7, 16, 24)
-    with torch.no_grad():
-        before = network(stack)
-        assert torch.equal(before, plain(stack))
-        assert network.detail is not None
-        torch.nn.init.normal_(network.detail.head.weight)
-        for weight in (network.detail.seen.weight, network.detail.told.weight):
-            torch.nn.init.normal_(weight)
-        after = network(stack)
-        one = network.forward_block(stack[0, 0], torch.tensor([3]))[:, 0]
-    assert not torch.equal(after, before)
-    torch.testing.assert_close(one, after[:, 3])
-    pixel = (after - before)[0, :, 4:6, 6:8].flatten(1)
-    assert (pixel.std(dim=1) > 0).all()  # not one correction for the whole block
-
-
-def test_detail_is_for_stacks_with_one_labelled_slice():
-    with pytest.raises(ValueError, match="one labelled"):
-        replace(SMALL, labelled=3, detail=8)
 
 
 @pytest.mark.parametrize("labelled", [0, 2, 9])

@@ -92,11 +92,9 @@ def test_a_network_comes_to_say_what_its_teacher_says(teacher, tmp_path):
 
 
 def test_a_new_encoder_comes_to_find_what_the_old_one_found(teacher, tmp_path):
-    config = small_config(samples=120)
+    config = small_config(samples=240)
     quick = Schedule(peak=1e-2, warmup=2)
-    network = replace(
-        teacher.plan.network, stem=(4, 4), levels=(0, *teacher.plan.network.levels[1:])
-    )
+    network = replace(teacher.plan.network, stem=(4, 4), added_skips=True)
     config = replace(config, network=network, schedule=quick, settle_share=0.8, plain_share=0.9)
     trainer = Trainer(
         config, OneScan(tiny_scan()), RunOptions(tmp_path, CPU, workers=0), initial=teacher
@@ -104,7 +102,7 @@ def test_a_new_encoder_comes_to_find_what_the_old_one_found(teacher, tmp_path):
     coarse = trainer.network.encode2[0].weight.detach().clone()
     reports = list(trainer.run())
     hinted = [r.loss for r in reports if math.isnan(r.dice_loss)]
-    assert len(hinted) == 24  # four fifths of 30 steps
+    assert len(hinted) == 48  # four fifths of 60 steps
     assert np.mean(hinted[-5:]) < 0.7 * np.mean(hinted[:5])
     assert not torch.equal(trainer.network.encode2[0].weight, coarse), "learns afterwards"
 

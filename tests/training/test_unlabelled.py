@@ -59,7 +59,7 @@ def test_a_compact_network_learns_from_labels_and_a_teacher_and_the_plan_says_so
     done = run_cli("hetseg-train", *arguments)
     assert done.code == 0, done.err
     plan = load_model(str(tmp_path / "run/model"), CPU).plan
-    assert (plan.network.fold, plan.mirror) == (2, False)
+    assert (plan.network.added_skips, plan.mirror) == (True, False)
     assert plan.provenance["training"]["teaching_share"] == 0.7
     source = plan.provenance["source"]
     assert source["shares"] == [0.25, 0.75]
