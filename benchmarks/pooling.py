@@ -1,8 +1,10 @@
 """How a model's views are best pooled into one flip map, from scans whose truth is known.
 
     python benchmarks/pooling.py LABEL_MAPS [--model NAME] [--scans 8] [--write]
+    python benchmarks/pooling.py DATA --labelled [--model NAME] [--write]
 
-Draws synthetic scans with clean labels, segments them, and fits the two numbers of
+Draws synthetic scans with clean labels, or with --labelled takes the sub-X_T1w.nii.gz and
+sub-X_dseg.nii.gz of a folder, segments them, and fits the two numbers of
 `hetseg_bids.network.models.Pooling` by logistic regression: is the ensemble's yes or no
 right, given the mean of the views' log-odds and the ensemble's logit? Every scan counts alike, and
 up to 30,000 voxels of each structure. --write puts them into the model's plan.json. The last
@@ -12,16 +14,22 @@ lines fit one half of the scans and say what that gives on the other.
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from accuracy import scans_of
 from scipy import optimize, special
+from torch import Tensor
 
+from hetseg_bids.images import read_labels
 from hetseg_bids.network.models import Model, Pooling, load_model
 from hetseg_bids.network.systems import SUREST
+from hetseg_bids.preprocessing.conform import nearest
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
+from hetseg_bids.preprocessing.pipeline import prepare_image
 from hetseg_bids.segmentation.inference import predict
 from hetseg_bids.training.synthesis.label_noise import CLEAN
 from hetseg_bids.training.synthesis.painting import SynthesisConfig, SyntheticSource
@@ -36,12 +44,13 @@ def main() -> None:
     parser.add_argument("maps", type=Path)
     parser.add_argument("--model", default="label-flip")
     parser.add_argument("--scans", type=int, default=8)
+    parser.add_argument("--labelled", action="store_true")
     parser.add_argument("--write", action="store_true")
     args = parser.parse_args()
-    source = SyntheticSource(sorted(args.maps.glob("*.nii*")), SynthesisConfig(labels=CLEAN))
     model = load_model(args.model, torch.device("cpu"))
     bare = replace(model, plan=replace(model.plan, pooling=Pooling(views=1.0, ensemble=0.0)))
-    scans = [sample(source, bare, number) for number in range(args.scans)]
+    known = real_scans(args.maps) if args.labelled else synthetic_scans(args.maps, args.scans)
+    scans = [sample(scan, bare, number) for number, scan in enumerate(known)]
     fitted = fit(scans)
     print(f"views {fitted.views:.3f}, ensemble {fitted.ensemble:.3f}")
     for half in (0, 1):
@@ -53,16 +62,41 @@ def main() -> None:
         replace(model.plan, pooling=rounded).save(model.folder)
 
 
-def sample(source: SyntheticSource, model: Model, number: int) -> tuple[np.ndarray, np.ndarray]:
+@dataclass(frozen=True)
+class KnownScan:
+    """Standard scores, brain mask and labels on one grid."""
+
+    image: Tensor
+    mask: Tensor
+    labels: Tensor
+
+
+def synthetic_scans(maps: Path, count: int) -> Iterator[KnownScan]:
+    """Scans made from label maps."""
+    source = SyntheticSource(sorted(maps.glob("*.nii*")), SynthesisConfig(labels=CLEAN))
+    for number in range(count):
+        volume = source.draw(np.random.default_rng((_SEED, number)))
+        yield KnownScan(volume.image, volume.image > BACKGROUND, volume.labels)
+
+
+def real_scans(folder: Path) -> Iterator[KnownScan]:
+    """Labelled scans as a run prepares them."""
+    for t1w in scans_of(folder):
+        prepared = prepare_image(t1w)
+        labels, grid = read_labels(t1w.with_name(t1w.name.replace("_T1w", "_dseg")))
+        moved = nearest(labels.astype(np.uint8), grid, prepared.working)
+        yield KnownScan(prepared.image, prepared.mask, torch.from_numpy(moved))
+
+
+def sample(scan: KnownScan, model: Model, number: int) -> tuple[np.ndarray, np.ndarray]:
     """Of one scan (2, N): log-odds and logit of the answer given; and (N,): whether it is wrong.
 
     Voxels where all views say no as surely as they can teach nothing and are left out.
     """
-    rng = np.random.default_rng((_SEED, number))
-    volume = source.draw(rng)
-    logits = predict(model, volume.image, volume.image > BACKGROUND)
+    rng = np.random.default_rng((_SEED, number, 1))
+    logits = predict(model, scan.image, scan.mask)
     assert logits.second_output is not None  # noqa: S101 (a model without it has no q to pool)
-    labels = volume.labels[logits.box]
+    labels = scan.labels[logits.box]
     forecasts, wrong = [], []
     for structure, a, said in zip(
         model.plan.label_set.structures, logits.label, logits.second_output, strict=True

@@ -9,7 +9,10 @@ import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{12}-")
 _MOST_JSON_BYTES = 10_000_000
@@ -66,7 +69,22 @@ def remove_leftovers(paths: Iterable[Path]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file atomically."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", newline="\n")  # also on Windows
+
+
+def write_tsv(path: Path, table: pd.DataFrame) -> None:
+    """Write a table atomically, ``n/a`` where a value is missing.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> path = getfixture("tmp_path") / "volumes.tsv"
+    >>> write_tsv(path, pd.DataFrame({"name": ["brainstem"], "volume_mm3": [float("nan")]}))
+    >>> path.read_text().split()
+    ['name', 'volume_mm3', 'brainstem', 'n/a']
+    """
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, sep="\t", index=False, na_rep="n/a", lineterminator="\n")
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from hetseg_bids.errors import DatasetError, ImageError
 from hetseg_bids.evaluation.metrics import compare
-from hetseg_bids.files import atomic_path
+from hetseg_bids.files import write_tsv
 from hetseg_bids.images import read_labels
 from hetseg_bids.structures.aseg import ASEG
 from hetseg_bids.structures.label_sets import LabelSet
@@ -201,8 +201,7 @@ def evaluate(match: Match, label_set: LabelSet = ASEG) -> pd.DataFrame:
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write a table as TSV."""
-    with atomic_path(path) as temporary:
-        table.round(_DIGITS).to_csv(temporary, sep="\t", index=False, na_rep="n/a")
+    write_tsv(path, table.round(_DIGITS))
 
 
 def summary(scores: pd.DataFrame) -> str:

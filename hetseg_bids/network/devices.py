@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import platform
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -87,7 +88,7 @@ def return_freed_memory() -> None:
     For steps that need much memory of other sizes than the step before. To get half a GiB again
     takes a tenth of a second.
     """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    trim = _libc_function("malloc_trim")
     if trim is not None:
         trim(0)
 
@@ -108,9 +109,14 @@ def sparing_memory() -> Iterator[None]:
 
 
 def _set_malloc(option: int, value: int) -> None:
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = _libc_function("mallopt")
     if mallopt is not None:
         mallopt(option, value)
+
+
+def _libc_function(name: str) -> Callable[..., int] | None:
+    """A function of glibc; None elsewhere. Windows can't even look for it."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
 
 
 def worker_environment(threads: int) -> dict[str, str]:

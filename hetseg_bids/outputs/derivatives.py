@@ -22,7 +22,14 @@ from hetseg_bids import __version__
 from hetseg_bids.config import BIDS_VERSION, Settings
 from hetseg_bids.dataset.discovery import Scan
 from hetseg_bids.errors import OutputError
-from hetseg_bids.files import atomic_path, read_json, remove_leftovers, write_json, write_text
+from hetseg_bids.files import (
+    atomic_path,
+    read_json,
+    remove_leftovers,
+    write_json,
+    write_text,
+    write_tsv,
+)
 from hetseg_bids.images import Grid
 from hetseg_bids.network.models import Plan
 from hetseg_bids.quality.image_quality import ImageQuality
@@ -266,8 +273,7 @@ def _compressed(path: Path) -> Iterator[BufferedIOBase]:
 
 def write_tables(paths: OutputPaths, table: pd.DataFrame, label_set: LabelSet) -> None:
     """Write the volumes and the label table, with their data dictionaries."""
-    with atomic_path(paths.morph) as temporary:
-        table.round(5).to_csv(temporary, sep="\t", index=False, na_rep="n/a")
+    write_tsv(paths.morph, table.round(5))
     columns = {name: {"Description": text} for name, text in COLUMNS.items()}
     write_json(paths.morph.with_suffix(".json"), columns)
     write_label_table(paths.labels, label_set)

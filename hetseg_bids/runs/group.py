@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from hetseg_bids.errors import OutputError
-from hetseg_bids.files import atomic_path, write_json
+from hetseg_bids.files import write_json, write_tsv
 from hetseg_bids.outputs.finished import FinishedScan, processed_alike, read_results, shortened
 from hetseg_bids.quality.flip_map import CohortMap, cohort_map, load_template
 from hetseg_bids.quality.outliers import LEAST_PEOPLE, Measure, Outlier, find_outliers
@@ -249,7 +249,6 @@ def _write_missing(missing: pd.DataFrame | None, out_dir: Path) -> None:
 
 
 def _write(table: pd.DataFrame, path: Path, columns: dict[str, str]) -> None:
-    with atomic_path(path) as temporary:
-        table.to_csv(temporary, sep="\t", index=False, na_rep="n/a")
+    write_tsv(path, table)
     dictionary = {name: {"Description": text} for name, text in columns.items()}
     write_json(path.with_suffix(".json"), dictionary)

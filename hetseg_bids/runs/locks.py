@@ -69,5 +69,6 @@ def claimed(path: Path, what: Path) -> Iterator[None]:
     finally:
         if lock.is_locked:
             # removed before it is released: a run that waits for it then makes a new file
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(PermissionError):  # of Windows, where releasing removes it
+                path.unlink(missing_ok=True)
             lock.release()

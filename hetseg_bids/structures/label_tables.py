@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from hetseg_bids.errors import DatasetError
-from hetseg_bids.files import atomic_path
+from hetseg_bids.files import write_tsv
 from hetseg_bids.structures.label_sets import MAX_ASEG_ID, LabelSet, Structure, partner_of
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -121,6 +121,4 @@ def write_label_table(path: Path, label_set: LabelSet) -> None:
     ['index', 'name', 'color', '2', 'left_cerebral_white_matter', '#dcdcdc']
     """
     rows = [(s.label, s.name, "#{:02x}{:02x}{:02x}".format(*s.color)) for s in label_set.structures]
-    with atomic_path(path) as temporary:
-        table = pd.DataFrame(rows, columns=["index", "name", "color"])
-        table.to_csv(temporary, sep="\t", index=False)
+    write_tsv(path, pd.DataFrame(rows, columns=["index", "name", "color"]))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from hetseg_bids.files import atomic_path
+from hetseg_bids.files import write_tsv
 from hetseg_bids.network.architecture import HetsegNet, StackDepth
 from hetseg_bids.network.devices import autocast
 from hetseg_bids.planes import PLANES
@@ -148,5 +148,4 @@ class ValidationLog:
 
     def save(self) -> None:
         """Write the whole table, atomically."""
-        with atomic_path(self.path) as temporary:
-            pd.DataFrame(self._rows).to_csv(temporary, sep="\t", index=False, na_rep="n/a")
+        write_tsv(self.path, pd.DataFrame(self._rows))
