@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from hetseg_bids.files import write_text, write_tsv
+from hetseg_bids.files import write_tsv
 from hetseg_bids.network import devices
 from hetseg_bids.runs.locks import claimed
 
@@ -40,9 +40,7 @@ def test_a_lock_file_that_can_not_be_removed_while_it_is_open(monkeypatch, tmp_p
         assert lock.exists(), "it was released all the same"
 
 
-def test_texts_have_the_same_bytes_where_lines_end_otherwise(monkeypatch, tmp_path):
+def test_tables_have_the_same_bytes_where_lines_end_otherwise(monkeypatch, tmp_path):
     monkeypatch.setattr(os, "linesep", "\r\n")
-    write_text(tmp_path / "a.json", "{\n}\n")
     write_tsv(tmp_path / "a.tsv", pd.DataFrame({"name": ["brainstem"]}))
-    assert (tmp_path / "a.json").read_bytes() == b"{\n}\n"
     assert (tmp_path / "a.tsv").read_bytes() == b"name\nbrainstem\n"
