@@ -4,7 +4,7 @@
     python benchmarks/pooling.py DATA --labelled [--model NAME] [--write]
 
 Draws synthetic scans with clean labels, or with --labelled takes the sub-X_T1w.nii.gz and
-sub-X_dseg.nii.gz of a folder, segments them, and fits the two numbers of
+sub-X_dseg.nii.gz of a folder, segments them, and fits the three numbers of
 `hetseg_bids.network.models.Pooling` by logistic regression: is the ensemble's yes or no
 right, given the mean of the views' log-odds and the ensemble's logit? Every scan counts alike, and
 up to 30,000 voxels of each structure. --write puts them into the model's plan.json. The last
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -52,13 +52,13 @@ def main() -> None:
     known = real_scans(args.maps) if args.labelled else synthetic_scans(args.maps, args.scans)
     scans = [sample(scan, bare, number) for number, scan in enumerate(known)]
     fitted = fit(scans)
-    print(f"views {fitted.views:.3f}, ensemble {fitted.ensemble:.3f}")
+    print(", ".join(f"{name} {value:.3f}" for name, value in asdict(fitted).items()))
     for half in (0, 1):
         other = fit(scans[half::2])
         seen, unseen = score(scans[half::2], other), score(scans[1 - half :: 2], other)
         print(f"fitted on one half: {other}, log loss {seen:.4f}, on the other half {unseen:.4f}")
     if args.write:
-        rounded = Pooling(round(fitted.views, 3), round(fitted.ensemble, 3))
+        rounded = Pooling(*(round(value, 3) for value in astuple(fitted)))
         replace(model.plan, pooling=rounded).save(model.folder)
 
 
@@ -114,7 +114,7 @@ def sample(scan: KnownScan, model: Model, number: int) -> tuple[np.ndarray, np.n
 def fit(scans: list[tuple[np.ndarray, np.ndarray]]) -> Pooling:
     """The numbers of the smallest log loss."""
     best = optimize.minimize(
-        lambda x: score(scans, Pooling(*map(float, x))), [0.5, 0.5], method="Nelder-Mead"
+        lambda x: score(scans, Pooling(*map(float, x))), [0.5, 0.5, 0.0], method="Nelder-Mead"
     )
     return Pooling(*map(float, best.x))
 
@@ -123,7 +123,7 @@ def score(scans: list[tuple[np.ndarray, np.ndarray]], pooling: Pooling) -> float
     """Mean log loss of the forecast that an answer is wrong."""
     losses = []
     for (log_odds, logit), wrong in scans:
-        right = pooling.views * log_odds + pooling.ensemble * logit
+        right = pooling.views * log_odds + pooling.ensemble * logit + pooling.answer
         losses.append(-special.log_expit(np.where(wrong, -right, right)).mean())
     return float(np.mean(losses))
 

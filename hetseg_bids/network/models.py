@@ -39,18 +39,22 @@ class Pooling:
     """How the ensemble's q follows from the views' forecasts and the ensemble's logit.
 
     The log-odds of a structure are ``views`` times the mean of the views' `evidence` plus
-    ``ensemble`` times the mean label logit.  Views that contradict each other make q large,
-    and views that agree make it smaller than that of each view.  `benchmarks/pooling.py` fits
-    both numbers on synthetic scans.
+    ``ensemble`` times the mean label logit, and those of the answer given are larger by ``answer``:
+    the ensemble makes fewer errors than the views, also where all of them are in doubt.  Views
+    that contradict each other make q large, and views that agree make it smaller than that of each
+    view.  `benchmarks/pooling.py` fits the numbers.
 
     Attributes
     ----------
     views, ensemble : float
         The two factors.
+    answer : float
+        Log-odds.
     """
 
     views: float
     ensemble: float
+    answer: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -265,7 +265,15 @@ class LabelFlip(System, Heteroscedastic):
 
 @dataclass(frozen=True)
 class PooledEnsemble(Heteroscedastic):
-    """The second output is the ensemble's log-odds of each structure; see `models.Pooling`."""
+    """The second output is the ensemble's log-odds of each structure; see `models.Pooling`.
+
+    Attributes
+    ----------
+    answer : float
+        What is added to the log-odds in favour of the answer that the label logit gives.
+    """
+
+    answer: float = 0.0
 
     def flip_probability(self, label_logits: Tensor, second_output: Tensor) -> Tensor:
         """Probability that the sign of a is wrong, at most 0.5.
@@ -277,14 +285,15 @@ class PooledEnsemble(Heteroscedastic):
         tensor([0.1192, 0.5000])
         """
         against = torch.where(label_logits > 0, -second_output, second_output)
-        return logistic(against).clamp_max_(0.5)
+        return logistic(against.sub_(self.answer)).clamp_max_(0.5)
 
     def opposite(self, second_output: Tensor) -> Tensor:
         """As in `Heteroscedastic`."""
         return -second_output
 
     def _second_output(self, label_logits: Tensor, flip_probability: Tensor) -> Tensor:
-        return torch.log1p(-flip_probability).sub_(flip_probability.log()).copysign_(label_logits)
+        right = torch.log1p(-flip_probability).sub_(flip_probability.log())
+        return right.sub_(self.answer).mul_(torch.where(label_logits > 0, 1.0, -1.0))
 
 
 def spread(log_variance: Tensor) -> Tensor:

@@ -161,7 +161,7 @@ def separate_(mean: Tensor, plan: Plan, box: tuple[slice, slice, slice]) -> Logi
     if plan.pooling is None:
         return Logits(label, second_output, plan.system, box, label_set)
     second_output.mul_(plan.pooling.views).add_(label, alpha=plan.pooling.ensemble)
-    return Logits(label, second_output, PooledEnsemble(), box, label_set)
+    return Logits(label, second_output, PooledEnsemble(plan.pooling.answer), box, label_set)
 
 
 def brain_box(mask: Tensor) -> tuple[slice, slice, slice]:

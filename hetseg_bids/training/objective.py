@@ -24,11 +24,14 @@ class Objective:
         Losses of each pixel and task.
     membership : (ids, T) tensor
         Which ids count as which task.
+    parts : int
+        How many tasks, the last ones, are parts, which labels alone teach.
     """
 
     plain: _Loss
     system: _Loss
     membership: Tensor
+    parts: int = 0
 
     def __call__(
         self,
@@ -77,21 +80,24 @@ class Objective:
         warm: bool,
     ) -> Tensor:
         elementwise = (self.plain if warm else self.system)(output, targets)
-        told = output.new_zeros(())
+        told, counted = output.new_zeros(()), torch.arange(targets.shape[1], device=output.device)
         if lesson is not None:
             share = lesson[1].view(-1, 1, 1, 1)
             losses, probability = teaching_losses(output, lesson[0])
             told = (share * losses).mean()
-            elementwise = (1 - share) * elementwise
-            count = losses.shape[1]
+            taught, parts = losses.shape[1], counted[len(counted) - self.parts :]
+            learned = torch.lerp(targets[:, :taught], (probability > 0.5).float(), share)
+            targets = torch.cat((learned, targets[:, taught:]), dim=1)
             # a teacher knows nothing of the auxiliary tasks
-            targets = torch.lerp(targets[:, :count], (probability > 0.5).float(), share)
+            counted = torch.cat((counted[:taught], parts))
+            own = (1 - share).repeat(1, elementwise.shape[1], 1, 1)
+            own[:, parts] = 1
+            elementwise = own * elementwise
         if weight is None:
             system = elementwise.mean()
         else:
             weights = weight.expand_as(elementwise)
             system = (elementwise * weights).sum() / weights.sum().clamp_min(1)
-        count = targets.shape[1]
-        seen = None if weight is None else weight[:, :count]
-        dice = soft_dice_loss(output[:, :count], targets, seen)
+        seen = None if weight is None else weight[:, counted]
+        dice = soft_dice_loss(output[:, counted], targets[:, counted], seen)
         return torch.stack((system + told, dice))

@@ -223,7 +223,9 @@ def _random_slice(
 ) -> float:
     present = volume.presence[plane.axes[0]]
     if rng.random() < structure_rate:
-        structure = label_set.structures[rng.integers(len(label_set.structures))]
+        told = zip(label_set.parts, volume.tells(label_set.parts), strict=True)
+        wanted = (*label_set.structures, *(part for part, here in told if here))
+        structure = wanted[rng.integers(len(wanted))]
         places = np.flatnonzero(present[:, list(structure.members)].any(axis=1))
     else:
         places = np.flatnonzero(present[:, 1:].any(axis=1))

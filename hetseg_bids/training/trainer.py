@@ -135,7 +135,10 @@ class Trainer:
         membership = torch.from_numpy(label_set.membership()).to(options.device)
         self._half = options.amp and computes_bf16(options.device)
         self._forward: Callable[[Tensor], tuple[Tensor, ...]] = self._compute_logits
-        self._objective: Callable[..., Tensor] = Objective(Plain().loss, system.loss, membership)
+        losses = (Plain().loss, system.loss)
+        self._objective: Callable[..., Tensor] = Objective(
+            *losses, membership, len(label_set.parts)
+        )
         self._hint: Callable[[Tensor, Tensor], Tensor] = self._compute_hint
         if options.compile:
             # torch's own generator: inductor's is slow on CPUs, and draws other noise

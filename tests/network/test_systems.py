@@ -80,6 +80,17 @@ def test_views_that_contradict_each_other_leave_the_answer_open():
     assert float(PooledEnsemble().flip_probability(a, no)) == 0.5
 
 
+@given(st.floats(-3, 3), st.floats(-8, 8), st.floats(0, 2))
+def test_a_pooled_answer_is_surer_by_its_constant_log_odds(a, said, answer):
+    label, second = torch.tensor(a), torch.tensor(said)
+    q = float(PooledEnsemble(answer).flip_probability(label, second))
+    right = (said if a > 0 else -said) + answer
+    assert q == pytest.approx(min(0.5, 1 / (1 + np.exp(right))), abs=1e-6)
+    raised = PooledEnsemble(answer).raised(label, second, torch.tensor(0.3))
+    found = float(PooledEnsemble(answer).flip_probability(label, raised))
+    assert found == pytest.approx(max(q, 0.3), abs=1e-5)
+
+
 def test_the_forecast_of_a_flip_needs_no_label_logit():
     v = torch.tensor([-3.0, 0.0, 3.0])
     for a in (-50.0, 0.0, 50.0):

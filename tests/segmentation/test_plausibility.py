@@ -35,13 +35,14 @@ from support.results import level_maps
 
 KNOWN = load_atlas().label_set  # the structures of the atlas
 YES, NO, SURE = 4.0, -4.0, 0.02
-SYSTEMS = (PooledEnsemble(), LabelFlip(), PredictiveVariance())
+SYSTEMS = (PooledEnsemble(), PooledEnsemble(0.5), LabelFlip(), PredictiveVariance())
 
 
 def sure_second(system: Heteroscedastic, label: torch.Tensor) -> torch.Tensor:
     """Second outputs whose q is 0.02 everywhere."""
     if isinstance(system, PooledEnsemble):
-        return torch.full_like(label, float(np.log((1 - SURE) / SURE))).copysign(label)
+        right = float(np.log((1 - SURE) / SURE)) - system.answer
+        return torch.full_like(label, right).copysign(label)
     one = label.reshape(-1)[:1]  # sizes of logits are all alike
     second = system.raised(one, torch.full_like(one, -15.0), torch.full_like(one, SURE))
     return torch.full_like(label, float(second))
