@@ -65,7 +65,6 @@ VARIANTS: dict[str, Variant] = {
     "3 of 7 slices labelled": Variant(replace(_DEFAULT, labelled=3)),
     "deep supervision": Variant(replace(_DEFAULT, deep_supervision=True)),
     "compact": Variant(compact_recipe("label-flip").network),
-    "compact, no detail": Variant(replace(compact_recipe("label-flip").network, detail=0)),
     "no average of weights": Variant(_DEFAULT, ema_decay=0.0),
 }
 

@@ -31,6 +31,7 @@ from hetseg_bids.preprocessing.conform import nearest
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
 from hetseg_bids.preprocessing.pipeline import prepare_image
 from hetseg_bids.segmentation.inference import predict
+from hetseg_bids.structures.label_sets import MAX_ASEG_ID
 from hetseg_bids.training.synthesis.label_noise import CLEAN
 from hetseg_bids.training.synthesis.painting import SynthesisConfig, SyntheticSource
 
@@ -84,7 +85,8 @@ def real_scans(folder: Path) -> Iterator[KnownScan]:
     for t1w in scans_of(folder):
         prepared = prepare_image(t1w)
         labels, grid = read_labels(t1w.with_name(t1w.name.replace("_T1w", "_dseg")))
-        moved = nearest(labels.astype(np.uint8), grid, prepared.working)
+        known = np.where(labels <= MAX_ASEG_ID, labels, 0).astype(np.uint8)
+        moved = nearest(known, grid, prepared.working)
         yield KnownScan(prepared.image, prepared.mask, torch.from_numpy(moved))
 
 

@@ -115,9 +115,8 @@ def segment(
     result = label_grid(
         logits, prepared.working, prepared.native, division=division, probability=True
     )
-    surplus = division.shared_out(plausibility.surplus_mm3)
-    noise = quality_of(prepared, result).noise
-    volumes = measure(result, noise=noise, surplus_mm3=surplus)
+    noise, surplus = quality_of(prepared, result).noise, plausibility.surplus_mm3
+    volumes = measure(result, noise=noise, surplus_mm3=surplus, divided=division.divided)
     return _in_memory(result, volumes, prepared.warnings, plausibility)
 
 

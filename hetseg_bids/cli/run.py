@@ -238,7 +238,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(arguments)
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(args.verbose, 2)]
     logging.basicConfig(level=level, format="%(message)s")
-    logging.getLogger("matplotlib").setLevel(logging.WARNING)
     if threading.current_thread() is threading.main_thread():
         # unwinding removes temporary files and ends workers, as for an interrupt from the keyboard
         signal.signal(signal.SIGTERM, _raise_terminated)

@@ -9,14 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from hetseg_bids.errors import DatasetError, ImageError
 from hetseg_bids.evaluation.metrics import compare
 from hetseg_bids.files import write_tsv
 from hetseg_bids.images import read_labels
-from hetseg_bids.structures.aseg import ASEG
+from hetseg_bids.structures.aseg import ASEG, WHOLE_ASEG, is_whole
 from hetseg_bids.structures.label_sets import LabelSet
+from hetseg_bids.structures.label_tables import read_label_table
 
 _DIGITS = 5
 _MARK = "_seg-hetseg"
@@ -175,9 +178,8 @@ def evaluate(match: Match, label_set: LabelSet = ASEG) -> pd.DataFrame:
     reference, reference_grid = read_labels(match.reference)
     if not grid.matches(reference_grid):
         raise ImageError(f"not on the grid of {match.segmentation.name}", path=match.reference)
-    truth = label_set.collapse(reference)
-    # the segmentation may tell apart parts of these structures
-    found = ASEG.collapse(labels) if label_set == ASEG else labels
+    truth = label_set.collapse(to_score(reference, match.reference, label_set))
+    found = to_score(labels, match.segmentation, label_set)
     zooms = nib.affines.voxel_sizes(grid.affine)
     rows = []
     for structure in label_set.structures:
@@ -197,6 +199,34 @@ def evaluate(match: Match, label_set: LabelSet = ASEG) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def to_score(
+    labels: npt.NDArray[np.int32], path: Path, label_set: LabelSet
+) -> npt.NDArray[np.int32]:
+    """A segmentation's labels as those of a label set.
+
+    All labels of an aseg become the 28 structures where these are scored; the other way round
+    there is no way.
+
+    Parameters
+    ----------
+    labels : integer array
+    path : Path
+        The dseg; beside it lies its label table, or nothing is checked.
+
+    Raises
+    ------
+    DatasetError
+        If it isn't labelled as it is to be scored.
+    """
+    table = path.with_name(path.name.split(".nii")[0] + ".tsv")
+    if not table.is_file() or label_set not in (ASEG, WHOLE_ASEG):
+        return labels
+    whole = is_whole(read_label_table(table).names)
+    if label_set == WHOLE_ASEG and not whole:
+        raise DatasetError("not made with --structures aseg", "leave that option out", path=path)
+    return ASEG.collapse(labels).astype(np.int32) if whole and label_set == ASEG else labels
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:

@@ -13,7 +13,7 @@ import pandas as pd
 from scipy import ndimage
 
 from hetseg_bids.errors import DatasetError, ImageError
-from hetseg_bids.evaluation.compare import Match, System, find_matches, write_table
+from hetseg_bids.evaluation.compare import Match, System, find_matches, to_score, write_table
 from hetseg_bids.evaluation.figures import (
     Overlay,
     flip_overlay,
@@ -111,6 +111,7 @@ def _overlay(match: Match, title: str, label_set: LabelSet) -> Overlay | None:
     if not (flip.exists() and t1w.exists()):
         return None
     labels, grid = read_labels(match.segmentation)
+    labels = to_score(labels, match.segmentation, label_set)
     truth = label_set.collapse(read_labels(match.reference)[0])
     picture = open_image(t1w)
     if picture.shape[:3] != grid.shape:

@@ -21,8 +21,8 @@ from hetseg_bids.files import atomic_path, read_json, write_json
 from hetseg_bids.network.architecture import HetsegNet, NetworkConfig, to_channels_last
 from hetseg_bids.network.systems import System, system_named
 from hetseg_bids.preprocessing.normalisation import BACKGROUND, CLIP
-from hetseg_bids.structures.aseg import ASEG, WITH_PARTS, aseg_part, is_aseg
-from hetseg_bids.structures.divisions import Division, undivided, whole_aseg
+from hetseg_bids.structures.aseg import ASEG, WHOLE_DIVISION, WITH_PARTS, aseg_part, is_aseg
+from hetseg_bids.structures.divisions import Division, undivided
 from hetseg_bids.structures.label_sets import LabelSet, Structure
 from hetseg_bids.structures.label_tables import make_label_set
 
@@ -114,17 +114,19 @@ class Plan:
         Raises
         ------
         OptionError
-            If the model doesn't label all parts that an aseg has.
+            If the word is another, or the model doesn't label all parts that an aseg has.
         """
         if structures == "paper":
             return undivided(self.label_set)
+        if structures != "aseg":
+            raise OptionError("paper or aseg is expected", option=f"--structures {structures}")
         if self.label_set != WITH_PARTS:
             raise OptionError(
                 f"model {self.name} doesn't tell apart all that an aseg does",
                 "choose another model or leave the option out",
                 option=f"--structures {structures}",
             )
-        return whole_aseg(self.label_set)
+        return WHOLE_DIVISION
 
     def save(self, folder: Path) -> None:
         """Write plan.json."""
@@ -134,7 +136,8 @@ class Plan:
             del facts["pooling"]
         content = {"format": _PLAN_FORMAT, "tasks": list(self.label_set.task_names)}
         names, parts = self.label_set.names, [s.name for s in self.label_set.parts]
-        if not (is_aseg(self.label_set) and aseg_part(names, parts) == self.label_set):
+        known = set(names) <= set(ASEG.names) and is_aseg(self.label_set)
+        if not (known and aseg_part(names, parts) == self.label_set):
             content["structures"] = structures
         write_json(folder / PLAN_NAME, content | facts)
 
@@ -248,6 +251,8 @@ def read_plan(folder: Path) -> Plan:
         network: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in content["network"].items()
         }
+        if not network.get("detail"):  # of plans from the time of networks that had it
+            network.pop("detail", None)
         content["network"] = NetworkConfig(**network)
         content["system"] = system_named(content["system"])
         content["patch"] = tuple(content["patch"])

@@ -74,17 +74,6 @@ class Heteroscedastic(ABC):
         raised = self._second_output(label_logits, least)
         return torch.where(q < least, raised.to(second_output.dtype), second_output)
 
-    def opposite(self, second_output: Tensor) -> Tensor:
-        """Second outputs of the opposite statements: that the structures are not there.
-
-        Examples
-        --------
-        >>> v = torch.tensor([2.0])
-        >>> LabelFlip().opposite(v), PooledEnsemble().opposite(v)
-        (tensor([2.]), tensor([-2.]))
-        """
-        return second_output
-
     def evidence(self, label_logits: Tensor, second_output: Tensor) -> Tensor:
         """Log-odds of one view for a structure (above 0) or against it, at most 12.
 
@@ -286,10 +275,6 @@ class PooledEnsemble(Heteroscedastic):
         """
         against = torch.where(label_logits > 0, -second_output, second_output)
         return logistic(against.sub_(self.answer)).clamp_max_(0.5)
-
-    def opposite(self, second_output: Tensor) -> Tensor:
-        """As in `Heteroscedastic`."""
-        return -second_output
 
     def _second_output(self, label_logits: Tensor, flip_probability: Tensor) -> Tensor:
         right = torch.log1p(-flip_probability).sub_(flip_probability.log())

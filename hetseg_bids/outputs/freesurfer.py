@@ -12,7 +12,7 @@ from hetseg_bids.errors import OutputError
 from hetseg_bids.files import atomic_path, write_text
 from hetseg_bids.images import open_image, read_labels
 from hetseg_bids.outputs.finished import FinishedScan, read_results
-from hetseg_bids.structures.aseg import WHOLE_ASEG, is_aseg
+from hetseg_bids.structures.aseg import ASEG, is_aseg, is_whole
 from hetseg_bids.structures.label_sets import LabelSet, Structure
 
 COLOR_TABLE = "hetsegColorLUT.txt"
@@ -34,6 +34,7 @@ _NAMES = {
     "cc_mid_anterior": "CC_Mid_Anterior",
     "cc_anterior": "CC_Anterior",
 }
+_BRAIN = {label for structure in ASEG.structures for label in structure.members}
 _MERGED = (
     "the lateral ventricles hold the inferior lateral ones, the cerebellum its white matter, "
     "the corpus callosum all its parts"
@@ -45,6 +46,7 @@ def freesurfer_name(structure: Structure) -> str:
 
     Examples
     --------
+    >>> from hetseg_bids.structures.aseg import WHOLE_ASEG
     >>> whole = WHOLE_ASEG.structures
     >>> freesurfer_name(whole[0]), freesurfer_name(whole[-1])
     ('Left-Cerebral-White-Matter', 'CC_Anterior')
@@ -103,14 +105,15 @@ def stats(scan: FinishedScan, labels: np.ndarray, voxel_mm3: float) -> str:
         Volume of a voxel.
     """
     volumes = scan.table["volume_mm3"].astype(float)
-    whole = scan.label_set.names == WHOLE_ASEG.names
+    # the same with and without --structures aseg: fluid and vessels around the brain don't count
+    brain = volumes[[s.label in _BRAIN for s in scan.label_set.structures]].sum()
     lines = [
         "# Title Segmentation Statistics",
         "# ",
         f"# generating_program hetseg {scan.record.get('HetsegVersion')}",
         f"# subjectname {scan.keys['scan']}",
-        *([] if whole else [f"# {_MERGED}"]),
-        f"# Measure BrainSeg, BrainSegVol, Brain Segmentation Volume, {volumes.sum():.6f}, mm^3",
+        *([] if is_whole(scan.label_set.names) else [f"# {_MERGED}"]),
+        f"# Measure BrainSeg, BrainSegVol, Brain Segmentation Volume, {brain:.6f}, mm^3",
     ]
     mask = scan.record.get("HetsegBrainMaskVolume")
     if mask is not None:

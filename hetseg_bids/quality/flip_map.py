@@ -20,6 +20,7 @@ from hetseg_bids.errors import ImageError
 from hetseg_bids.images import Grid, grid_of, open_image, read_labels, read_largest
 from hetseg_bids.preprocessing.conform import resample
 from hetseg_bids.structures.alignment import centroids, template_affine
+from hetseg_bids.structures.aseg import ASEG, is_whole
 from hetseg_bids.structures.label_sets import Structure
 
 log = logging.getLogger(__name__)
@@ -133,6 +134,8 @@ def _aligned_flip(
     dseg: Path, flip_probability: Path, target: Grid, structures: Sequence[Structure]
 ) -> npt.NDArray[np.float32] | None:
     labels, grid = read_labels(dseg)
+    if is_whole(s.name for s in structures):  # the template has whole structures
+        labels, structures = ASEG.collapse(labels).astype(np.int32), ASEG.structures
     affine = template_affine(centroids(labels, grid, structures))
     if affine is None:
         return None

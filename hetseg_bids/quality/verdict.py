@@ -9,15 +9,14 @@ from typing import Literal
 import pandas as pd
 
 from hetseg_bids.quality.image_quality import ImageQuality
+from hetseg_bids.quality.whole import of_structures
 from hetseg_bids.segmentation.plausibility import Plausibility
-from hetseg_bids.structures.aseg import counted_for_quality
 from hetseg_bids.structures.label_sets import bare_name, hemisphere_of, partner_of
 
 Level = Literal["pass", "look", "fail"]
 _MM3_PER_ML = 1000.0
 # with these the structures together are a brain, and have its volume
-_MOST_OF_A_BRAIN = {"cerebral_cortex", "cerebral_white_matter"}
-_CEREBELLUM = ("cerebellum", "cerebellum_cortex")
+_MOST_OF_A_BRAIN = {"cerebral_cortex", "cerebral_white_matter", "cerebellum"}
 
 
 @dataclass(frozen=True)
@@ -136,7 +135,7 @@ def judge(
     ('the head is turned by 30 degrees',)
     """
     limits = limits or QcLimits()
-    table = table[counted_for_quality(table["name"])]
+    table = of_structures(table)
     failing = _failures(table, limits)
     looking = [*_doubts(table, limits), *image_doubts(image or ImageQuality(), limits).values()]
     looking += _implausible(plausibility or Plausibility(), limits)
@@ -153,8 +152,7 @@ def _failures(table: pd.DataFrame, limits: QcLimits) -> list[str]:
         reasons.append(f"not found: {_names(missing)}")
     brain = volume.sum() / _MM3_PER_ML
     low, high = limits.brain_ml
-    names = {bare_name(name) for name in table["name"]}
-    whole = names >= _MOST_OF_A_BRAIN and not names.isdisjoint(_CEREBELLUM)
+    whole = {bare_name(name) for name in table["name"]} >= _MOST_OF_A_BRAIN
     if whole and not low <= brain <= high:
         reasons.append(f"all structures together have {brain:.0f} ml, outside {low:.0f}-{high:.0f}")
     mean = table["expected_dice"].astype(float).mean()

@@ -21,6 +21,7 @@ from hetseg_bids.preprocessing.conform import nearest, resample, working_grid
 from hetseg_bids.preprocessing.headers import read_t1w
 from hetseg_bids.quality.image_quality import ImageQuality
 from hetseg_bids.quality.verdict import asymmetry, judge
+from hetseg_bids.quality.whole import of_structures
 from hetseg_bids.reports.methods import methods_text
 from hetseg_bids.reports.mosaics import (
     View,
@@ -33,9 +34,8 @@ from hetseg_bids.reports.mosaics import (
 from hetseg_bids.reports.quality import quality_rows
 from hetseg_bids.reports.templating import environment
 from hetseg_bids.reports.viewer import viewer_data
-from hetseg_bids.segmentation.labels import Segmentation
+from hetseg_bids.segmentation.labels import LEVELS, Segmentation
 from hetseg_bids.segmentation.plausibility import Plausibility
-from hetseg_bids.structures.aseg import counted_for_quality
 from hetseg_bids.structures.label_sets import LabelSet
 from hetseg_bids.structures.label_tables import read_label_table
 
@@ -67,8 +67,8 @@ class Shown:
         q, maps = None, result.flip_probability
         if maps is not None:
             step = float(np.float32(maps.step))  # as a NIfTI header holds it
-            levels = np.asarray(result.full(maps.levels.max(axis=0)), np.uint8)
-            q = (levels * step).astype(np.float32)
+            values = (np.arange(LEVELS + 1) * step).astype(np.float32)
+            q = values[result.full(maps.levels.max(axis=0))]
         return cls(result.grid, np.asarray(result.full(result.dseg), np.uint8), mask, q)
 
     @classmethod
@@ -108,8 +108,8 @@ def write_report(
     label_set = read_label_table(paths.labels)
     head = _view(shown or Shown.read(paths), source, label_set)
     brain = head.cropped(_brain_box(head.mask | (head.dseg > 0)))
-    counted = table[counted_for_quality(table["name"])]
-    worst = _least_certain(counted)
+    whole = of_structures(table)
+    worst = _least_certain(whole[whole["name"].isin(label_set.names)])
     image = ImageQuality.of_record(record)
     html = (
         environment()
@@ -117,7 +117,7 @@ def write_report(
         .render(
             title=paths.report.stem,
             verdict=judge(table, record["HetsegWarnings"], image, Plausibility.of_record(record)),
-            summary=_summary(counted, worst),
+            summary=_summary(whole, worst),
             quality=quality_rows(image),
             outlines=draw_outlines(brain),
             flips=[] if brain.flip_probability is None else draw_flip(brain),

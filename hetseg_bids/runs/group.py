@@ -16,10 +16,11 @@ from hetseg_bids.outputs.finished import FinishedScan, processed_alike, read_res
 from hetseg_bids.quality.flip_map import CohortMap, cohort_map, load_template
 from hetseg_bids.quality.outliers import LEAST_PEOPLE, Measure, Outlier, find_outliers
 from hetseg_bids.quality.verdict import asymmetry, judge
+from hetseg_bids.quality.whole import of_structures
 from hetseg_bids.reports.group import Cohort, write_group_page
 from hetseg_bids.runs import missing as absence
 from hetseg_bids.segmentation.morphometry import COLUMNS
-from hetseg_bids.structures.aseg import counted_for_quality
+from hetseg_bids.structures.aseg import ASEG, is_whole
 from hetseg_bids.structures.label_sets import Structure
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ _QC_COLUMNS = _KEYS | {
     "expected Dice, noise, edge, ripple and contrast, as a share of the cohort's limit: about 5 % "
     f"of good scans are above 1; n/a with fewer than {LEAST_PEOPLE} people of the same processing",
     "outlier_of": "The measures with |z| above the limit, worst first, three at most",
-    "mean_expected_dice": "Mean over the structures",
+    "mean_expected_dice": "Mean over the structures; of all labels of an aseg, over the 28",
     "brain_mask_ml": "Volume of the brain mask, ml",
     "structures_ml": "Volume of all structures together, ml",
     "noise": "Noise in white matter, contrast of white matter to cortex = 1",
@@ -79,14 +80,13 @@ def run_group(bids_dir: Path, out_dir: Path) -> Path:
         raise OutputError("no finished scans", "run the participant level first", path=out_dir)
     morph = pd.concat([scan.table.assign(**scan.keys) for scan in scans])
     _write(morph[[*_KEYS, *COLUMNS]].round(5), out_dir / "group_morph.tsv", _KEYS | COLUMNS)
-    volumes, dice = _wide(scans, "volume_mm3"), _wide(scans, "expected_dice")
-    uneven = np.stack([asymmetry(scan.table).to_numpy() for scan in scans])
+    tables = [scan.table for scan in scans]
+    volumes, dice, uneven = _matrices(tables)
     masks = np.array([float(s.record.get("HetsegBrainMaskVolume", np.nan)) for s in scans])
     structures = scans[0].label_set.structures
-    counted = np.array(counted_for_quality(scans[0].label_set.names))
-    compared = [s for s, counts in zip(structures, counted, strict=True) if counts]
-    columns = (volumes[:, counted], masks, dice[:, counted], uneven[:, counted])
-    measures = cohort_measures(compared, *columns)
+    compared = ASEG.structures if is_whole(scans[0].label_set.names) else structures
+    sizes, *others = _matrices([of_structures(table) for table in tables])
+    measures = cohort_measures(compared, sizes, masks, *others)
     quality = quality_table(scans, compare([*measures, *image_measures(scans)], scans))
     _write(quality.round(4), out_dir / "group_qc.tsv", _QC_COLUMNS)
     participants = absence.read_participants(bids_dir)
@@ -191,15 +191,15 @@ def quality_table(scans: Sequence[FinishedScan], outliers: Sequence[Outlier]) ->
         record = scan.record
         verdict = judge(scan.table, record.get("HetsegWarnings", ()), scan.image, scan.plausibility)
         mask = record.get("HetsegBrainMaskVolume")
-        dice = scan.table.loc[counted_for_quality(scan.table["name"]), "expected_dice"]
+        table = of_structures(scan.table)
         facts = {
             "verdict": verdict.level,
             "reasons": "; ".join(verdict.reasons) or "n/a",
             "outlier_score": outlier.score,
             "outlier_of": "; ".join(outlier.why) or "n/a",
-            "mean_expected_dice": dice.astype(float).mean(),
+            "mean_expected_dice": table["expected_dice"].astype(float).mean(),
             "brain_mask_ml": float("nan") if mask is None else mask / _MM3_PER_ML,
-            "structures_ml": scan.table["volume_mm3"].astype(float).sum() / _MM3_PER_ML,
+            "structures_ml": table["volume_mm3"].astype(float).sum() / _MM3_PER_ML,
             **asdict(scan.image),
             "model": scan.model,
             "processing": scan.processing,
@@ -208,8 +208,11 @@ def quality_table(scans: Sequence[FinishedScan], outliers: Sequence[Outlier]) ->
     return pd.DataFrame(rows)[list(_QC_COLUMNS)]
 
 
-def _wide(scans: Sequence[FinishedScan], column: str) -> np.ndarray:
-    return np.stack([scan.table[column].astype(float).to_numpy() for scan in scans])
+def _matrices(tables: Sequence[pd.DataFrame]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Volumes, expected Dice and asymmetries of all scans: (scans, structures) each."""
+    columns = ("volume_mm3", "expected_dice")
+    volumes, dice = (np.stack([t[c].astype(float).to_numpy() for t in tables]) for c in columns)
+    return volumes, dice, np.stack([asymmetry(table).to_numpy() for table in tables])
 
 
 def _map(scans: Sequence[FinishedScan]) -> CohortMap | None:

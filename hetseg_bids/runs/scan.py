@@ -271,10 +271,12 @@ def _write(
         plausibility=plausibility,
         warnings=prepared.warnings,
     )
-    surplus = provenance.plan.division(provenance.settings.structures).shared_out(
-        plausibility.surplus_mm3
+    table = measure(
+        result,
+        noise=quality.noise,
+        surplus_mm3=plausibility.surplus_mm3,
+        divided=job.model.plan.division(job.config.settings.structures).divided,
     )
-    table = measure(result, noise=provenance.image.noise, surplus_mm3=surplus)
     derivatives.write_tables(paths, table, result.label_set)
     there = result.flip_probability is not None
     derivatives.write_sidecars(paths, provenance, result.label_set, flip_probability=there)

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from hetseg_bids.images import Grid
-from hetseg_bids.network.systems import Heteroscedastic
 from hetseg_bids.segmentation.islands import most_probable
 from hetseg_bids.structures.divisions import Division
 
@@ -103,47 +102,32 @@ class Divider:
         points = places @ grid.affine[:3, :3].T + grid.affine[:3, 3]
         return cls(division, Cuts.across(points, len(division.fifths)))
 
-    def divided(
-        self,
-        label: Tensor,
-        second_output: Tensor | None,
-        system: Heteroscedastic | None,
-        grid: Grid,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Logits and second outputs of the written labels.
+    def divided(self, label: Tensor, p: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+        """Logits and probabilities of the written labels.
 
         A part lies where both it and its structure do, the rest where the structure does and the
-        part doesn't. Both compete with other structures as the whole does, so that together they
-        are the whole; the second output is that of the less likely of the two statements.
+        part doesn't: the smaller of the two probabilities counts. Both compete with other
+        structures as the whole does, so that together they are the whole.
 
         Parameters
         ----------
-        label, second_output : (R, x, y, z) float tensor, or None for the second
-        system : Heteroscedastic or None
-            What the second output means.
+        label, p : (R, x, y, z) float tensor
+            Logits and probabilities (`uncertainty.probability_map`) of the model's structures and
+            parts.
         grid : Grid
             Of the voxels.
         """
-        if not self.division.of_parts:
-            count = len(self.division.rows)
-            return label[:count], None if second_output is None else second_output[:count]
         rows = torch.tensor(self.division.rows)
-        label = label[rows]
-        second = None if second_output is None else second_output[rows]
+        label, p = label[rows], p[rows]
         for left, part in self.division.split:
             whole, inner = label[left].clone(), label[part].clone()
-            within, beyond = inner < whole, -inner < whole
-            label[part] = torch.where((inner <= 0) & within, inner, whole)
-            label[left] = torch.where((inner > 0) & beyond, -inner, whole)
-            if second is not None and system is not None:
-                of_whole, of_part = second[left].clone(), second[part].clone()
-                second[part] = torch.where(within, of_part, of_whole)
-                second[left] = torch.where(beyond, system.opposite(of_part), of_whole)
+            label[part] = torch.where(inner > 0, whole, torch.minimum(whole, inner))
+            label[left] = torch.where(inner > 0, torch.minimum(whole, -inner), whole)
+            whole, inner = p[left].clone(), p[part].clone()
+            p[part], p[left] = torch.minimum(whole, inner), torch.minimum(whole, 1 - inner)
         if self.cuts is not None:
             fifth = self.cuts.part_of(grid)
             for number, place in enumerate(self.division.fifths):
-                elsewhere = fifth != number
-                label[place].masked_fill_(elsewhere, OUTSIDE_LOGIT)
-                if second is not None:
-                    second[place].masked_fill_(elsewhere, OUTSIDE_LOGIT)
-        return label, second
+                label[place].masked_fill_(fifth != number, OUTSIDE_LOGIT)
+                p[place].masked_fill_(fifth != number, 0.0)
+        return label, p

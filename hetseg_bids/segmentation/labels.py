@@ -160,14 +160,14 @@ def segment(
     for start in range(0, target.shape[0], planes):
         slab = slice(start, min(start + planes, target.shape[0]))
         part = target.part((slab, slice(0, target.shape[1]), slice(0, target.shape[2])))
-        label, q = _written(logits, divider, box_grid, part)
+        label, q, p = _written(logits, divider, box_grid, part)
         winner = most_probable(label)
         dseg[slab] = label_values(label_set)[winner].numpy()
         if q_maps is not None and q is not None:
             q_maps.levels[:, slab] = to_levels(q, MAX_FLIP_PROBABILITY).numpy()
             sums.append(FlipSums.of(winner.numpy(), q.numpy()))
         if p_maps is not None:
-            p = probability_map(label, q)
+            p = probability_map(label, q) if p is None else p
             p_maps.levels[:, slab] = to_levels(p, MAX_PROBABILITY).numpy()
     uncertainty = reduce(add, sums).summaries() if sums else None
     return Segmentation(output, target_box, dseg, q_maps, p_maps, label_set, uncertainty)
@@ -175,16 +175,20 @@ def segment(
 
 def _written(
     logits: Logits, divider: Divider, source: Grid, target: Grid
-) -> tuple[Tensor, Tensor | None]:
-    """Logits and, where there are second outputs, q of the written labels on a grid."""
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Logits of the written labels on a grid, q where there are second outputs, p if divided."""
     label = resample(logits.label, source, target, outside=OUTSIDE_LOGIT)
-    second, system = logits.second_output, logits.system
-    if second is not None:
-        second = resample(second, source, target, outside=OUTSIDE_LOGIT)
-    label, second = divider.divided(label, second, system, target)
-    if second is None or system is None:
-        return label, None
-    return label, system.flip_probability(label, second)
+    q = None
+    if logits.second_output is not None and logits.system is not None:
+        second = resample(logits.second_output, source, target, outside=OUTSIDE_LOGIT)
+        q = logits.system.flip_probability(label, second)
+    if not divider.division.of_parts:
+        count = len(divider.division.rows)
+        return label[:count], None if q is None else q[:count], None
+    label, p = divider.divided(label, probability_map(label, q), target)
+    if q is not None:
+        q = torch.where(label > 0, 1 - p, p).clamp_max_(MAX_FLIP_PROBABILITY)
+    return label, q, p
 
 
 def decide(logits: Tensor, label_set: LabelSet) -> Tensor:

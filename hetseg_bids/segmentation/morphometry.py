@@ -38,6 +38,7 @@ def measure(
     *,
     noise: float = float("nan"),
     surplus_mm3: Mapping[str, float] | None = None,
+    divided: Mapping[str, tuple[str, ...]] | None = None,
 ) -> pd.DataFrame:
     """One row per structure; columns as in `COLUMNS`, NaN where a model has no flip map.
 
@@ -48,6 +49,8 @@ def measure(
         `ImageQuality.noise` of the scan, which makes volumes less repeatable.
     surplus_mm3 : dict of str to float, optional
         See `Plausibility.surplus_mm3`.
+    divided : dict of str to tuple of str, optional
+        See `Division.divided`: the surplus of a structure is shared by its labels, by their volume.
 
     Examples
     --------
@@ -60,22 +63,37 @@ def measure(
        index       name  volume_mm3
     0     16  brainstem        48.0
     """
-    surplus_mm3 = surplus_mm3 or {}
     voxel = result.grid.voxel_volume
     sizes = np.bincount(result.dseg.reshape(-1), minlength=256)
+    volumes = {s.name: float(sizes[s.label]) * voxel for s in result.label_set.structures}
+    surplus_mm3 = _shared_out(surplus_mm3 or {}, divided or {}, volumes)
     rows = []
     for i, structure in enumerate(result.label_set.structures):
         row: dict[str, object] = {
             "index": structure.label,
             "name": structure.name,
             "hemisphere": structure.hemisphere,
-            "volume_mm3": float(sizes[structure.label]) * voxel,
+            "volume_mm3": volumes[structure.name],
         }
         if result.uncertainty is not None:
             surplus = surplus_mm3.get(structure.name, 0.0) / voxel
             row |= _error_bars(result.uncertainty[i].without(surplus), voxel, noise)
         rows.append(row)
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _shared_out(
+    surplus_mm3: Mapping[str, float],
+    divided: Mapping[str, tuple[str, ...]],
+    volumes: Mapping[str, float],
+) -> dict[str, float]:
+    """Surplus of structures as that of the labels which take their place."""
+    shared: dict[str, float] = {}
+    for structure, surplus in surplus_mm3.items():
+        names = divided.get(structure, (structure,))
+        whole = sum(volumes[name] for name in names)
+        shared |= {name: surplus * volumes[name] / whole for name in names if volumes[name]}
+    return shared
 
 
 def has_columns(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""The 28 structures of the shipped models, after FreeSurfer's ``aseg``.
+"""The 28 structures of the shipped models and their parts, after FreeSurfer's ``aseg``.
 
 This table is their only description: names, ids, colours, and which ids of a reference count as
 each of them.
@@ -6,9 +6,9 @@ each of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from hetseg_bids.structures.divisions import FIFTHS, whole_aseg
+from hetseg_bids.structures.divisions import whole_aseg
 from hetseg_bids.structures.label_sets import LabelSet, Structure
 
 # name, (left id, right id), (left members, right members), colour
@@ -122,18 +122,15 @@ def _members_of(structures: Sequence[Structure], side: str) -> list[int]:
     return [i for s in structures if s.hemisphere == side for i in s.members]
 
 
-def counted_for_quality(names: Sequence[str]) -> list[bool]:
-    """Which labels the quality of a scan is judged by: not the small parts of a whole aseg.
-
-    A vessel of ten voxels is uncertain in every scan.
+def is_whole(names: Iterable[str]) -> bool:
+    """Whether these are the names of all labels of an aseg.
 
     Examples
     --------
-    >>> sum(counted_for_quality(ASEG.names)), sum(counted_for_quality(WHOLE_ASEG.names))
-    (28, 27)
+    >>> is_whole(ASEG.names), is_whole(WHOLE_ASEG.names)
+    (False, True)
     """
-    finer = {s.name for s in (*PARTS, *FIFTHS)} if tuple(names) == WHOLE_ASEG.names else set()
-    return [name not in finer for name in names]
+    return tuple(names) == WHOLE_ASEG.names
 
 
 def is_aseg(label_set: LabelSet) -> bool:
@@ -154,8 +151,11 @@ ASEG = aseg_part([s.name for s in STRUCTURES])
 WITH_PARTS = aseg_part(ASEG.names, [s.name for s in PARTS])
 """The same structures, and parts to learn."""
 
-WHOLE_ASEG = whole_aseg(WITH_PARTS).label_set
-"""Every label of an aseg, as models with parts write it."""
+WHOLE_DIVISION = whole_aseg(WITH_PARTS)
+"""How models with parts give every label of an aseg."""
+
+WHOLE_ASEG = WHOLE_DIVISION.label_set
+"""Every label of an aseg."""
 
 N_STRUCTURES: int = len(STRUCTURES)
 N_TASKS: int = len(ASEG.tasks)

@@ -7,7 +7,7 @@ it, and which row is cut into fifths by rule, as FreeSurfer cuts the corpus call
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from hetseg_bids.structures.label_sets import LabelSet, Structure
 
@@ -44,36 +44,19 @@ class Division:
     fifths : tuple of int
         Written labels that are fifths of one row, from the back to the front; or none.
     divided : dict of str to tuple of str
-        Names of the structures that aren't written, and of the labels that take their place.
+        Names of structures, and of the labels that take their place where that isn't one label.
     """
 
     label_set: LabelSet
     rows: tuple[int, ...]
     split: tuple[tuple[int, int], ...] = ()
     fifths: tuple[int, ...] = ()
-    divided: Mapping[str, tuple[str, ...]] | None = None
+    divided: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def of_parts(self) -> bool:
         """Whether the parts that a model labels are needed."""
         return len(self.rows) > len(set(self.rows)) or bool(self.split)
-
-    def shared_out(self, of_structures: Mapping[str, float]) -> dict[str, float]:
-        """Amounts of structures as amounts of the labels that are written, in equal shares.
-
-        Examples
-        --------
-        >>> from hetseg_bids.structures.aseg import WITH_PARTS
-        >>> whole_aseg(WITH_PARTS).shared_out({"left_cerebellum": 6.0, "left_putamen": 1.0})
-        {'left_cerebellum_cortex': 3.0, 'left_cerebellum_white_matter': 3.0, 'left_putamen': 1.0}
-        """
-        places = self.divided or {}
-        return {
-            name: amount / len(names)
-            for structure, amount in of_structures.items()
-            for names in (places.get(structure, (structure,)),)
-            for name in names
-        }
 
 
 def whole_aseg(label_set: LabelSet) -> Division:

@@ -239,6 +239,8 @@ def export(trainer: Trainer, folder: Path, name: str) -> Plan:
 
 
 def _check_rejection(request: TrainingRequest, label_set: LabelSet) -> None:
+    if label_set.parts:
+        raise OptionError("not for models with parts (--parts)", option="--reject-sporadic")
     if len(label_set.tasks) > MOST_TASKS:
         raise OptionError(f"more than {MOST_TASKS - 3} structures", option="--reject-sporadic")
     if not isinstance(system_named(request.system), LabelFlip):

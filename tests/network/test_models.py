@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from hetseg_bids.errors import ModelError
+from hetseg_bids.errors import ModelError, OptionError
 from hetseg_bids.network.architecture import HetsegNet, NetworkConfig
 from hetseg_bids.network.models import (
     WEIGHTS_NAME,
@@ -19,8 +19,9 @@ from hetseg_bids.network.models import (
 )
 from hetseg_bids.network.systems import LabelFlip
 from hetseg_bids.preprocessing.normalisation import BACKGROUND, CLIP
-from hetseg_bids.structures.aseg import aseg_part
-from support.tiny_model import write_tiny_model
+from hetseg_bids.structures.aseg import PARTS, WITH_PARTS, aseg_part
+from hetseg_bids.structures.label_tables import make_label_set
+from support.tiny_model import plan_of, write_tiny_model
 
 CPU = torch.device("cpu")
 # Apache-2.0, MIT, BSD-2, PDDL, CC0
@@ -155,3 +156,18 @@ def test_flip_maps_that_are_not_there_cannot_be_pooled(tmp_path):
 def test_an_unknown_name_lists_what_there_is():
     with pytest.raises(ModelError, match="label-flip"):
         load_model("no-such-model", CPU)
+
+
+def test_names_of_parts_may_be_structures_of_a_users_own_table(tmp_path):
+    own = make_label_set(tuple(p for p in PARTS if p.bare_name == "inferior_lateral_ventricle"))
+    plan = plan_of("own", "0" * 64, own)
+    plan.save(tmp_path)
+    assert read_plan(tmp_path).label_set == own
+
+
+def test_only_two_words_say_what_is_written():
+    plan = plan_of("parts", label_set=WITH_PARTS)
+    assert len(plan.division("paper").label_set.structures) == 28
+    assert len(plan.division("aseg").label_set.structures) == 43
+    with pytest.raises(OptionError, match="paper or aseg"):
+        plan.division("Aseg")

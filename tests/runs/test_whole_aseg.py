@@ -1,7 +1,6 @@
 """--structures aseg through the command line: every label, in every output."""
 
 import json
-import shutil
 
 import nibabel as nib
 import numpy as np
@@ -10,7 +9,8 @@ import pytest
 
 import hetseg_bids
 from hetseg_bids.quality.verdict import Verdict, judge
-from hetseg_bids.structures.aseg import ASEG, WHOLE_ASEG
+from hetseg_bids.structures.aseg import ASEG, PARTS, WHOLE_ASEG
+from hetseg_bids.structures.divisions import FIFTHS
 from hetseg_bids.structures.label_sets import bare_name
 from support.commands import run_cli, run_here
 from support.corruptions import good
@@ -74,7 +74,7 @@ def test_every_output_has_all_labels(finished):
     dseg = np.asarray(nib.load(f"{start}_dseg.nii.gz").dataobj)
     found = set(np.unique(dseg))
     assert found <= {0, *table["index"]}
-    assert len(found & set(NAMES)) > 5, "random weights label some parts"
+    assert found & {s.label for s in (*PARTS, *FIFTHS)}, "random weights label some parts"
     assert nib.load(f"{start}_desc-labelflip_probseg.nii.gz").shape[3] == 43
     record = json.loads((finished / "aseg/sub-01/anat/sub-01_seg-hetseg_dseg.json").read_text())
     assert record["Description"] == "43 brain structures, FreeSurfer aseg ids"
@@ -114,11 +114,16 @@ def test_a_script_gets_the_same(finished):
 
 
 def test_parts_are_scored_by_themselves_or_merged(finished, tmp_path):
+    result = f"{stem(finished / 'aseg')}_dseg.nii.gz"
+    image = nib.load(result)
+    labels = np.asarray(image.dataobj)
+    # a reference that has no part: cerebellum and ventricles are whole, the callosum is one
+    merged = ASEG.collapse(labels)
     references = tmp_path / "references"
     references.mkdir()
-    shutil.copy(f"{stem(finished / 'aseg')}_dseg.nii.gz", references / "sub-01_dseg.nii.gz")
-    for structures, count in (("aseg", 43), ("paper", 28)):
-        table = tmp_path / "scores.tsv"
+    table = tmp_path / "scores.tsv"
+    for reference, structures, count in ((labels, "aseg", 43), (merged, "paper", 28)):
+        nib.save(nib.Nifti1Image(reference, image.affine), references / "sub-01_dseg.nii.gz")
         command = ("hetseg-evaluate", references, finished / "aseg", "--out", table)
         done = run_cli(*command, "--structures", structures)
         assert done.code == 0, done.err
@@ -126,6 +131,14 @@ def test_parts_are_scored_by_themselves_or_merged(finished, tmp_path):
         assert (scores["dice"] == 1).all()
         assert 5 < len(scores) <= count
     assert not scores.index.str.contains("inferior|cc_").any()
+    both = run_cli("hetseg-evaluate", finished / "aseg", finished / "paper", "--out", table)
+    assert both.code == 0, both.err
+    assert pd.read_csv(table, sep="\t")["dice"].mean() > 0.5, "as far as parts beside allow"
+    refused = run_cli(
+        "hetseg-evaluate", references, finished / "paper", "--structures", "aseg", "--out", table
+    )
+    assert refused.code == 2
+    assert "not made with --structures aseg" in refused.err
 
 
 def test_group_and_export_know_freesurfers_names(finished):
@@ -142,13 +155,16 @@ def test_group_and_export_know_freesurfers_names(finished):
     assert "hold the inferior" not in text
 
 
-def test_small_parts_do_not_count_for_quality():
-    dice = [0.9 if bare_name(n) in SURE else 0.1 for n in WHOLE_ASEG.names]
+def test_scans_are_judged_by_whole_structures():
+    dice = [0.9 if bare_name(name) in SURE else 0.6 for name in WHOLE_ASEG.names]
     table = pd.DataFrame({"name": WHOLE_ASEG.names, "volume_mm3": 30_000.0, "expected_dice": dice})
-    table.loc[table["name"] == "left_vessel", "volume_mm3"] = 0.0
+    vessel = table["name"] == "left_vessel"
+    table.loc[vessel, "volume_mm3"] = table.loc[vessel, "expected_dice"] = 0.0
     assert judge(table) == Verdict("pass", ())
-    table.loc[table["name"] == "left_putamen", "expected_dice"] = 0.1
-    assert judge(table).reasons == ("expected Dice below 0.5: left putamen",)
+    table.loc[table["name"].str.startswith("cc_"), "volume_mm3"] = 0.0
+    assert judge(table).reasons == ("not found: corpus callosum",)
+    table.loc[table["name"] == "left_cerebellum_cortex", "expected_dice"] = 0.1
+    assert "expected Dice below 0.5: left cerebellum" in judge(table).reasons
 
 
 def test_a_model_without_parts_is_refused_before_anything_is_written(tmp_path):

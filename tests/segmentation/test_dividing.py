@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hetseg_bids.images import Grid, grid_of
-from hetseg_bids.network.systems import PooledEnsemble
+from hetseg_bids.network.systems import LabelFlip, PooledEnsemble
 from hetseg_bids.segmentation.dividing import Cuts
 from hetseg_bids.segmentation.inference import Logits
 from hetseg_bids.segmentation.labels import segment
@@ -86,6 +86,28 @@ def test_the_doubt_of_a_label_is_that_of_the_statement_that_decides():
     odds = [4.0, 2, 1, 6]  # of the weaker statement
     np.testing.assert_allclose(rest, 1 / (1 + np.exp(odds)), atol=0.002)
     np.testing.assert_allclose(inner, 1 / (1 + np.exp([4.0, 2, 6, 7])), atol=0.002)
+
+
+@pytest.mark.parametrize("system", [PooledEnsemble(), LabelFlip()], ids=["pooled", "label-flip"])
+def test_doubt_of_a_structure_is_doubt_of_what_is_left_of_it(system):
+    rows = len(ASEG.structures) + len(PARTS)
+    names = (*WITH_PARTS.names, *(p.name for p in PARTS))
+    whole = names.index("left_lateral_ventricle")
+    label = torch.full((rows, 2, 1, 1), -3.0)
+    label[whole] = 5
+    one = torch.ones_like(label)
+    least = 0.01 * one
+    least[whole, 1] = 0.45  # a cyst, says the atlas
+    second = system.raised(label, -15 * one if system == LabelFlip() else 15 * label, least)
+    box = (slice(0, 2), slice(0, 1), slice(0, 1))
+    grid = Grid((2, 1, 1), np.eye(4))
+    found = segment(Logits(label, second, system, box, WITH_PARTS), grid, grid, division=DIVISION)
+    q = found.flip_probability.levels[:, :, 0, 0] * found.flip_probability.step
+    assert found.dseg[:, 0, 0].tolist() == [4, 4]
+    left = WHOLE_ASEG.names.index("left_lateral_ventricle")
+    horn = WHOLE_ASEG.names.index("left_inferior_lateral_ventricle")
+    np.testing.assert_allclose(q[left], [0.01, 0.45], atol=0.003)
+    assert q[horn].max() < 0.015
 
 
 @pytest.mark.parametrize("code", ["RAS", "LPI", "SRA", "PIR"])

@@ -113,6 +113,7 @@ def test_a_network_that_adds_takes_over_the_coarse_layers(trained):
         {"dilations": (1, 2, 4, 8)},
         {"stem": (8, 16)},
         {"stem": (8, 8, 16, 16)},
+        {"stem": (8, 16), "levels": (8, 12, 48), "added_skips": True},
     ],
 )
 def test_a_smaller_network_can_not_start_from_a_model(trained, smaller):
