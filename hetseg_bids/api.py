@@ -87,7 +87,7 @@ def segment(
     views : sequence of str
         ``axial``, ``coronal``, ``sagittal`` or some of them.
     mirror : bool
-        Average over the mirror image, too: twice the time, Dice 0.003 higher.
+        Average over the mirror image, too, where the model does (the default model doesn't).
     brain_extraction : {"auto", "deepbet", "mask", "skip"}
         ``auto`` takes deepbet, or ``skip`` for images that are stripped already.
     mask : path, optional

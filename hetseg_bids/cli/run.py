@@ -145,8 +145,8 @@ def _add_settings(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--no-mirror",
         action="store_true",
-        help="don't average over the mirror image, too: half the network's time, Dice 0.003 lower, "
-        "left and right not treated alike; models whose plan says so never do",
+        help="don't average over the mirror image, too, which takes the network's time again; the "
+        "default model never does",
     )
     group.add_argument(
         "--brain-extraction",

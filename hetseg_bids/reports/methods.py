@@ -64,8 +64,8 @@ def methods_text(record: dict[str, Any], structures: int) -> Methods:
         f"a reference; expected Dice and intervals for a reference's volumes follow from it. "
         f"{atlas}"
         "The shipped weights were trained on synthetic T1w images made from the label maps of "
-        "SynthSeg (Billot et al., 2023); those of label-flip and its compact form also learned "
-        "from 30 real T1w images, three of them labelled by FreeSurfer."
+        "SynthSeg (Billot et al., 2023); those of label-flip also learned from 30 real T1w "
+        "images, three of them labelled by FreeSurfer."
     )
     cited = [r for name, r in REFERENCES.items() if f"{name} et al." in text]
     return Methods(text, tuple(cited))
