@@ -2,16 +2,19 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from hetseg_bids.network.models import load_model
-from hetseg_bids.network.systems import LabelFlip
+from hetseg_bids.network.systems import LabelFlip, Plain
 from hetseg_bids.structures.aseg import ASEG, WITH_PARTS
+from hetseg_bids.training.objective import Objective
+from hetseg_bids.training.samples import draw_cut
 from hetseg_bids.training.trainer import RunOptions, Trainer
 from support.commands import run_cli, run_here
 from support.datasets import write_pair
-from support.training import OneScan, small_config, tiny_scan
+from support.training import SAMPLING, OneScan, small_config, tiny_scan
 
 TASKS = WITH_PARTS.task_names
 
@@ -46,6 +49,41 @@ def test_a_part_that_the_labels_lack_is_not_taught_to_be_absent(tmp_path):
 def test_a_part_on_one_side_says_that_the_other_side_has_none(tmp_path):
     found = changes_of({2: 7}, tmp_path)
     assert found["right_cerebellum_white_matter"] > 0
+
+
+def test_a_teacher_leaves_parts_to_the_labels():
+    count = len(ASEG.structures)
+    membership = torch.from_numpy(WITH_PARTS.membership())
+    objective = Objective(Plain().loss, LabelFlip().loss, membership, len(WITH_PARTS.parts))
+    labels = torch.full((2, 8, 8), 7, dtype=torch.uint8)  # left cerebellar white matter
+    output = torch.zeros(2, 2 * len(TASKS), 8, 8, requires_grad=True)
+    kept = torch.ones(2, len(TASKS), 1, 1, dtype=torch.bool)
+    kept[1, TASKS.index("left_cerebellum_white_matter")] = False  # not told by the second
+    lesson = (torch.zeros(2, 8, 8, 2 * count, dtype=torch.uint8), torch.ones(2))
+    losses = objective((output,), labels, kept, lesson, warm=False)
+    losses[1].backward()
+    dice = output.grad[:, : len(TASKS)].abs().sum(dim=(2, 3))
+    part = TASKS.index("left_cerebellum_white_matter")
+    assert dice[0, part] > 0
+    assert dice[1, part] == 0
+    assert dice[:, count : count + 3].sum() == 0, "auxiliary tasks are the labels' alone"
+    output.grad = None
+    objective((output,), labels, kept, lesson, warm=False)[0].backward()
+    focal = output.grad[:, : len(TASKS)].abs().sum(dim=(2, 3))
+    assert focal[0, part] > 0
+    assert focal[1, part] == 0
+    assert focal[:, count : count + 3].sum() == 0, "labels are left out but for parts"
+
+
+def test_slices_are_also_chosen_for_parts_that_the_labels_have():
+    scan = tiny_scan()
+    scan.labels[40, 20, 20] = 85  # a chiasm of one voxel
+    rng = np.random.default_rng(0)
+    centres = [draw_cut(rng, scan, SAMPLING, WITH_PARTS).centre for _ in range(600)]
+    met = np.mean([np.any(c == (40, 20, 20)) for c in np.array(centres)])
+    centres = [draw_cut(rng, scan, SAMPLING, ASEG).centre for _ in range(600)]
+    by_chance = np.mean([np.any(c == (40, 20, 20)) for c in np.array(centres)])
+    assert met > by_chance + 0.01
 
 
 @pytest.mark.slow
