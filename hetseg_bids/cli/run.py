@@ -133,7 +133,7 @@ def _add_settings(group: argparse._ArgumentGroup) -> None:
         default=defaults.structures,
         help="paper: 28 structures; aseg: all 43 labels of FreeSurfer's aseg, inferior horns, "
         "cerebellar white matter, choroid plexus, CSF, vessels, WM hypointensities, chiasm and "
-        "fifths of the corpus callosum included (default: %(default)s)",
+        "fifths of the corpus callosum included, if the model knows them (default: %(default)s)",
     )
     group.add_argument(
         "--views",
