@@ -40,7 +40,8 @@ def watched(command: Sequence[str], build: Path | None = None) -> Used:
     """
     environment = dict(os.environ)
     if build is not None:
-        environment["PYTHONPATH"] = str(build)
+        # and not the package of the folder in which the benchmark was started
+        environment |= {"PYTHONPATH": str(build.resolve()), "PYTHONSAFEPATH": "1"}
     start = time.perf_counter()
     watch = [sys.executable, "-c", _WATCH, *command]
     done = subprocess.run(watch, capture_output=True, text=True, check=False, env=environment)

@@ -20,7 +20,7 @@ COLUMNS: dict[str, str] = {
     "hemisphere": "L or R; n/a for midline structures",
     "volume_mm3": "Volume of the voxels labelled as the structure, mm3",
     "volume_sd_mm3": "Standard deviation of a reference's volume that the flip map implies, mm3; "
-    "calibrated on synthetic scans. No measurement error: most of it is shared by the scans of "
+    "chosen on four real scans. No measurement error: most of it is shared by the scans of "
     "one protocol",
     "volume_ci95_low_mm3": "Lower end of the 95 % interval in which the volume of a reference "
     "such as FreeSurfer's is expected, mm3; says nothing of another scan's volume",
