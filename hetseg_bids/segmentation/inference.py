@@ -237,8 +237,10 @@ def views_of(
     --------
     >>> from hetseg_bids.network.devices import CPU
     >>> from hetseg_bids.network.models import load_model
-    >>> [view.name for view in views_of(load_model("label-flip", CPU), ["axial", "coronal"])]
+    >>> [view.name for view in views_of(load_model("plain", CPU), ["axial", "coronal"])]
     ['axial', 'coronal', 'axial mirrored', 'coronal mirrored']
+    >>> [view.name for view in views_of(load_model("label-flip", CPU), ["axial", "coronal"])]
+    ['axial', 'coronal']
     """
     plan = model.plan
     system = plan.system if plan.pooling else None

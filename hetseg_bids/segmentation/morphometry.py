@@ -91,8 +91,9 @@ def _shared_out(
     shared: dict[str, float] = {}
     for structure, surplus in surplus_mm3.items():
         names = divided.get(structure, (structure,))
-        whole = sum(volumes[name] for name in names)
-        shared |= {name: surplus * volumes[name] / whole for name in names if volumes[name]}
+        found = {name: volumes[name] for name in names if volumes.get(name)}
+        whole = sum(found.values())
+        shared |= {name: surplus * volume / whole for name, volume in found.items()}
     return shared
 
 

@@ -170,7 +170,7 @@ def test_sidecars_say_how_the_result_came_to_be(tmp_path):
         "HetsegVersion": __version__,
         "HetsegModel": "label-flip",
         "HetsegModelSHA256": "cc",
-        "HetsegPooling": {"views": 0.8, "ensemble": 0.2},
+        "HetsegPooling": {"views": 0.8, "ensemble": 0.2, "answer": 0.0},
         "HetsegImageSmoothing": 2,
         "HetsegSourceSHA256": "aa",
         "HetsegMaskSHA256": "bb",

@@ -232,6 +232,23 @@ def test_what_q_cannot_say_lowers_expected_dice_and_the_middle_of_the_interval()
     pd.testing.assert_frame_equal(measure(result, surplus_mm3={"b": 9.0}), measure(result))
 
 
+def test_surplus_of_a_structure_is_shared_by_its_labels_by_size():
+    sizes = {"body": 400, "horn": 100}
+    label_set = make_label_set(
+        tuple(Structure(name, i, (i,), (i, i, i)) for i, name in enumerate(sizes, start=1))
+    )
+    dseg = np.repeat(np.uint8([1, 2, 0]), (*sizes.values(), 500)).reshape(10, 10, 10)
+    q = np.full((2, *dseg.shape), 0.1, np.float32)
+    sums = FlipSums.of(dseg, q).summaries()
+    box = (slice(0, 10),) * 3
+    result = Segmentation(Grid(dseg.shape, np.eye(4)), box, dseg, None, None, label_set, sums)
+    divided = {"whole": tuple(sizes)}
+    table = measure(result, surplus_mm3={"whole": 50.0}, divided=divided).set_index("name")
+    plain = measure(result).set_index("name")
+    middle = [t["volume_ci95_high_mm3"] - 1.959964 * t["volume_sd_mm3"] for t in (plain, table)]
+    np.testing.assert_allclose(middle[0] - middle[1], [40, 10], atol=1e-3)
+
+
 def test_the_interval_of_a_structure_that_is_gone_holds_zero():
     for labelled in (0, 5):
         row = measure(one_structure(labelled, 0.1, 0.45)).loc[0]

@@ -43,7 +43,7 @@ def test_the_error_of_a_size_is_that_of_correlated_flips():
     summary = summarise(segment, q)
     assert summary.size == 32
     assert summary.flip_variance == pytest.approx(64 * 0.2 * 0.8)
-    assert volume_sd(10.0) == pytest.approx((10 * 50 + 5**2) ** 0.5)
+    assert volume_sd(10.0) == pytest.approx((10 * 50 + 8**2) ** 0.5)
     assert summary.expected_size == pytest.approx(32 * 0.8 + 32 * 0.2)
     assert summary.expected_dice == pytest.approx(2 * 32 * 0.8 / (32 + 32))
 

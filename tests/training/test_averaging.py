@@ -56,17 +56,18 @@ def test_the_mean_of_models_from_the_same_weights_is_a_model(maps, trained, tmp_
     ],
 )
 def test_only_models_of_one_kind_have_a_mean(tmp_path, others, message):
-    done = run_here("hetseg-train", tmp_path / "out", "--average", "label-flip", *others)
+    done = run_here("hetseg-train", tmp_path / "out", "--average", "label-flip-six-views", *others)
     assert done.code == 2
     assert message in done.err
     assert not (tmp_path / "out").exists()
 
 
 def test_only_models_of_one_origin_have_a_mean(tmp_path):
+    one = "label-flip-six-views"
     unrelated = shutil.copytree(model_folder("label-flip-rejection"), tmp_path / "unrelated")
-    smoothing = read_plan(model_folder("label-flip")).smoothing
+    smoothing = read_plan(model_folder(one)).smoothing
     replace(read_plan(unrelated), smoothing=smoothing).save(unrelated)
-    done = run_here("hetseg-train", tmp_path / "out", "--average", "label-flip", unrelated)
+    done = run_here("hetseg-train", tmp_path / "out", "--average", one, unrelated)
     assert done.code == 2
     assert "same --init" in done.err
     assert not (tmp_path / "out").exists()
