@@ -23,7 +23,7 @@ DIVISION = whole_aseg(WITH_PARTS)
 BESIDE = ("choroid_plexus", "vessel", "csf", "wm_hypointensities", "optic_chiasm")
 
 
-def logits_of(seed: int, *, beside: float = -20.0) -> Logits:
+def logits_of(seed: int, *, beside: float = -60.0) -> Logits:
     """Smooth random logits; parts beside the structures have a mean of their own."""
     generator = torch.Generator().manual_seed(seed)
     rows = len(ASEG.structures) + len(PARTS)
