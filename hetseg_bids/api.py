@@ -6,7 +6,6 @@ import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -109,8 +108,8 @@ def segment(
     division = network.plan.division(structures)
     prepared = prepare_image(Path(t1w), brain_extraction, Path(mask) if mask is not None else None)
     blur = interpolation_blur(prepared.working, prepared.native)
-    seen = partial(predict, network, prepared.image, prepared.mask, blur=blur)
-    logits = seen(views=views, mirror=mirror, parts=division.of_parts)
+    seen = (network, prepared.image, prepared.mask)
+    logits = predict(*seen, views=views, mirror=mirror, blur=blur, parts=division.of_parts)
     plausibility = doubt_implausible_(logits, prepared.working)
     result = label_grid(
         logits, prepared.working, prepared.native, division=division, probability=True

@@ -21,7 +21,7 @@ from hetseg_bids.files import atomic_path, read_json, write_json
 from hetseg_bids.network.architecture import HetsegNet, NetworkConfig, to_channels_last
 from hetseg_bids.network.systems import System, system_named
 from hetseg_bids.preprocessing.normalisation import BACKGROUND, CLIP
-from hetseg_bids.structures.aseg import ASEG, WHOLE_DIVISION, WITH_PARTS, aseg_part, is_aseg
+from hetseg_bids.structures.aseg import ASEG, WHOLE_DIVISION, WITH_PARTS, aseg_part
 from hetseg_bids.structures.divisions import Division, undivided
 from hetseg_bids.structures.label_sets import LabelSet, Structure
 from hetseg_bids.structures.label_tables import make_label_set
@@ -136,7 +136,7 @@ class Plan:
             del facts["pooling"]
         content = {"format": _PLAN_FORMAT, "tasks": list(self.label_set.task_names)}
         names, parts = self.label_set.names, [s.name for s in self.label_set.parts]
-        known = set(names) <= set(ASEG.names) and is_aseg(self.label_set)
+        known = set(names) <= set(ASEG.names)
         if not (known and aseg_part(names, parts) == self.label_set):
             content["structures"] = structures
         write_json(folder / PLAN_NAME, content | facts)

@@ -12,7 +12,8 @@ from hetseg_bids.errors import OptionError
 from hetseg_bids.images import grid_of, open_image
 from hetseg_bids.preprocessing.conform import working_grid
 from hetseg_bids.preprocessing.headers import MAX_EXTENT_MM
-from hetseg_bids.structures.aseg import ASEG, WHOLE_ASEG, WITH_PARTS
+from hetseg_bids.structures.aseg import ASEG, WHOLE_DIVISION
+from hetseg_bids.structures.divisions import undivided
 
 # Calibrated by benchmarks/memory.py (docs/performance.md); bytes of a voxel unless they are GB
 _PROGRAM_GB = 0.35  # libraries and weights
@@ -61,8 +62,9 @@ def needed_gb(t1w: Path, settings: Settings) -> float:
     native, working = math.prod(grid.shape), math.prod(working_grid(grid).shape)
     box = min(_BRAIN_VOXELS, working)
     written = box if settings.output_resolution == "1mm" else min(box / grid.voxel_volume, native)
-    maps = _labels(settings) * (1 + settings.write_probseg) * written
-    logits = _LOGITS * _rows(settings) * box
+    rows = (WHOLE_DIVISION if settings.structures == "aseg" else undivided(ASEG)).rows
+    maps = len(rows) * (1 + settings.write_probseg) * written
+    logits = _LOGITS * len(set(rows)) * box
     copies = _EXTRACTION_WORKING * working + _EXTRACTION_NATIVE * native
     extraction = _EXTRACTION_GB + copies / 1e9
     if settings.brain_extraction in ("mask", "skip"):
@@ -70,17 +72,6 @@ def needed_gb(t1w: Path, settings: Settings) -> float:
     labelling = _LABELLING_GB + (_LABELLING_WORKING * working + logits + maps) / 1e9
     report = _REPORT_GB + (_REPORT_NATIVE * native + maps) / 1e9
     return max(_PROGRAM_GB + max(extraction, labelling), report)
-
-
-def _rows(settings: Settings) -> int:
-    """Structures and parts of which logits are kept."""
-    whole = WITH_PARTS if settings.structures == "aseg" else ASEG
-    return len(whole.structures) + len(whole.parts)
-
-
-def _labels(settings: Settings) -> int:
-    whole = WHOLE_ASEG if settings.structures == "aseg" else ASEG
-    return len(whole.structures)
 
 
 def check_room(t1w: Path, settings: Settings, room_gb: float | None) -> None:

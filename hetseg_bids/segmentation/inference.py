@@ -345,8 +345,8 @@ def kept_outputs(plan: Plan, *, mirrored: bool = False, parts: bool = False) -> 
         first = len(label_set.tasks) - len(label_set.parts)
         label = torch.cat((label, torch.arange(first, len(label_set.tasks))))
     if mirrored:
-        label = torch.from_numpy(plan.label_set.mirror_permutation())[label]
-    second = len(plan.label_set.tasks) + label
+        label = torch.from_numpy(label_set.mirror_permutation())[label]
+    second = len(label_set.tasks) + label
     return torch.cat((label, second)) if plan.heteroscedastic else label
 
 

@@ -56,7 +56,7 @@ class Division:
     @property
     def of_parts(self) -> bool:
         """Whether the parts that a model labels are needed."""
-        return len(self.rows) > len(set(self.rows)) or bool(self.split)
+        return bool(self.divided)
 
 
 def whole_aseg(label_set: LabelSet) -> Division:

@@ -80,17 +80,18 @@ class Objective:
         warm: bool,
     ) -> Tensor:
         elementwise = (self.plain if warm else self.system)(output, targets)
-        told, counted = output.new_zeros(()), torch.arange(targets.shape[1], device=output.device)
+        told, tasks = output.new_zeros(()), targets.shape[1]
+        counted: slice | list[int] = slice(tasks)
         if lesson is not None:
             share = lesson[1].view(-1, 1, 1, 1)
             losses, probability = teaching_losses(output, lesson[0])
             told = (share * losses).mean()
-            taught, parts = losses.shape[1], counted[len(counted) - self.parts :]
+            taught, parts = losses.shape[1], slice(tasks - self.parts, tasks)
             learned = torch.lerp(targets[:, :taught], (probability > 0.5).float(), share)
-            targets = torch.cat((learned, targets[:, taught:]), dim=1)
             # a teacher knows nothing of the auxiliary tasks
-            counted = torch.cat((counted[:taught], parts))
-            own = (1 - share).repeat(1, elementwise.shape[1], 1, 1)
+            targets = torch.cat((learned, targets[:, parts]), dim=1)
+            counted = [*range(taught), *range(tasks)[parts]] if self.parts else slice(taught)
+            own = (1 - share).repeat(1, tasks, 1, 1)
             own[:, parts] = 1
             elementwise = own * elementwise
         if weight is None:
@@ -99,5 +100,5 @@ class Objective:
             weights = weight.expand_as(elementwise)
             system = (elementwise * weights).sum() / weights.sum().clamp_min(1)
         seen = None if weight is None else weight[:, counted]
-        dice = soft_dice_loss(output[:, counted], targets[:, counted], seen)
+        dice = soft_dice_loss(output[:, counted], targets, seen)
         return torch.stack((system + told, dice))
