@@ -157,6 +157,13 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
         help="stacks a step (default: the recipe's)",
     )
     parser.add_argument(
+        "--learning-rate",
+        type=positive_float,
+        default=None,
+        metavar="X",
+        help="its peak (default: the recipe's)",
+    )
+    parser.add_argument(
         "--minutes",
         type=positive_float,
         default=None,
@@ -255,6 +262,7 @@ def _train(args: argparse.Namespace) -> int:
             reject_sporadic=args.reject_sporadic,
             samples=args.samples,
             batch=args.batch,
+            learning_rate=args.learning_rate,
             minutes=args.minutes,
             seed=args.seed,
             device=args.device,

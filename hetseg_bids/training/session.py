@@ -71,6 +71,7 @@ class TrainingRequest:
     reject_sporadic: bool
     samples: int | None
     batch: int | None
+    learning_rate: float | None
     minutes: float | None
     seed: int
     device: str
@@ -168,6 +169,9 @@ def _config(request: TrainingRequest, initial: Model | None, label_set: LabelSet
     config = replace(config, network=replace(network, n_outputs=outputs), mirror=mirror)
     if request.batch is not None:
         config = replace(config, batch=request.batch)
+    if request.learning_rate is not None:
+        schedule = replace(config.schedule, peak=request.learning_rate)
+        config = replace(config, schedule=schedule)
     if initial is not None:
         # smoothing was measured for networks of synthetic scans only
         smoothing = 0 if request.label_maps is None else initial.plan.smoothing

@@ -24,11 +24,13 @@ def test_hetseg_train_starts_from_a_model_and_says_so(maps, trained, tmp_path):
     assert shipped.code == 2
     assert "wider" in shipped.err
     out = tmp_path / "out"
-    done = run_cli("hetseg-train", out, *arguments, "--system", "plain", "--init", trained)
+    arguments += ["--system", "plain", "--learning-rate", 0.0007]
+    done = run_cli("hetseg-train", out, *arguments, "--init", trained)
     assert done.code == 0, done.err
     plan = json.loads((out / "model" / "plan.json").read_text())
     before = json.loads((trained / "plan.json").read_text())
     assert plan["provenance"]["training"]["initial_weights"] == before["weights_sha256"]
+    assert plan["provenance"]["training"]["schedule"]["peak"] == 0.0007
     assert plan["network"] == before["network"] | {"n_outputs": N_TASKS}, "goes on as it is"
 
 
