@@ -91,7 +91,7 @@ def structure_dice(
     *,
     amp: bool,
 ) -> dict[str, float]:
-    """Dice of each structure's binary task over all stacks of a scan.
+    """Dice of each structure's and part's binary task over all stacks of a scan.
 
     Parameters
     ----------
@@ -105,22 +105,29 @@ def structure_dice(
 
     Returns
     -------
-    dice : dict of str to float, by structure name
-        NaN where neither has the structure.
+    dice : dict of str to float, by name
+        NaN where neither has the structure. Parts that the labels lack are left out: labels
+        without a part say nothing of it.
     """
-    count = len(label_set.structures)
+    told = torch.tensor([t not in label_set.auxiliary for t in label_set.tasks])
+    names = (*label_set.names, *(part.name for part in label_set.parts))
     device = next(iter(weights.values())).device
-    membership = torch.from_numpy(label_set.membership()[:, :count]).to(device)
-    overlap = torch.zeros(count, device=device)
-    size = torch.zeros(count, device=device)
+    membership = torch.from_numpy(label_set.membership())[:, told].to(device)
+    tasks = len(label_set.tasks)
+    overlap = torch.zeros(len(names), device=device)
+    size = torch.zeros(len(names), device=device)
+    found = torch.zeros(len(names), device=device)
     for images, labels in zip(scan.images.split(_BATCH), scan.labels.split(_BATCH), strict=True):
         with autocast(device, enabled=None if amp else False):
             output = functional_call(network, dict(weights), (images.to(device).float(),))
-        says = output[:, :count] > 0
+        says = output[:, :tasks][:, told] > 0
         truth = membership[labels.to(device).int()].permute(0, 3, 1, 2)
         overlap += (says & truth).sum(dim=(0, 2, 3))
         size += says.sum(dim=(0, 2, 3)) + truth.sum(dim=(0, 2, 3))
-    return dict(zip(label_set.names, (2 * overlap / size).tolist(), strict=True))
+        found += truth.sum(dim=(0, 2, 3))
+    dice = dict(zip(names, (2 * overlap / size).tolist(), strict=True))
+    lacking = {n for n, size in zip(names, found.tolist(), strict=True) if not size}
+    return {n: d for n, d in dice.items() if n in label_set.names or n not in lacking}
 
 
 class ValidationLog:

@@ -12,6 +12,7 @@ from hetseg_bids.structures.aseg import ASEG, WITH_PARTS
 from hetseg_bids.training.objective import Objective
 from hetseg_bids.training.samples import draw_cut
 from hetseg_bids.training.trainer import RunOptions, Trainer
+from hetseg_bids.training.validation import ValidationScan, even_stacks, structure_dice
 from support.commands import run_cli, run_here
 from support.datasets import write_pair
 from support.training import SAMPLING, OneScan, small_config, tiny_scan
@@ -73,6 +74,28 @@ def test_a_teacher_leaves_parts_to_the_labels():
     assert focal[0, part] > 0
     assert focal[1, part] == 0
     assert focal[:, count : count + 3].sum() == 0, "labels are left out but for parts"
+
+
+def test_validation_scores_the_parts_that_the_labels_have(tmp_path):
+    scan = tiny_scan()
+    scan.labels[scan.labels == 41] = 46  # the right cerebellum's white matter
+    config = small_config(samples=4)
+    network = replace(config.network, n_outputs=LabelFlip().n_outputs(len(TASKS)))
+    options = RunOptions(tmp_path, torch.device("cpu"), workers=0)
+    trainer = Trainer(
+        replace(config, network=network), OneScan(scan), options, label_set=WITH_PARTS
+    )
+    weights = dict(trainer.network.state_dict())
+    weights["head.weight"] = torch.zeros_like(weights["head.weight"])
+    # the network sees white matter of the right cerebellum everywhere, and nothing else
+    weights["head.bias"] = torch.full_like(weights["head.bias"], -1.0)
+    weights["head.bias"][TASKS.index("right_cerebellum_white_matter")] = 1.0
+    stacks = ValidationScan("sub-01", *even_stacks(scan, SAMPLING.patch))
+    dice = structure_dice(trainer.network, weights, stacks, WITH_PARTS, amp=False)
+    assert list(dice) == [*WITH_PARTS.names, "right_cerebellum_white_matter"]
+    voxels = stacks.labels.numel()
+    there = int((stacks.labels == 46).sum())
+    assert dice["right_cerebellum_white_matter"] == pytest.approx(2 * there / (voxels + there))
 
 
 def test_slices_are_also_chosen_for_parts_that_the_labels_have():
