@@ -167,6 +167,7 @@ def one_scan(t1w: Path, folder: Path, model: Model, clock: Clock) -> None:
             mask_mm3=float(mask.sum()),
             image=image,
             plausibility=Plausibility(),
+            turned_deg=0.0,
             warnings=(),
         )
         there = result.flip_probability is not None

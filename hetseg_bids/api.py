@@ -15,14 +15,13 @@ from hetseg_bids.network.devices import resolve_device
 from hetseg_bids.network.models import load_model
 from hetseg_bids.outputs.derivatives import placed_image, write_scaled
 from hetseg_bids.planes import PLANES
-from hetseg_bids.preprocessing.conform import interpolation_blur
 from hetseg_bids.preprocessing.pipeline import prepare_image
 from hetseg_bids.quality.image_quality import quality_of
-from hetseg_bids.segmentation.inference import predict
 from hetseg_bids.segmentation.labels import LevelMaps, Segmentation
 from hetseg_bids.segmentation.labels import segment as label_grid
 from hetseg_bids.segmentation.morphometry import measure
 from hetseg_bids.segmentation.plausibility import Plausibility, doubt_implausible_
+from hetseg_bids.segmentation.upright import predict_upright
 
 
 @dataclass(frozen=True)
@@ -107,12 +106,13 @@ def segment(
     network = load_model(model, resolve_device(device))
     division = network.plan.division(structures)
     prepared = prepare_image(Path(t1w), brain_extraction, Path(mask) if mask is not None else None)
-    blur = interpolation_blur(prepared.working, prepared.native)
-    seen = (network, prepared.image, prepared.mask)
-    logits = predict(*seen, views=views, mirror=mirror, blur=blur, parts=division.of_parts)
-    plausibility = doubt_implausible_(logits, prepared.working)
+    parts = division.of_parts
+    seen = predict_upright(
+        network, prepared, prepared.native, views=views, mirror=mirror, parts=parts
+    )
+    plausibility = doubt_implausible_(seen.logits, seen.grid)
     result = label_grid(
-        logits, prepared.working, prepared.native, division=division, probability=True
+        seen.logits, seen.grid, prepared.native, division=division, probability=True
     )
     noise, surplus = quality_of(prepared, result).noise, plausibility.surplus_mm3
     volumes = measure(result, noise=noise, surplus_mm3=surplus, divided=division.divided)

@@ -300,6 +300,8 @@ class Provenance:
         Volume of the brain mask, which the group level uses in place of intracranial volume.
     image : ImageQuality
     plausibility : Plausibility
+    turned_deg : float
+        See `Predicted`.
     warnings : tuple of str
         `PreparedImage.warnings`.
     """
@@ -313,6 +315,7 @@ class Provenance:
     mask_mm3: float
     image: ImageQuality
     plausibility: Plausibility
+    turned_deg: float
     warnings: tuple[str, ...]
 
     def sidecar(self, description: str, **more: Any) -> dict[str, Any]:
@@ -334,6 +337,7 @@ class Provenance:
             "HetsegBrainMaskVolume": round(self.mask_mm3, 1),
             "HetsegImageQuality": self.image.for_record(),
             "HetsegPlausibility": self.plausibility.for_record(),
+            "HetsegTurnedDegrees": round(self.turned_deg, 1),
             "HetsegWarnings": list(self.warnings),
         }
 

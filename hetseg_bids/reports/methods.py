@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from hetseg_bids.segmentation.upright import UPRIGHT_DEG
+
 REFERENCES: dict[str, str] = {
     "McKinley": "McKinley R, Rebsamen M, Meier R, Reyes M, Rummel C, Wiest R. Few-shot brain "
     "segmentation from weakly labeled data with deep heteroscedastic multi-task networks. "
@@ -59,6 +61,7 @@ def methods_text(record: dict[str, Any], structures: int) -> Methods:
         f"{record['HetsegModel']} (SHA-256 {record['HetsegModelSHA256'][:12]}), a 2.5-D network "
         f"after McKinley et al. (2019) applied to {views} slices of the image at 1 mm{mirror}; its "
         "logits were averaged and smoothed by half a voxel. "
+        f"Heads that lay more than {UPRIGHT_DEG:.0f} degrees from upright were turned first. "
         f"{strip}"
         "For each voxel and structure it forecasts the probability that its label disagrees with "
         f"a reference; expected Dice and intervals for a reference's volumes follow from it. "

@@ -27,16 +27,16 @@ from hetseg_bids.network.devices import device_name, return_freed_memory, sparin
 from hetseg_bids.network.models import Model, file_sha256
 from hetseg_bids.outputs import derivatives
 from hetseg_bids.outputs.derivatives import OutputPaths, Provenance, output_paths, sources_of
-from hetseg_bids.preprocessing.conform import interpolation_blur, resample
+from hetseg_bids.preprocessing.conform import resample
 from hetseg_bids.preprocessing.pipeline import PreparedImage, prepare_image
 from hetseg_bids.quality.image_quality import quality_of
 from hetseg_bids.reports.participant import Shown, write_report
 from hetseg_bids.runs.locks import claimed, lock_beside
 from hetseg_bids.runs.memory import check_room
-from hetseg_bids.segmentation.inference import predict
 from hetseg_bids.segmentation.labels import Segmentation, segment
 from hetseg_bids.segmentation.morphometry import has_columns, measure
 from hetseg_bids.segmentation.plausibility import Plausibility, doubt_implausible_
+from hetseg_bids.segmentation.upright import predict_upright
 from hetseg_bids.structures.atlas import load_atlas
 
 log = logging.getLogger(__name__)
@@ -195,9 +195,9 @@ def _make(job: Job, stages: ScanStages) -> Outcome:
     with sparing_memory():
         prepared = prepare_image(scan.path, config.settings.brain_extraction, job.mask_path)
     stages.stage("segmentation")
-    result, plausibility = _segment(prepared, job.model, config.settings, stages)
+    result, plausibility, turned_deg = _segment(prepared, job.model, config.settings, stages)
     stages.stage("writing")
-    mask = _write(job, prepared, result, plausibility)
+    mask = _write(job, prepared, result, plausibility, turned_deg)
     facts = {
         "Command line": config.command,
         "Started": started.isoformat(timespec="seconds"),
@@ -224,29 +224,33 @@ def _report(paths: OutputPaths, scan: Scan, shown: Shown | None = None) -> Path:
 
 def _segment(
     prepared: PreparedImage, model: Model, settings: Settings, stages: ScanStages
-) -> tuple[Segmentation, Plausibility]:
+) -> tuple[Segmentation, Plausibility, float]:
+    """The segmentation, what is implausible of it, and how far the head was turned for it."""
     output = prepared.native if settings.output_resolution == "native" else prepared.working
     division = model.plan.division(settings.structures)
-    logits = predict(
+    seen = predict_upright(
         model,
-        prepared.image,
-        prepared.mask,
+        prepared,
+        output,
         views=settings.views,
         mirror=settings.mirror,
-        blur=interpolation_blur(prepared.working, output),
         parts=division.of_parts,
         progress=stages.slices,
     )
     return_freed_memory()
-    plausibility = doubt_implausible_(logits, prepared.working)
+    plausibility = doubt_implausible_(seen.logits, seen.grid)
     result = segment(
-        logits, prepared.working, output, division=division, probability=settings.write_probseg
+        seen.logits, seen.grid, output, division=division, probability=settings.write_probseg
     )
-    return result, plausibility
+    return result, plausibility, seen.turned_deg
 
 
 def _write(
-    job: Job, prepared: PreparedImage, result: Segmentation, plausibility: Plausibility
+    job: Job,
+    prepared: PreparedImage,
+    result: Segmentation,
+    plausibility: Plausibility,
+    turned_deg: float,
 ) -> npt.NDArray[np.uint8]:
     """Write all derivatives; returns the brain mask on the result's grid."""
     paths = job.paths
@@ -269,6 +273,7 @@ def _write(
         mask_mm3=float(inside.sum()) * result.grid.voxel_volume,
         image=quality,
         plausibility=plausibility,
+        turned_deg=turned_deg,
         warnings=prepared.warnings,
     )
     table = measure(
@@ -304,6 +309,7 @@ def is_complete(job: Job) -> bool:
         all(path.is_file() for path in wanted)
         and record.get("Sources") == job.sources
         and has_columns(paths.morph)
+        and "HetsegTurnedDegrees" in record  # earlier results weren't made upright
         and record.get("HetsegVersion") == __version__
         and record.get("HetsegModelSHA256") == plan.weights_sha256
         and record.get("HetsegPooling") == (plan.pooling and asdict(plan.pooling))

@@ -18,9 +18,10 @@ import torch
 from scipy import ndimage
 
 from hetseg_bids.images import Grid
+from hetseg_bids.segmentation.coarse import STRIDE, CoarseLook
 from hetseg_bids.segmentation.inference import Logits
 from hetseg_bids.segmentation.islands import most_probable
-from hetseg_bids.structures.alignment import centroids, misfit, template_affine
+from hetseg_bids.structures.alignment import misfit, template_affine
 from hetseg_bids.structures.atlas import VENTRICLE, Atlas, load_atlas, to_cells
 from hetseg_bids.structures.label_sets import bare_name, partner_of
 
@@ -32,9 +33,8 @@ _SMALLEST = 1.5  # times the smallest ventricle of the maps: so that some maps h
 _OVERSIZE = 1.5  # times the largest of the maps
 _WHOLE = 0.9  # mean share of a cell: 0.94 where all of it is the structure in all maps
 _MISFIT_MM = 10.0  # of good scans: 1-3 mm
-_STRIDE = 2  # voxels: the first look
 _LEAST_ML = 0.1
-_FURTHER = 2 * _STRIDE  # voxels around what the first look found
+_FURTHER = 2 * STRIDE  # voxels around what the first look found
 _MM3_PER_ML = 1000.0
 _EVEN = 0.5
 
@@ -177,7 +177,7 @@ def doubt_implausible_(logits: Logits, grid: Grid) -> Plausibility:
         Its second output changes, and no label. Nothing does without a second output, or with
         structures that the atlas doesn't have.
     grid : Grid
-        The working grid.
+        The grid of which they have a box.
 
     Returns
     -------
@@ -187,23 +187,16 @@ def doubt_implausible_(logits: Logits, grid: Grid) -> Plausibility:
     logits = logits.of_structures()
     if logits.label_set != atlas.label_set:
         return Plausibility()
-    box_affine = grid.part(logits.box).affine
-    coarse = most_probable(logits.label[:, ::_STRIDE, ::_STRIDE, ::_STRIDE])
-    values = np.array([0, *(s.label for s in atlas.label_set.structures)], np.uint8)
-    coarse_affine = box_affine @ np.diag([_STRIDE, _STRIDE, _STRIDE, 1.0])
-    i, j, k = coarse.shape
-    labels = Grid((i, j, k), coarse_affine)
-    found = centroids(values[coarse.numpy()], labels, atlas.label_set.structures)
+    look = CoarseLook.of(logits, grid)
+    found = look.centroids()
     affine = template_affine(found)
     if affine is None:
         return Plausibility()
     spread = misfit(found, affine)
     if spread > _MISFIT_MM:
         return Plausibility(atlas.version, spread)
-    winner = coarse.to(torch.uint8).numpy()
-    scan = _Scan(
-        logits, atlas, to_cells() @ affine @ box_affine, winner, grid.voxel_volume / _MM3_PER_ML
-    )
+    cells = to_cells() @ affine @ grid.part(logits.box).affine
+    scan = _Scan(logits, atlas, cells, look.winner, grid.voxel_volume / _MM3_PER_ML)
     findings = _misplaced_(scan) + _missing_(scan, grid)
     return Plausibility(atlas.version, spread, _merged(findings))
 
@@ -220,9 +213,9 @@ def _misplaced_(scan: _Scan) -> list[Finding]:
             continue
         beyond = _beyond(scan, i, sizes)
         start = np.array([part.start for part in boxes[i]])
-        places = (np.argwhere(scan.coarse[boxes[i]] == i + 1) + start) * _STRIDE
+        places = (np.argwhere(scan.coarse[boxes[i]] == i + 1) + start) * STRIDE
         far = scan.wrong(beyond, places) > _EVEN
-        misplaced = float(np.count_nonzero(far) * _STRIDE**3 * scan.voxel_ml)
+        misplaced = float(np.count_nonzero(far) * STRIDE**3 * scan.voxel_ml)
         rest = sizes[name] * (1 - far.mean())
         times = float(rest / scan.atlas.size_range[i, 1])
         oversized = times > _OVERSIZE
@@ -246,7 +239,7 @@ def _beyond(scan: _Scan, number: int, sizes: Mapping[str, float]) -> Values:
     smaller = min(sizes[names[number]], sizes[names[partner]])
     size = max(smaller, _SMALLEST * atlas.size_range[number, 0])
     other = np.zeros(atlas.needs.shape, bool)
-    places = _STRIDE * np.argwhere(scan.coarse == partner + 1)
+    places = STRIDE * np.argwhere(scan.coarse == partner + 1)
     cells = np.rint(nib.affines.apply_affine(scan.cells, places)).astype(int)
     other[tuple(cells[((cells >= 0) & (cells < other.shape)).all(axis=1)].T)] = True
     return atlas.ventricle_beyond_mm(names[number], size, other)
@@ -296,7 +289,7 @@ def _missing_(scan: _Scan, grid: Grid) -> list[Finding]:
             continue
         voxels = np.rint(nib.affines.apply_affine(to_voxels, core)).astype(int)
         seen = ((voxels >= low) & (voxels < low + grid.shape)).all(axis=1)
-        coarse = voxels // _STRIDE
+        coarse = voxels // STRIDE
         inside = ((coarse >= 0) & (coarse < scan.coarse.shape)).all(axis=1)
         there = np.zeros(len(core), bool)
         there[inside] = scan.coarse[tuple(coarse[inside].T)] == i + 1

@@ -66,7 +66,7 @@ def some_provenance(**settings: object) -> Provenance:
         plan_of("label-flip", "cc", pooling=Pooling(0.8, 0.2), smoothing=2),
         Settings(**settings), "deepbet", 1234.56, ImageQuality(0.1, 0.3, 0.02, 2.0, 5.0, 0.5),
         Plausibility("abc", 1.5, (Finding("left_thalamus", 1.5, surplus_ml=0.5),)),
-        ("dark",),
+        17.26, ("dark",),
     )  # fmt: skip
 
 
@@ -206,6 +206,7 @@ def test_sidecars_say_how_the_result_came_to_be(tmp_path):
                 }
             ],
         },
+        "HetsegTurnedDegrees": 17.3,
         "HetsegWarnings": ["dark"],
     }
     folder = paths.folder

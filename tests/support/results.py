@@ -71,6 +71,7 @@ def write_results(
         mask_mm3=float((dseg > 0).sum()) * grid.voxel_volume,
         image=ImageQuality(0.05, 0.3, 0.02, 0.0, 4.0, 0.5),
         plausibility=Plausibility(),
+        turned_deg=0.0,
         warnings=(f"something {hostile}",) if hostile else (),
     )
     write_images(paths, result, (dseg > 0).astype(np.uint8))
