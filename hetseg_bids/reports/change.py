@@ -109,8 +109,7 @@ def _render(
             shown=shown,
             inputs=inputs,
             pictures=pictures,
-            count=len(structures),
-            by_chance=f"{len(structures) / 20:.1f}",
+            by_chance=_by_chance(len(structures)),
             least_years=f"{LEAST_YEARS:g}",
             first=ends[0],
             last=ends[1] + (f", {shown.sessions[-1].years:.2f} years" if shown.dated else ""),
@@ -267,9 +266,16 @@ def cohort_change(
             }
             for n in order
         ],
-        "by_chance": f"{len(structures) / 20:.1f}",
-        "count": len(structures),
+        "by_chance": _by_chance(len(structures)),
     }
+
+
+def _by_chance(count: int) -> str:
+    """How many structures of a person without change exceed the noise (docs/change.md)."""
+    return (
+        f"If nothing changed, 5 % of structures (about {count / 20:.1f} of {count}) would exceed "
+        "the noise by chance; in three people scanned twice, 10 % did."
+    )
 
 
 def _middle(values: np.ndarray, form: str) -> str:

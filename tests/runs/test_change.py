@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from support.datasets import write_dataset
 from support.phantoms import small_brain
 from support.results import write_results
 
+DOCS = Path(__file__).parents[2] / "docs"
 HOSTILE = f"sub-{HOSTILE_NAME}"
 
 
@@ -244,20 +246,23 @@ def test_an_image_that_cannot_be_read_costs_the_pictures_until_it_can(study, tmp
     assert copy.run().page("sub-01") == study.page("sub-01")
 
 
-@pytest.mark.parametrize("flip", [True, False])
-def test_without_several_sessions_or_noise_nothing_is_made_up(tmp_path, flip):
+def test_a_model_without_repeat_noise_has_no_intervals(tmp_path):
     study = Study(write_dataset(tmp_path / "bids"), tmp_path / "out")
-    for session in "12"[: 1 if flip else 2]:
-        write_results(study.out, f"sub-01_ses-{session}", brain(), flip=flip)
-    study = study.run()
-    if flip:
-        assert not list(study.out.rglob("*_change.*"))
-        assert 'id="change"' not in study.group_page
-    else:
-        table = study.table("sub-01")
-        assert table["smallest_change_mm3"].isna().all()
-        assert table["more_than_noise"].isna().all()
-        assert (table["difference_mm3"] == 0).all()
+    for session in "12":
+        write_results(study.out, f"sub-01_ses-{session}", brain(), flip=False)
+    table = study.run().table("sub-01")
+    assert table[["smallest_change_mm3", "more_than_noise"]].isna().all(axis=None)
+    assert (table["difference_mm3"] == 0).all()
+
+
+def test_the_page_of_the_documentation_joins_the_tables(study, tmp_path, monkeypatch, capsys):
+    (tmp_path / "OUT").symlink_to(study.out)
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"```python\n(.*?)```", (DOCS / "change.md").read_text(), re.S)
+    names: dict[str, object] = {}
+    exec(block, names)  # noqa: S102 - our own page
+    assert "left_putamen" in capsys.readouterr().out
+    assert set(names["change"]["participant_id"]) == {"sub-01", HOSTILE, "sub-05"}
 
 
 @pytest.mark.browser
