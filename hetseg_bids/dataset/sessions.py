@@ -197,6 +197,6 @@ def _together(times: Iterable[tuple[str, float]], source: str) -> dict[str, floa
             raise ValueError(f"{source}: scans of {session} lie more than a month apart")
     years = {session: sum(several) / len(several) for session, several in found.items()}
     hidden = [time < _years(_ANONYMOUS_BEFORE) for time in years.values()]
-    if source.startswith("acq_time") and any(hidden) and not all(hidden):
+    if any(hidden) and not all(hidden):
         raise ValueError(f"{source}: some dates are before {_ANONYMOUS_BEFORE.year}, others aren't")
     return years

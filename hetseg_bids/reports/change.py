@@ -191,7 +191,6 @@ def _rows(table: pd.DataFrame, structures: Sequence[Structure]) -> list[dict[str
     """Cells of a table: texts, and what they are sorted by."""
     rows = []
     for structure, row in zip(structures, table.to_dict("records"), strict=True):
-        noise = row["smallest_change_percent"]
         cells = [
             _cell(row["volume_from_mm3"], ",.0f"),
             _cell(row["volume_to_mm3"], ",.0f"),
@@ -205,7 +204,7 @@ def _rows(table: pd.DataFrame, structures: Sequence[Structure]) -> list[dict[str
                 row["percent_per_year_ci95_low"],
                 row["percent_per_year_ci95_high"],
             ),
-            _cell(noise, ".1f"),
+            _cell(row["smallest_change_percent"], ".1f"),
         ]
         rows.append(
             {

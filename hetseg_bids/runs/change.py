@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hetseg_bids import __version__
 from hetseg_bids.dataset.bids_index import EXTENSIONS
 from hetseg_bids.dataset.discovery import entities_of
 from hetseg_bids.dataset.sessions import SessionTimes, natural_order, scanner_of, session_times
@@ -202,7 +203,7 @@ def _write_page(
         page,
         shown,
         label_set.structures,
-        f"{made_of} {complete}",
+        f"{__version__} {made_of} {complete}",
         partial(_pictures, shown.person, there if complete else [], label_set),
     )
 
