@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -85,6 +86,35 @@ def write_tsv(path: Path, table: pd.DataFrame) -> None:
     """
     with atomic_path(path) as temporary:
         table.to_csv(temporary, sep="\t", index=False, na_rep="n/a", lineterminator="\n")
+
+
+def read_tsv(path: Path) -> pd.DataFrame:
+    """Read a table of a BIDS dataset, every value as text.
+
+    Raises
+    ------
+    OSError
+        If the file can't be read.
+    ValueError
+        If it isn't a table.
+
+    Examples
+    --------
+    >>> path = getfixture("tmp_path") / "participants.tsv"
+    >>> import pandas as pd
+    >>> write_tsv(path, pd.DataFrame({"participant_id": ["sub-01"], "age": [31]}))
+    >>> read_tsv(path).loc[0, "age"]
+    '31'
+    """
+    import pandas as pd  # slow to import
+
+    return pd.read_csv(
+        path,
+        sep="\t",
+        dtype=str,
+        keep_default_na=False,
+        quoting=csv.QUOTE_NONE,  # BIDS has no quotes in TSV files
+    )
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -1,4 +1,4 @@
-"""Reading a BIDS dataset: its T1w images, its validator's errors; and the demo dataset.
+"""Reading a BIDS dataset: its images and sessions, its validator's errors; and the demo dataset.
 
 No image is opened here.
 """

@@ -41,6 +41,7 @@ from hetseg_bids.structures.label_sets import LabelSet
 from hetseg_bids.structures.label_tables import write_label_table
 
 _RAW = "raw"  # the input's name in BIDS URIs, the same as fMRIPrep's
+_TABLES = ("morph", "change")  # which BIDS doesn't know
 _SAME_PLACE_MM = 0.01
 _COMPRESSION = 6  # of zlib-ng: smaller files in less time than zlib's; higher levels save little
 
@@ -182,7 +183,8 @@ def write_dataset_description(out_dir: Path, bids_dir: Path) -> None:
     remove_leftovers((description, ignore))
     write_json(description, content)
     if not ignore.exists():
-        write_text(ignore, "*.html\nlogs/\n*_morph.tsv\n*_morph.json\ngroup_*\n")
+        tables = "".join(f"*_{name}.{end}\n" for name in _TABLES for end in ("tsv", "json"))
+        write_text(ignore, f"*.html\nlogs/\n{tables}group_*\n")
 
 
 def _description_of(bids_dir: Path) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Whether an image and its result are good enough: measures, verdicts, outliers of a cohort.
+"""Whether an image and its result are good enough: measures, verdicts, outliers, change over time.
 
 How they are shown is in `reports`.
 """

@@ -42,6 +42,8 @@ class Cohort:
         group_missing.tsv; None where the dataset can't be read.
     crashes : list of str
         Names of crash files of scans that no later run finished.
+    change : dict or None
+        See `reports.change.cohort_change`; None where nobody has several sessions.
     """
 
     structures: list[str]
@@ -53,6 +55,7 @@ class Cohort:
     participants: pd.DataFrame
     missing: pd.DataFrame | None
     crashes: list[str]
+    change: dict[str, Any] | None = None
 
 
 def write_group_page(out_dir: Path, cohort: Cohort, cohort_map: CohortMap | None) -> Path:
@@ -70,6 +73,7 @@ def write_group_page(out_dir: Path, cohort: Cohort, cohort_map: CohortMap | None
             dataset=cohort.missing is not None,
             missing=[] if cohort.missing is None else cohort.missing.to_dict("records"),
             crashes=cohort.crashes,
+            change=cohort.change,
             map_count=0 if cohort_map is None else cohort_map.count,
             space="" if cohort_map is None else cohort_map.template.name,
             pictures=[] if cohort_map is None else _pictures(cohort_map),

@@ -29,6 +29,7 @@ _SCALE_PIXELS = (250, 10)
 _COLUMNS = 7
 _ZOOM_REACH = 28  # mm around the middle of a structure
 _PANEL = 176  # pixels across
+_LARGE_PANEL = 288
 _GREY = 128
 _WHITE = 255
 _CONTOUR = np.array((255, 176, 0, 255), np.uint8)
@@ -161,6 +162,31 @@ def draw_mask(view: View) -> list[Picture]:
     ]
 
 
+def draw_side_by_side(views: Sequence[View], place: Sequence[int]) -> list[Picture]:
+    """Slices through one voxel of aligned scans, left to right, without and with outlines.
+
+    Parameters
+    ----------
+    views : sequence of View
+        On one grid.
+    place : sequence of 3 int
+        The voxel.
+    """
+    layers = {"T1w": _nothing, "outlines of the structures": _outlines}
+    return [
+        Picture(
+            f"{plane.name.capitalize()}: {title}",
+            _strip(
+                _panel(view, plane, place[plane.axes[0]], view.window, layer(view)).in_square(
+                    _LARGE_PANEL
+                )
+                for view in views
+            ),
+        )
+        for plane, (title, layer) in product(PLANES.values(), layers.items())
+    ]
+
+
 def _mosaic(view: View, plane: Plane, layer: Layer) -> str:
     depth = view.image.shape[plane.axes[0]]
     places = np.linspace(0.15 * depth, 0.85 * depth, _COLUMNS).astype(int)
@@ -216,6 +242,13 @@ def _laid_over(grey: Pixels, overlay: Pixels) -> Pixels:
     opacity = overlay[..., 3:].astype(np.float32) / _WHITE
     mixed = grey[..., None] + opacity * (overlay[..., :3] - grey[..., None].astype(np.float32))
     return np.rint(mixed).astype(np.uint8)
+
+
+def _nothing(view: View) -> Layer:
+    def layer(plane: Plane, place: int) -> Pixels:
+        return np.zeros((*display_slice(view.dseg, plane, place).shape, 4), np.uint8)
+
+    return layer
 
 
 def _outlines(view: View) -> Layer:

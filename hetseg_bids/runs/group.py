@@ -17,8 +17,10 @@ from hetseg_bids.quality.flip_map import CohortMap, cohort_map, load_template
 from hetseg_bids.quality.outliers import LEAST_PEOPLE, Measure, Outlier, find_outliers
 from hetseg_bids.quality.verdict import asymmetry, judge
 from hetseg_bids.quality.whole import of_structures
+from hetseg_bids.reports.change import cohort_change
 from hetseg_bids.reports.group import Cohort, write_group_page
 from hetseg_bids.runs import missing as absence
+from hetseg_bids.runs.change import write_changes
 from hetseg_bids.segmentation.morphometry import COLUMNS
 from hetseg_bids.structures.aseg import ASEG, is_whole
 from hetseg_bids.structures.label_sets import Structure
@@ -54,6 +56,8 @@ _QC_COLUMNS = _KEYS | {
 
 def run_group(bids_dir: Path, out_dir: Path) -> Path:
     """Write the tables of the cohort, with data dictionaries, and group.html.
+
+    People with several sessions get a table and a page of change over time.
 
     Uses the scans that are finished now, and may be run again at any time: missing scans are
     listed and are no error.  Where the dataset or the template can't be read, the tables are
@@ -93,6 +97,7 @@ def run_group(bids_dir: Path, out_dir: Path) -> Path:
     missing = absence.missing_scans(bids_dir, out_dir, results, participants.index)
     _write_missing(missing, out_dir)
     crashes = absence.crashes_since(out_dir, results)
+    several = write_changes(bids_dir, out_dir, scans)
     cohort = Cohort(
         structures=[s.title for s in structures],
         quality=quality,
@@ -103,6 +108,7 @@ def run_group(bids_dir: Path, out_dir: Path) -> Path:
         participants=participants.reindex([scan.person for scan in scans]).fillna("n/a"),
         missing=missing,
         crashes=[name for names in crashes.values() for name in names],
+        change=cohort_change(several, structures) if several else None,
     )
     return write_group_page(out_dir, cohort, _map(scans))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import datetime
 import logging
 import re
@@ -12,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from hetseg_bids.dataset.discovery import entities_of, expected_scans
+from hetseg_bids.files import read_tsv
 from hetseg_bids.outputs.finished import Results
 
 log = logging.getLogger(__name__)
@@ -40,14 +40,7 @@ def read_participants(bids_dir: Path) -> pd.DataFrame:
     """
     path = bids_dir / "participants.tsv"
     try:
-        table = pd.read_csv(
-            path,
-            sep="\t",
-            dtype=str,
-            keep_default_na=False,
-            quoting=csv.QUOTE_NONE,  # BIDS has no quotes in TSV files
-        )
-        return table.drop_duplicates("participant_id").set_index("participant_id")
+        return read_tsv(path).drop_duplicates("participant_id").set_index("participant_id")
     except FileNotFoundError:  # BIDS doesn't ask for it
         pass
     except (OSError, ValueError, KeyError) as error:

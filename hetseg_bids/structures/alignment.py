@@ -1,4 +1,4 @@
-"""Where structures lie, and the affine that takes them to where they lie in MNI152.
+"""Where structures lie, and the affine that takes them to where they lie elsewhere, as in MNI152.
 
 Enough to compare a scan with others, and free of registration: the centroids of a scan's own
 structures are moved onto the template's.
@@ -6,7 +6,7 @@ structures are moved onto the template's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -15,12 +15,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy import linalg, ndimage
+from scipy.spatial.transform import Rotation
 
 from hetseg_bids.images import Grid
 from hetseg_bids.structures.label_sets import Structure
 
 CENTROIDS = Path(str(resources.files("hetseg_bids"))) / "data" / "mni152_centroids.tsv"
 _LEAST_CENTROIDS = 8  # 12 numbers of an affine, with some to spare
+_LEAST_RIGID = 4
 _USUAL_MM = 3.0  # how far a good scan's centroids lie from the template's after the fit
 _ROUNDS = 20
 
@@ -102,6 +104,44 @@ def template_affine(found: dict[str, npt.NDArray[np.float64]]) -> npt.NDArray[np
         affine[:3] = solution.T
         distance = np.linalg.norm(here @ solution - there, axis=1, keepdims=True)
         weight = 1 / (1 + (distance / _USUAL_MM) ** 2)
+    return affine
+
+
+def rigid_affine(
+    found: Mapping[str, npt.NDArray[np.float64]],
+    there: Mapping[str, npt.NDArray[np.float64]] | None = None,
+) -> npt.NDArray[np.float64] | None:
+    """The rotation and shift that take centroids to others, by least squares.
+
+    Parameters
+    ----------
+    found : mapping of str to (3,) float array
+        See `centroids`.
+    there : mapping of str to (3,) float array, optional
+        Those of another scan; the template's if it isn't given.
+
+    Returns
+    -------
+    affine : (4, 4) float array or None
+        mm to mm; None with fewer than four structures in common.
+
+    Examples
+    --------
+    >>> here = {name: np.array(place, float) for name, place in zip("abcd", np.eye(4)[:, :3])}
+    >>> there = {name: place[[1, 0, 2]] * (-1, 1, 1) for name, place in here.items()}
+    >>> rigid_affine(here, there)[:2].round(6) + 0.0  # a quarter turn
+    array([[ 0., -1.,  0.,  0.],
+           [ 1.,  0.,  0.,  0.]])
+    """
+    there = _template_centroids() if there is None else there
+    names = [name for name in there if name in found]
+    if len(names) < _LEAST_RIGID:
+        return None
+    start, end = (np.array([places[name] for name in names]) for places in (found, there))
+    rotation, _ = Rotation.align_vectors(end - end.mean(axis=0), start - start.mean(axis=0))
+    affine = np.eye(4)
+    affine[:3, :3] = rotation.as_matrix()
+    affine[:3, 3] = end.mean(axis=0) - affine[:3, :3] @ start.mean(axis=0)
     return affine
 
 

@@ -292,8 +292,9 @@ def test_the_dataset_says_who_made_it(tmp_path, monkeypatch):
         }
     ]
     assert {p.name for p in tmp_path.iterdir()} == {"dataset_description.json", ".bidsignore"}
-    ignored = "*.html\nlogs/\n*_morph.tsv\n*_morph.json\ngroup_*\n"
-    assert (tmp_path / ".bidsignore").read_text() == ignored
+    tables = ["*_morph.tsv", "*_morph.json", "*_change.tsv", "*_change.json"]
+    ignored = (tmp_path / ".bidsignore").read_text().splitlines()
+    assert ignored == ["*.html", "logs/", *tables, "group_*"]
     (tmp_path / ".bidsignore").write_text("mine\n")
     monkeypatch.delenv("HETSEG_CONTAINER")
     write_dataset_description(tmp_path, tmp_path / "in")

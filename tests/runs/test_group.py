@@ -85,6 +85,8 @@ def test_the_page_names_who_is_missing_and_escapes_everything(cohort):
     _, out = cohort
     text = (out / "group.html").read_text()
     assert "sub-lost" in text
+    assert 'id="change"' not in text  # nobody has several sessions
+    assert not list(out.rglob("*_change.*"))
     tags = Tags(text).found
     assert not any(name.startswith("on") for _, a in tags for name in a)
     assert len([t for t, _ in tags if t == "script"]) == 2
