@@ -8,10 +8,8 @@ import numpy.typing as npt
 from hetseg_bids.quality.image_quality import GREY, WHITE, tissue
 from hetseg_bids.structures.label_sets import LabelSet
 
-_CORTEX_AT, _WHITE_AT = (
-    0.35,
-    0.8,
-)  # deep grey matter lies between; room above for coils' bright spots
+_CORTEX_AT = 0.35  # low, as coils brighten the brain's middle
+_WHITE_AT = 0.8  # deep grey matter lies between
 _BRIGHTEST = 99.5  # percentile of white matter that is still drawn below white
 _LEAST_VOXELS = 1000
 # without both tissues: of the brain, as fluid and vessels at its ends may vary
