@@ -21,7 +21,7 @@ from hetseg_bids.runs.missing import COLUMNS
 from hetseg_bids.structures.aseg import ASEG, N_STRUCTURES
 
 PICTURES = Path(__file__).with_name("pictures")
-SIZE = {"width": 1200, "height": 900}
+WIDTH = 1200  # pixels
 
 
 def main() -> None:
@@ -33,14 +33,14 @@ def main() -> None:
         group = write_group_page(Path(folder), simulated_cohort(300), None)
         options = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=options)
-        take(browser, args.demo / "derivatives" / "sub-mni152.html", "participant")
-        take(browser, group, "group")
+        take(browser, args.demo / "derivatives" / "sub-mni152.html", "participant", 1450)
+        take(browser, group, "group", 900)
         browser.close()
 
 
-def take(browser: Browser, page: Path, name: str) -> None:
+def take(browser: Browser, page: Path, name: str, height: int) -> None:
     """Photograph the top of a page."""
-    tab = browser.new_page(viewport=SIZE)
+    tab = browser.new_page(viewport={"width": WIDTH, "height": height})
     tab.goto(page.resolve().as_uri())
     tab.wait_for_timeout(500)
     tab.screenshot(path=PICTURES / f"{name}.jpg", type="jpeg", quality=80)

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
-from hetseg_bids.planes import PLANES, Plane, display_slice
+from hetseg_bids.planes import AXIAL, CORONAL, PLANES, SAGITTAL, Plane, display_slice
 from hetseg_bids.reports.window import display_window
 from hetseg_bids.segmentation.labels import MAX_FLIP_PROBABILITY
 from hetseg_bids.structures.aseg import ASEG
@@ -33,6 +33,7 @@ _LARGE_PANEL = 288
 _GREY = 128
 _WHITE = 255
 _CONTOUR = np.array((255, 176, 0, 255), np.uint8)
+_LETTER_AT, _LETTER_PIXELS = (3, 1), 15
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -104,6 +105,16 @@ class View:
 
 Layer = Callable[[Plane, int], Pixels]
 """Makes the (rows, columns, 4) RGBA picture that is laid over a slice."""
+
+
+def draw_glance(view: View) -> Picture:
+    """The axial and the coronal slice that show the most structures, with their outlines."""
+    layer = _outlines(view)
+    panels = [
+        _panel(view, plane, _fullest(view.dseg, plane), view.window, layer).in_square(_PANEL)
+        for plane in (AXIAL, CORONAL)
+    ]
+    return Picture("Axial and coronal slice with outlines of the structures", _strip(panels))
 
 
 def draw_outlines(view: View) -> list[Picture]:
@@ -187,6 +198,14 @@ def draw_side_by_side(views: Sequence[View], place: Sequence[int]) -> list[Pictu
     ]
 
 
+def _fullest(dseg: npt.NDArray[np.uint8], plane: Plane) -> int:
+    """The slice with the most labels; of several, the middle one."""
+    slices = np.moveaxis(dseg, plane.axes[0], 0)
+    counts = np.array([np.count_nonzero(np.bincount(s.reshape(-1), minlength=256)) for s in slices])
+    best = np.flatnonzero(counts == counts.max())
+    return int(best[len(best) // 2])
+
+
 def _mosaic(view: View, plane: Plane, layer: Layer) -> str:
     depth = view.image.shape[plane.axes[0]]
     places = np.linspace(0.15 * depth, 0.85 * depth, _COLUMNS).astype(int)
@@ -207,16 +226,20 @@ def _zoom(view: View, middle: npt.NDArray[np.int64], window: tuple[float, float]
 
 @dataclass(frozen=True)
 class _Panel:
-    """A slice, (rows, columns), and the (rows, columns, 4) picture over it."""
+    """A slice, (rows, columns), and the (rows, columns, 4) picture over it.
+
+    `side` is the side of the head on the left of the picture, "" where both are one.
+    """
 
     grey: Pixels
     overlay: Pixels
+    side: str
 
     def resized(self, size: tuple[int, int]) -> Pixels:
         """(rows, columns, 3) pixels of a size in columns and rows."""
         grey = Image.fromarray(self.grey).resize(size, Image.Resampling.BICUBIC)
         overlay = Image.fromarray(self.overlay).resize(size, Image.Resampling.NEAREST)
-        return _laid_over(np.asarray(grey), np.asarray(overlay))
+        return _lettered(_laid_over(np.asarray(grey), np.asarray(overlay)), self.side)
 
     def in_square(self, edge: int) -> Pixels:
         """As large as fits into a black square."""
@@ -234,7 +257,23 @@ def _panel(
     low, high = window
     picture = np.asarray(display_slice(view.image, plane, place), np.float32)
     picture = (picture - low) * (_WHITE / (high - low))
-    return _Panel(picture.clip(0, _WHITE).astype(np.uint8), layer(plane, place))
+    side = "" if plane == SAGITTAL else "R"
+    return _Panel(picture.clip(0, _WHITE).astype(np.uint8), layer(plane, place), side)
+
+
+def _lettered(pixels: Pixels, letter: str) -> Pixels:
+    """The same with a letter in the upper left corner."""
+    picture = Image.fromarray(pixels)
+    # with a dark rim, so that it is seen on white matter, too
+    ImageDraw.Draw(picture).text(
+        _LETTER_AT, letter, "white", _font(), stroke_width=1, stroke_fill="black"
+    )
+    return np.asarray(picture)
+
+
+@cache
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(_LETTER_PIXELS)
 
 
 def _laid_over(grey: Pixels, overlay: Pixels) -> Pixels:

@@ -26,6 +26,7 @@ from hetseg_bids.reports.methods import methods_text
 from hetseg_bids.reports.mosaics import (
     View,
     draw_flip,
+    draw_glance,
     draw_mask,
     draw_outlines,
     draw_zooms,
@@ -36,11 +37,13 @@ from hetseg_bids.reports.templating import environment
 from hetseg_bids.reports.viewer import viewer_data
 from hetseg_bids.segmentation.labels import LEVELS, Segmentation
 from hetseg_bids.segmentation.plausibility import Plausibility
-from hetseg_bids.structures.label_sets import LabelSet
+from hetseg_bids.structures.label_sets import LabelSet, Structure
 from hetseg_bids.structures.label_tables import read_label_table
 
 _LEAST_CERTAIN = 4
+_AT_A_GLANCE = 3  # of these
 _MARGIN = 5  # voxels around the brain
+_MM3_PER_ML = 1000.0
 _REPEAT_SD = "volume_repeat_sd_mm3"  # tables made before it was measured don't have it
 
 
@@ -117,9 +120,11 @@ def write_report(
         .render(
             title=paths.report.stem,
             verdict=judge(table, record["HetsegWarnings"], image, Plausibility.of_record(record)),
-            summary=_summary(whole, worst),
+            glance=_glance(whole, table, label_set, worst),
+            picture=draw_glance(brain),
             quality=quality_rows(image),
             outlines=draw_outlines(brain),
+            legend=_legend(label_set),
             flips=[] if brain.flip_probability is None else draw_flip(brain),
             scale=flip_scale(),
             zooms=draw_zooms(brain, worst),
@@ -145,12 +150,59 @@ def _least_certain(table: pd.DataFrame) -> list[str]:
     return list(dice.nsmallest(_LEAST_CERTAIN, "expected_dice")["name"])
 
 
-def _summary(table: pd.DataFrame, worst: list[str]) -> str:
-    dice = table.set_index("name")["expected_dice"].astype(float)
-    if dice.isna().all():
-        return "This model gives no flip map; look at the outlines."
-    names = ", ".join(f"{name.replace('_', ' ')} ({dice[name]:.2f})" for name in worst)
-    return f"Mean expected Dice {dice.mean():.2f}; least certain: {names}."
+@dataclass(frozen=True)
+class Glance:
+    """The numbers beside the verdict, as text.
+
+    Attributes
+    ----------
+    volume_ml : str
+        Of all structures together.
+    dice : str or None
+        Mean expected Dice; None without a flip map.
+    worst : list of (str, str, str)
+        Title, expected Dice and mean flip probability of the least certain structures.
+    """
+
+    volume_ml: str
+    dice: str | None
+    worst: list[tuple[str, str, str]]
+
+
+def _glance(
+    whole: pd.DataFrame, table: pd.DataFrame, label_set: LabelSet, worst: list[str]
+) -> Glance:
+    mean = whole["expected_dice"].astype(float).mean()
+    facts = table.set_index("name")[["expected_dice", "mean_flip_probability"]].astype(float)
+    titles = {s.name: s.title for s in label_set.structures}
+    return Glance(
+        volume_ml=f"{whole['volume_mm3'].astype(float).sum() / _MM3_PER_ML:,.0f} ml",
+        dice=None if np.isnan(mean) else f"{mean:.2f}",
+        worst=[
+            (
+                titles[name],
+                f"{facts.loc[name, 'expected_dice']:.2f}",
+                f"{facts.loc[name, 'mean_flip_probability']:.2f}",
+            )
+            for name in worst[:_AT_A_GLANCE]
+        ],
+    )
+
+
+def _legend(label_set: LabelSet) -> list[tuple[str, str]]:
+    """Name and colour of the outlines; sides that share a colour once."""
+    colors: dict[str, set[tuple[int, int, int]]] = {}
+    for structure in label_set.structures:
+        colors.setdefault(structure.bare_name, set()).add(structure.color)
+    entries = (
+        (s.both_sides if len(colors[s.bare_name]) == 1 else s.title, _css(s))
+        for s in label_set.structures
+    )
+    return list(dict.fromkeys(entries))
+
+
+def _css(structure: Structure) -> str:
+    return "rgb({}, {}, {})".format(*structure.color)
 
 
 @dataclass(frozen=True)
@@ -189,11 +241,14 @@ def _rows(table: pd.DataFrame, label_set: LabelSet) -> list[Row]:
             _cell(float(facts["volume_mm3"]), 0),
             _interval(*(float(facts[f"volume_ci95_{end}_mm3"]) for end in ("low", "high"))),
             *repeat,
-            _cell(uneven[structure.name], 2, full=1, sign="+"),
+            # one number for both sides
+            Cell("", None)
+            if structure.hemisphere == "R"
+            else _cell(uneven[structure.name], 2, full=1, sign="+"),
             _cell(float(facts["mean_flip_probability"]), 3, full=0.5),
             _cell(float(facts["expected_dice"]), 2, full=1),
         )
-        rows.append(Row(structure.title, "rgb({}, {}, {})".format(*structure.color), cells))
+        rows.append(Row(structure.title, _css(structure), cells))
     return rows
 
 
@@ -207,7 +262,7 @@ def _cell(value: float, digits: int, full: float | None = None, sign: str = "") 
     if np.isnan(value):
         return Cell("n/a", None)
     bar = 0.0 if full is None else min(100.0, 100 * abs(value) / full)
-    return Cell(f"{value:{sign},.{digits}f}", value, round(bar, 1))
+    return Cell(f"{value:{sign}z,.{digits}f}", value, round(bar, 1))
 
 
 def _provenance(record: dict[str, Any]) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""The display window: which intensities are drawn black and white, from the brain alone."""
+"""The display window: which intensities are drawn black and white, from the tissue alone."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import numpy.typing as npt
 from hetseg_bids.quality.image_quality import GREY, WHITE, tissue
 from hetseg_bids.structures.label_sets import LabelSet
 
-_PERCENTILES = (0.5, 99.5)  # of the brain: fluid and vessels at its ends may vary
-_HEADROOM = 0.05  # of the range between them, at both ends
-_STEP = 0.32  # least distance of white matter to cortex, as a share of the window
-_CORTEX_AT = 0.35  # place of cortex in a narrowed window: low, as coils brighten the brain's middle
-_MOST_OF_BOTH = (5, 95)  # percentiles of both tissues that a narrowed window must hold
+_CORTEX_AT = 0.35  # low, as coils brighten the brain's middle
+_WHITE_AT = 0.8  # deep grey matter lies between
+_BRIGHTEST = 99.5  # percentile of white matter that is still drawn below white
 _LEAST_VOXELS = 1000
+# without both tissues: of the brain, as fluid and vessels at its ends may vary
+_PERCENTILES = (0.5, 99.5)
+_HEADROOM = 0.05  # of the range between them, at both ends
 
 
 def display_window(
@@ -24,17 +25,19 @@ def display_window(
 ) -> tuple[float, float]:
     """Intensities to draw as black and as white.
 
-    The window holds the brain's intensities from the 0.5th to the 99.5th percentile and a little
-    more; scalp, background and single voxels don't count. If white matter and cortex would be
-    drawn so alike that neither their border nor the nuclei between them could be seen, the
-    window is narrowed around these two.
+    The medians of cortex and white matter are drawn at 0.35 and 0.8 of the way from black to
+    white, so that fluid is black or nearly so and the nuclei between these two stay apart from
+    both. White lies higher where more than the brightest 0.5 % of white matter would be white
+    otherwise. Scalp, neck, vessels and background have no say.
 
     Parameters
     ----------
     image : (X, Y, Z) float array
         Finite; any intensity scale that is linear.
     mask : (X, Y, Z) bool array
-        Brain; if it is empty, all of the image counts.
+        Brain; counts where white matter and cortex weren't labelled, or white matter isn't the
+        brighter one: then the window holds the brain's intensities from the 0.5th to the 99.5th
+        percentile and a little more. If it is empty, all of the image counts.
     dseg : (X, Y, Z) uint8 array
         `Structure.label` values.
     label_set : LabelSet
@@ -47,25 +50,26 @@ def display_window(
     Examples
     --------
     >>> from hetseg_bids.structures.aseg import ASEG
-    >>> image = np.linspace(0, 100, 1000, dtype=np.float32).reshape(10, 10, 10)
-    >>> labels = np.zeros(image.shape, np.uint8)
-    >>> low, high = display_window(image, image > 0, labels, ASEG)
+    >>> labels = np.repeat(np.array([3, 2], np.uint8), 1000).reshape(10, 10, 20)
+    >>> image = np.where(labels == 2, 110, 65).astype(np.float32)
+    >>> low, high = display_window(image, labels > 0, labels, ASEG)
     >>> round(low), round(high)
-    (-4, 104)
+    (30, 130)
     """
+    white, cortex = (image[tissue(dseg, label_set, name)] for name in (WHITE, GREY))
+    if min(len(white), len(cortex)) < _LEAST_VOXELS:
+        return _of_brain(image, mask)
+    middle = float(np.median(cortex))
+    width = (float(np.median(white)) - middle) / (_WHITE_AT - _CORTEX_AT)
+    if width <= 0:
+        return _of_brain(image, mask)
+    low, high = middle - _CORTEX_AT * width, middle + (1 - _CORTEX_AT) * width
+    return low, max(high, float(np.percentile(white, _BRIGHTEST)))
+
+
+def _of_brain(image: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_]) -> tuple[float, float]:
     inside = image[mask] if mask.any() else image
     bottom, top = (float(value) for value in np.percentile(inside, _PERCENTILES))
     headroom = _HEADROOM * (top - bottom)
     low, high = bottom - headroom, top + headroom
-    if not high > low:
-        return low, low + 1.0
-    white, cortex = (image[tissue(dseg, label_set, name)] for name in (WHITE, GREY))
-    if min(len(white), len(cortex)) < _LEAST_VOXELS:
-        return low, high
-    middle = float(np.median(cortex))
-    step = float(np.median(white)) - middle
-    spread = float(np.ptp(np.percentile(np.concatenate((white, cortex)), _MOST_OF_BOTH)))
-    width = max(step / _STEP, spread)
-    if step <= 0 or width >= high - low:
-        return low, high
-    return middle - _CORTEX_AT * width, middle + (1 - _CORTEX_AT) * width
+    return (low, high) if high > low else (low, low + 1.0)

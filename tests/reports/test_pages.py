@@ -93,7 +93,7 @@ def test_the_brain_alone_decides_what_is_black_and_white(tmp_path, change):
     assert white - cortex >= 0.3
     assert cortex >= 0.2  # no tissue is lost in black
     assert white <= 0.95  # nor in white
-    mosaic = drawn(text)
+    mosaic = drawn(text, 1)  # after the picture beside the verdict
     rows, columns = (n // 2 for n in (mosaic.shape[0], mosaic.shape[1] / 7))
     middle = mosaic[rows - 20 : rows + 20, int(columns * 7) - 20 : int(columns * 7) + 20]
     assert 100 < np.median(middle) < 250  # the mosaics have the viewer's window
@@ -121,6 +121,56 @@ def test_the_table_has_the_noise_of_repeated_scans_where_it_was_measured(tmp_pat
     cells = [re.findall("<td[^>]*>([^<]*)</td>", row) for row in (first, second)]
     place = heads.index("Repeat SD, mm³") - len(heads)
     assert [row[place] for row in cells] == ["n/a", "1,234"]
+
+
+def cells_of(text: str) -> dict[str, dict[str, str]]:
+    """The page's table: by structure, the text of each column."""
+    heads = re.findall('<th scope="col"><button type="button">([^<]*)<', text)
+    rows = re.findall('<tr><td data-value="([^"]*)">(.*?)</tr>', text, re.DOTALL)
+    cells = {title: re.findall("<td[^>]*>([^<]*)</td>", row) for title, row in rows}
+    return {title: dict(zip(heads[1:], values, strict=True)) for title, values in cells.items()}
+
+
+def test_asymmetry_stands_once_for_both_sides(page):
+    column = "Asymmetry (L \N{MINUS SIGN} R) / mean"
+    shown = {title: row[column] for title, row in cells_of(page.read_text()).items()}
+    assert float(shown["Left putamen"]) > 0.3  # the phantom's left one is the larger
+    assert {v for title, v in shown.items() if title.startswith("Right")} == {""}
+    assert shown["Brainstem"] == "n/a"
+    assert "-0.00" not in shown.values()
+
+
+def test_the_top_of_the_page_tells_the_result_at_a_glance(page, tmp_path):
+    text = page.read_text()
+    glance = re.search('<section class="verdict glance.*?</section>', text, re.DOTALL)[0]
+    assert text.index(glance) < text.index("<nav")
+    assert "<strong>fail</strong>" in glance  # in words, not by colour alone
+    volumes = [row["Volume, mm³"].replace(",", "") for row in cells_of(text).values()]
+    total = sum(map(float, volumes)) / 1000
+    assert f"<b>{total:,.0f} ml</b>" in glance
+    worst = re.findall('<th scope="row">([^<]*)</th><td>([^<]*)</td><td>([^<]*)</td>', glance)
+    assert len(worst) == 3
+    assert worst[0][0] == "Left putamen"  # its flip probability is 0.4, the others' 0.1
+    assert worst[0][2] == "0.40"
+    assert [float(dice) for _, dice, _ in worst] == sorted(float(dice) for _, dice, _ in worst)
+    picture = drawn(glance)
+    assert picture.shape[1] == 2 * picture.shape[0]  # an axial and a coronal slice
+    without = make_page(tmp_path, flip=False).read_text()
+    assert "look at the outlines" in without
+    assert "Least certain</th>" not in without
+
+
+def test_outlines_have_a_legend_and_a_side(page):
+    text = page.read_text()
+    legend = re.search('<ul class="legend".*?</ul>', text, re.DOTALL)[0]
+    entries = dict(re.findall('background: (rgb[^"]*)"></span>([^<]*)</li>', legend))
+    names = [name for _, name in re.findall('background: (rgb[^"]*)"></span>([^<]*)</li>', legend)]
+    assert len(names) == len(set(names)) == 16  # sides share a colour
+    assert entries["rgb(0, 118, 14)"] == "Thalamus"
+    axial, _, sagittal = (drawn(text, number) for number in (1, 2, 3))
+    corners = [mosaic[2:16, 3:14] for mosaic in (axial, sagittal)]
+    assert corners[0].max() > 200  # R, on black
+    assert corners[1].max() < 100
 
 
 @pytest.mark.browser

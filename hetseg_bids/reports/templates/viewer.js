@@ -51,6 +51,7 @@
   const button = document.getElementById("viewer-start");
   button.addEventListener("click", () => {
     button.disabled = true;
+    document.getElementById("viewer-frame").classList.add("started");
     status.textContent = "Loading…";
     start().catch((error) => {
       status.textContent = `The viewer can't run in this browser: ${error.message}`;
