@@ -1,4 +1,4 @@
-"""Reading a BIDS dataset: its T1w images, its validator's errors; and the demo dataset.
+"""Which T1w images there are: in a BIDS dataset, or without one; its validator; the demo dataset.
 
 No image is opened here.
 """

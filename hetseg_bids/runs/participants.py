@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from hetseg_bids.config import RunConfig
 from hetseg_bids.dataset.discovery import Found, find_scans
+from hetseg_bids.dataset.files import find_images
 from hetseg_bids.dataset.validator import bids_complaint
 from hetseg_bids.errors import COLON, HeldError, OptionError, OutputError
 from hetseg_bids.network.devices import resolve_device
@@ -41,7 +42,7 @@ def run_participants(config: RunConfig) -> int:
     DatasetError, ModelError, OptionError, OutputError
         If the dataset, the model, an option or the output folder can't be used.
     """
-    found = find_scans(config.bids_dir, config.selection)
+    found = _find(config)
     if config.dry_run:
         return _list(found)
     _validate(config)
@@ -63,6 +64,12 @@ def run_participants(config: RunConfig) -> int:
     if failed:
         print(f"{failed} of {total} scans failed", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _find(config: RunConfig) -> Found:
+    if config.bids_dir is None:
+        return find_images(config.selection.images, config.out_dir)
+    return find_scans(config.bids_dir, config.selection)
 
 
 def _list(found: Found) -> int:
@@ -98,7 +105,9 @@ def _choose_temporary_folder(work_dir: Path | None) -> None:
 def _validate(config: RunConfig) -> None:
     """Print the validator's errors; not in jobs for a few participants of a large dataset."""
     selection = config.selection
-    if not selection.validate or selection.participants or config.reports_only:
+    if config.bids_dir is None or not selection.validate:
+        return
+    if selection.participants or config.reports_only:
         return
     log.info("%s: asking the BIDS validator", config.bids_dir)
     complaint = bids_complaint(config.bids_dir)
@@ -111,8 +120,7 @@ def _validate(config: RunConfig) -> None:
 
 def _prepare_output(config: RunConfig) -> None:
     out = config.out_dir
-    if out.resolve() == config.bids_dir.resolve():
-        raise OutputError("the output folder is the dataset itself", "choose another", path=out)
+    _check_apart(config)
     check_inside(out / "logs", out)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -120,9 +128,27 @@ def _prepare_output(config: RunConfig) -> None:
             raise PermissionError(13, "not writable")
         # a run that doesn't get the lock writes nothing: both would write the same
         with contextlib.suppress(HeldError), claimed(out / "logs" / ".dataset.lock", out):
-            write_dataset_description(out, config.bids_dir)
+            if config.bids_dir is not None:
+                write_dataset_description(out, config.bids_dir)
     except OSError as error:
         raise OutputError(f"can't write there ({error.strerror or error})", path=out) from None
+
+
+def _check_apart(config: RunConfig) -> None:
+    """Refuse an output folder that holds something else."""
+    out = config.out_dir
+    if config.bids_dir is not None:
+        if out.resolve() == config.bids_dir.resolve():
+            raise OutputError("the output folder is the dataset itself", "choose another", path=out)
+        return
+    if out.resolve() in [image.resolve() for image in config.selection.images]:
+        raise OutputError("the output folder is the input folder", "choose another", path=out)
+    if (out / "dataset_description.json").exists():
+        raise OutputError(
+            "it is a BIDS dataset, and results of files without one aren't BIDS",
+            "choose another output folder",
+            path=out,
+        )
 
 
 class _Display(ScanStages):

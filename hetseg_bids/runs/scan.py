@@ -21,6 +21,7 @@ import torch
 from hetseg_bids import __version__
 from hetseg_bids.config import RunConfig, Settings
 from hetseg_bids.dataset.discovery import Scan
+from hetseg_bids.dataset.files import mask_beside, path_from
 from hetseg_bids.errors import HetsegError, MaskError, OptionError, OutputError
 from hetseg_bids.files import read_json, remove_leftovers, write_json
 from hetseg_bids.network.devices import device_name, return_freed_memory, sparing_memory
@@ -87,8 +88,11 @@ class Job:
 
     @property
     def sources(self) -> list[str]:
-        """See `derivatives.sources_of`."""
-        return sources_of(self.scan.path, self.mask_path, self.config.bids_dir)
+        """See `derivatives.sources_of`; without a dataset, paths from the output folder."""
+        if self.config.bids_dir is not None:
+            return sources_of(self.scan.path, self.mask_path, self.config.bids_dir)
+        files = [path for path in (self.scan.path, self.mask_path) if path is not None]
+        return [path_from(self.config.out_dir, path) for path in files]
 
 
 class ScanStages:
@@ -168,6 +172,7 @@ def _run_scan(
     paths = output_paths(config.out_dir, scan, config.settings)
     derivatives.check_inside(paths.folder, config.out_dir)
     job = Job(scan, config, model, paths, _mask_of(scan, config))
+    _check_owner(job)
     complete = not config.overwrite and is_complete(job)
     if config.reports_only:
         if not complete:
@@ -185,6 +190,27 @@ def _run_scan(
     if not paths.report.exists():
         _report(paths, scan)
     return Outcome(scan, "skipped", str(paths.report))
+
+
+def _check_owner(job: Job) -> None:
+    """Without a dataset, refuse to replace the results of another image of the same name.
+
+    Jobs that are given one ``T1.nii.gz`` each don't know of each other's.
+    """
+    if job.config.bids_dir is not None:
+        return
+    try:
+        record = read_json(job.paths.record)
+    except (OSError, ValueError):
+        return
+    made_of = record.get("Sources") or [None]
+    sha256 = file_sha256(job.scan.path)
+    if made_of[0] != job.sources[0] and record.get("HetsegSourceSHA256") != sha256:
+        raise OutputError(
+            f"{job.paths.folder} holds the results of another image ({made_of[0]})",
+            "give another output folder, or both images in one call",
+            path=job.scan.path,
+        )
 
 
 def _make(job: Job, stages: ScanStages) -> Outcome:
@@ -302,7 +328,8 @@ def is_complete(job: Job) -> bool:
         wanted.append(paths.probseg)
     return (
         all(path.is_file() for path in wanted)
-        and record.get("Sources") == job.sources
+        # of files without a dataset the content counts: they may be moved
+        and (job.config.bids_dir is None or record.get("Sources") == job.sources)
         and has_columns(paths.morph)
         and record.get("HetsegVersion") == __version__
         and record.get("HetsegModelSHA256") == plan.weights_sha256
@@ -320,8 +347,10 @@ def _mask_of(scan: Scan, config: RunConfig) -> Path | None:
     """The brain mask of a scan: beside it, or in a dataset under derivatives/."""
     if config.settings.brain_extraction != "mask":
         return None
+    if config.bids_dir is None:
+        return mask_beside(scan.path)
     root = config.bids_dir.resolve()
-    folders = [scan.path.parent, *sorted(root.glob(f"derivatives/*/{scan.anat_folder}"))]
+    folders = [scan.path.parent, *sorted(root.glob(f"derivatives/*/{scan.folder}"))]
     for folder in folders:
         for ending in ("_desc-brain_mask.nii.gz", "_desc-brain_mask.nii"):
             if (folder / f"{scan.stem}{ending}").is_file():
