@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from nibabel.arrayproxy import ArrayProxy
 from nibabel.filebasedimages import ImageFileError
+from nibabel.freesurfer.mghformat import MGHError
 from nibabel.spatialimages import HeaderDataError
 from zlib_ng import gzip_ng, zlib_ng
 
@@ -29,6 +30,7 @@ _BROKEN: tuple[type[Exception], ...] = (
     *(ImageFileError, HeaderDataError, OSError, EOFError, ValueError),
     *(zlib.error, zlib_ng.error),  # type: ignore[assignment]  # its stub says: an instance
 )
+_BAD_HEADER = (*_BROKEN, MGHError, KeyError, TypeError)  # the last two of nibabel's reader of MGH
 _ANNEX = b"/annex/objects/"  # what git-annex leaves in place of a file's content
 _GOOD_RAS = slice(28, 30)  # in MGH headers: whether they have a place in space; nibabel hides it
 
@@ -119,7 +121,7 @@ def open_image(path: Path) -> nib.nifti1.Nifti1Pair:
         image = nib.load(path)
     except FileNotFoundError:
         raise ImageError("no such file", path=path) from None
-    except _BROKEN as error:
+    except _BAD_HEADER as error:
         kind = "FreeSurfer" if file_formats.is_mgh_name(path) else "NIfTI"
         problem, remedy = f"not a readable {kind} image", file_formats.remedy(path)
         if not remedy:

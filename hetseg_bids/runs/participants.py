@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,9 +67,10 @@ def run_participants(config: RunConfig) -> int:
 
 
 def _find(config: RunConfig) -> Found:
-    if config.bids_dir is None:
-        return find_images(config.selection.images, config.out_dir)
-    return find_scans(config.bids_dir, config.selection)
+    if config.bids_dir is not None:
+        return find_scans(config.bids_dir, config.selection)
+    _check_apart(config.out_dir, config.selection.images)
+    return find_images(config.selection.images, config.out_dir)
 
 
 def _list(found: Found) -> int:
@@ -120,7 +121,8 @@ def _validate(config: RunConfig) -> None:
 
 def _prepare_output(config: RunConfig) -> None:
     out = config.out_dir
-    _check_apart(config)
+    if config.bids_dir is not None and out.resolve() == config.bids_dir.resolve():
+        raise OutputError("the output folder is the dataset itself", "choose another", path=out)
     check_inside(out / "logs", out)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -134,14 +136,9 @@ def _prepare_output(config: RunConfig) -> None:
         raise OutputError(f"can't write there ({error.strerror or error})", path=out) from None
 
 
-def _check_apart(config: RunConfig) -> None:
-    """Refuse an output folder that holds something else."""
-    out = config.out_dir
-    if config.bids_dir is not None:
-        if out.resolve() == config.bids_dir.resolve():
-            raise OutputError("the output folder is the dataset itself", "choose another", path=out)
-        return
-    if out.resolve() in [image.resolve() for image in config.selection.images]:
+def _check_apart(out: Path, images: Sequence[Path]) -> None:
+    """Refuse an output folder for results without a dataset that holds something else."""
+    if out.resolve() in [image.resolve() for image in images]:
         raise OutputError("the output folder is the input folder", "choose another", path=out)
     if (out / "dataset_description.json").exists():
         raise OutputError(

@@ -131,24 +131,24 @@ def run_scan(
     try:
         return _run_scan(scan, config, model, stages or ScanStages(), room_gb)
     except Exception as error:  # the failure of one scan must not stop the others
-        line = " ".join(str(_explained(error, scan)).split())
+        line = " ".join(str(explained(error, scan.path)).split())
         crash = _try_write_crash(config, scan, traceback.format_exc())
         log.debug("%s", line, exc_info=True)
         return Outcome(scan, "failed", line, crash)
 
 
-def _explained(error: Exception, scan: Scan) -> HetsegError:
-    """The exception as an error of hetseg, with the remedy where it is known."""
+def explained(error: Exception, t1w: Path) -> HetsegError:
+    """The exception that a scan ended with as an error of hetseg, with the remedy if known."""
     if isinstance(error, HetsegError):
         return error
     if isinstance(error, OSError) and error.errno in _FULL:
         problem = f"no room for its results ({error.strerror})"
-        return OutputError(problem, "free some and run again", path=scan.path)
+        return OutputError(problem, "free some and run again", path=t1w)
     memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
     if memory or (isinstance(error, RuntimeError) and "allocate memory" in str(error)):
         remedy = "allow more, or give fewer --nprocs or --device cpu"
-        return OptionError("out of memory", remedy, path=scan.path)
-    return HetsegError(f"{type(error).__name__}: {error}", path=scan.path)
+        return OptionError("out of memory", remedy, path=t1w)
+    return HetsegError(f"{type(error).__name__}: {error}", path=t1w)
 
 
 def report_loss(scan: Scan, config: RunConfig, why: str) -> Outcome:
