@@ -11,6 +11,7 @@ from hetseg_bids.dataset.files import ENDINGS, is_image_name
 
 LEVELS = ("participant", "group")
 _FLAG = "--no-bids"
+_MOST_NAMED, _FIRST = 20, 3
 
 
 def is_wanted(arguments: Sequence[str]) -> bool:
@@ -92,6 +93,23 @@ def parse(
     *args.images, args.output_dir = words
     _check(parser, args)
     return args
+
+
+def shortened(arguments: Sequence[str]) -> list[str]:
+    """A command line for provenance: of many images, only the first are named.
+
+    Examples
+    --------
+    >>> shortened([*(f"{number}.mgz" for number in range(100)), "OUT"])
+    ['0.mgz', '1.mgz', '2.mgz', '(97 more images)', 'OUT']
+    """
+    images = [i for i, word in enumerate(arguments) if is_image_name(Path(word))]
+    if len(images) <= _MOST_NAMED:
+        return list(arguments)
+    left_out = images[_FIRST:]
+    words = [word for i, word in enumerate(arguments) if i not in set(left_out)]
+    words.insert(left_out[0], f"({len(left_out)} more images)")
+    return words
 
 
 def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:

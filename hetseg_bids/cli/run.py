@@ -268,7 +268,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # unwinding removes temporary files and ends workers, as for an interrupt from the keyboard
         signal.signal(signal.SIGTERM, _raise_terminated)
     try:
-        return _carry_out(_config(args, shlex.join(["hetseg", *arguments])), args.analysis_level)
+        return _carry_out(
+            _config(args, shlex.join(["hetseg", *files.shortened(arguments)])), args.analysis_level
+        )
     except HetsegError as error:
         print(f"hetseg: {error}", file=sys.stderr)
         return _USAGE_ERROR

@@ -146,15 +146,15 @@ def _walk(folder: Path, out: Path) -> Iterator[tuple[Path, list[str]]]:
             folders.clear()
             continue
         seen.add(real)
-        subject = Path(place)
-        image = next((n for n in _OF_SUBJECT if (subject / "mri" / n).is_file()), None)
+        mri = Path(place) if Path(place).name == "mri" else Path(place, "mri")
+        image = next((name for name in _OF_SUBJECT if (mri / name).is_file()), None)
         if image is not None:
             folders.clear()
-            if not subject.name.startswith(_AVERAGE):
-                yield subject / "mri", [image]
+            if not mri.parent.name.startswith(_AVERAGE):
+                yield mri, [image]
             continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield subject, names
+        yield Path(place), names
 
 
 def _named(paths: Sequence[Path]) -> Found:

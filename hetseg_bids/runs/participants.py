@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from hetseg_bids.config import RunConfig
+from hetseg_bids.config import RunConfig, Selection
 from hetseg_bids.dataset.discovery import Found, find_scans
 from hetseg_bids.dataset.files import find_images
 from hetseg_bids.dataset.validator import bids_complaint
@@ -53,6 +53,8 @@ def run_participants(config: RunConfig) -> int:
     # what is written down is what is done
     mirror = config.settings.mirror and model.plan.mirror
     config = replace(config, settings=replace(config.settings, mirror=mirror))
+    if config.bids_dir is None:  # every worker gets `config`: without a list of thousands of files
+        config = replace(config, selection=Selection())
     _prepare_output(config)
     total = len(found.refused) + len(found.scans)
     display = _Display(found)

@@ -172,7 +172,6 @@ def _run_scan(
     paths = output_paths(config.out_dir, scan, config.settings)
     derivatives.check_inside(paths.folder, config.out_dir)
     job = Job(scan, config, model, paths, _mask_of(scan, config))
-    _check_owner(job)
     complete = not config.overwrite and is_complete(job)
     if config.reports_only:
         if not complete:
@@ -185,6 +184,7 @@ def _run_scan(
         with claimed(lock, scan.path):
             # another run may have finished the scan in the meantime
             if config.overwrite or not is_complete(job):
+                _check_owner(job)
                 check_room(scan.path, config.settings, room_gb)
                 return _make(job, stages)
     if not paths.report.exists():
@@ -199,18 +199,18 @@ def _check_owner(job: Job) -> None:
     """
     if job.config.bids_dir is not None:
         return
-    try:
-        record = read_json(job.paths.record)
-    except (OSError, ValueError):
-        return
-    made_of = record.get("Sources") or [None]
-    sha256 = file_sha256(job.scan.path)
-    if made_of[0] != job.sources[0] and record.get("HetsegSourceSHA256") != sha256:
-        raise OutputError(
-            f"{job.paths.folder} holds the results of another image ({made_of[0]})",
-            "give another output folder, or both images in one call",
-            path=job.scan.path,
-        )
+    for path in job.paths.folder.glob("*_dseg.json"):
+        try:
+            record = read_json(path)
+        except (OSError, ValueError):
+            continue
+        t1w, sha256 = (record.get("Sources") or [None])[0], record.get("HetsegSourceSHA256")
+        if t1w != job.sources[0] and sha256 != file_sha256(job.scan.path):
+            raise OutputError(
+                f"{job.paths.folder} holds the results of another image ({t1w})",
+                "give another output folder, or both images in one call",
+                path=job.scan.path,
+            )
 
 
 def _make(job: Job, stages: ScanStages) -> Outcome:

@@ -97,6 +97,8 @@ def test_of_a_freesurfer_subject_one_image_is_taken(tmp_path):
     made(tmp_path, *(f"old/{name}" for name in other), "fsaverage/mri/orig.mgz", "x.nii")
     scans = find_images([tmp_path], tmp_path / "OUT").scans
     assert [scan.stem for scan in scans] == ["bert_orig", "old_T1", "x"]
+    for folder in ("bert", "bert/mri"):
+        assert [s.stem for s in find_images([tmp_path / folder], tmp_path).scans] == ["bert_orig"]
 
 
 def test_links_are_followed_but_not_in_circles(tmp_path):
