@@ -12,7 +12,7 @@ import nibabel as nib
 import pandas as pd
 from tqdm.auto import tqdm
 
-from hetseg_bids.dataset.files import find_images, mask_beside
+from hetseg_bids.dataset.files import find_images, is_folder, mask_beside
 from hetseg_bids.errors import HetsegError
 from hetseg_bids.network.devices import resolve_device
 from hetseg_bids.network.models import Model, load_model
@@ -178,7 +178,7 @@ def segment_all(
 
 def _images_of(path: Path) -> list[Path]:
     """The path itself or, of a folder, the T1w images in it."""
-    if not path.is_dir():
+    if not is_folder(path):
         return [path]
     found = find_images([path], path / "hetseg")
     scans = [*found.scans, *(scan for scan, _ in found.refused)]  # no names are needed here

@@ -30,7 +30,10 @@ _BROKEN: tuple[type[Exception], ...] = (
     *(ImageFileError, HeaderDataError, OSError, EOFError, ValueError),
     *(zlib.error, zlib_ng.error),  # type: ignore[assignment]  # its stub says: an instance
 )
-_BAD_HEADER = (*_BROKEN, MGHError, KeyError, TypeError)  # the last two of nibabel's reader of MGH
+_BAD_HEADER: tuple[type[Exception], ...] = (
+    *(*_BROKEN, MGHError),
+    *(KeyError, TypeError),  # of nibabel's reader of MGH
+)
 _ANNEX = b"/annex/objects/"  # what git-annex leaves in place of a file's content
 _GOOD_RAS = slice(28, 30)  # in MGH headers: whether they have a place in space; nibabel hides it
 

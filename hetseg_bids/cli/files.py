@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from hetseg_bids.cli.arguments import path
-from hetseg_bids.dataset.files import ENDINGS, is_image_name
+from hetseg_bids.dataset.files import ENDINGS, is_folder, is_image_name
 
 LEVELS = ("participant", "group")
 _FLAG = "--no-bids"
@@ -27,10 +28,10 @@ def is_wanted(arguments: Sequence[str]) -> bool:
     if _FLAG in arguments:
         return True
     words = [path(word) for word in arguments if not word.startswith("-")]
-    if any(is_image_name(word) and not word.is_dir() for word in words):
+    if any(is_image_name(word) and not is_folder(word) for word in words):
         return True
     # without a level it is a mistake; what is to be said about it depends on what is there
-    return not set(LEVELS) & set(arguments) and any(word.exists() for word in words[:1])
+    return not set(LEVELS) & set(arguments) and any(map(os.path.exists, words[:1]))
 
 
 def build_parser(add_options: Callable[[argparse.ArgumentParser], None]) -> argparse.ArgumentParser:
@@ -106,17 +107,17 @@ def shortened(arguments: Sequence[str]) -> list[str]:
     images = [i for i, word in enumerate(arguments) if is_image_name(Path(word))]
     if len(images) <= _MOST_NAMED:
         return list(arguments)
-    left_out = images[_FIRST:]
-    words = [word for i, word in enumerate(arguments) if i not in set(left_out)]
-    words.insert(left_out[0], f"({len(left_out)} more images)")
+    named, more = images[:_FIRST], set(images[_FIRST:])
+    words = [word for i, word in enumerate(arguments) if i not in more]
+    words.insert(named[-1] + 1, f"({len(more)} more images)")
     return words
 
 
 def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     out = args.output_dir
-    if is_image_name(out) and not out.is_dir():
+    if is_image_name(out) and not is_folder(out):
         parser.error(f"{out}: named as an image; the last word is the folder for the results")
-    folder = next((path for path in args.images if path.is_dir()), None)
+    folder = next(filter(is_folder, args.images), None)
     if folder is not None and not args.no_bids:
         parser.error(
             f"{folder}: a folder; `hetseg FOLDER OUT {_FLAG}` segments all images in it, "

@@ -42,6 +42,11 @@ def is_image_name(path: Path) -> bool:
     return path.name.lower().endswith(ENDINGS)
 
 
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there; False for names that no file can have, where `Path` raises."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
 def find_images(given: Sequence[Path], out_dir: Path) -> Found:
     """The images that are given, and those in the folders that are given, with names for results.
 
@@ -73,7 +78,7 @@ def find_images(given: Sequence[Path], out_dir: Path) -> Found:
     left_out: dict[Path, str] = {}
     for word in given:
         place = Path(os.path.abspath(word))  # noqa: PTH100 (links keep the names that users know)
-        images = _images_below(place, out_dir) if place.is_dir() else [place]
+        images = _images_below(place, out_dir) if is_folder(place) else [place]
         for path in images:
             if why := _why_not(path):
                 left_out[path] = why
@@ -100,7 +105,7 @@ def _why_not(path: Path) -> str:
     if not str(path).isprintable():
         return "a character in its path can't be printed; rename it"
     if not is_image_name(path):
-        remedy = file_formats.remedy(path)
+        remedy = file_formats.remedy(path) if os.path.isfile(path) else ""  # noqa: PTH113
         return f"not named as an image ({', '.join(ENDINGS)})" + (f"; {remedy}" if remedy else "")
     name = _bare_name(path)
     if not name:

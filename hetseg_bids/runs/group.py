@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from hetseg_bids.dataset.files import is_folder
 from hetseg_bids.errors import OutputError
 from hetseg_bids.files import write_json, write_tsv
 from hetseg_bids.outputs.finished import (
@@ -123,7 +124,7 @@ def _people(
     if bids_dir is not None:
         people = absence.read_participants(bids_dir)
         return people, absence.missing_scans(bids_dir, out_dir, results, people.index)
-    folders = [path for path in images if path.is_dir()]
+    folders = [path for path in images if is_folder(path)]
     people = absence.read_participants(folders[0] if len(folders) == 1 else out_dir)
     return people, absence.missing_images(images, out_dir, results, people.index)
 
