@@ -18,6 +18,7 @@ from hetseg_bids.cli import evaluate, export, run, train
 
 FOLDER = Path(__file__).parent
 _COMMANDS = (run.build_parser, train.build_parser, evaluate.build_parser, export.build_parser)
+_WITHOUT_BIDS = "The other options are those of `hetseg` but for *which images*."
 
 
 def pages() -> dict[Path, str]:
@@ -61,16 +62,26 @@ def usage() -> str:
     parts = ["# Usage", "Made from the command lines' parsers by `docs/make_usage.py`."]
     for build in _COMMANDS:
         parser = build()
-        parts += [f"## {parser.prog}", _escape(parser.description or "")]
-        for group in parser._action_groups:
-            actions = [a for a in group._group_actions if a.help != argparse.SUPPRESS]
-            if actions:
-                rows = [f"| {_names(a)} | {_text(parser, a)} |" for a in actions]
-                title = (group.title or "").capitalize()
-                parts.append("\n".join([f"| {title} | |", "|---|---|", *rows]))
+        parts += [f"## {parser.prog}", _escape(parser.description or ""), *_tables(parser)]
         if parser.epilog:
             parts.append(_escape(parser.epilog))
+        if build is run.build_parser:
+            files = run.build_files_parser()
+            parts += ["## hetseg without BIDS", _escape(files.description or "")]
+            parts += [*_tables(files)[:2], _WITHOUT_BIDS]
     return "\n\n".join(parts) + "\n"
+
+
+def _tables(parser: argparse.ArgumentParser) -> list[str]:
+    """A table for each group of options."""
+    tables = []
+    for group in parser._action_groups:
+        actions = [a for a in group._group_actions if a.help != argparse.SUPPRESS]
+        if actions:
+            rows = [f"| {_names(a)} | {_text(parser, a)} |" for a in actions]
+            title = (group.title or "").capitalize()
+            tables.append("\n".join([f"| {title} | |", "|---|---|", *rows]))
+    return tables
 
 
 def _names(action: argparse.Action) -> str:

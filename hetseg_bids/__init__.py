@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hetseg_bids.api import Segmented, segment
+    from hetseg_bids.api import Segmented, segment, segment_all
 
 __version__ = "0.1.0"
-__all__ = ["Segmented", "segment"]
+__all__ = ["Segmented", "segment", "segment_all"]
 
 
 def __getattr__(name: str) -> Any:

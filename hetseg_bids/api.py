@@ -1,27 +1,32 @@
-"""hetseg in a script: one function, one result."""
+"""hetseg in a script: a function for one image, and one for many."""
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
 import pandas as pd
+from tqdm.auto import tqdm
 
+from hetseg_bids.dataset.files import find_images, is_folder, mask_beside
+from hetseg_bids.errors import HetsegError
 from hetseg_bids.network.devices import resolve_device
-from hetseg_bids.network.models import load_model
+from hetseg_bids.network.models import Model, load_model
 from hetseg_bids.outputs.derivatives import placed_image, write_scaled
 from hetseg_bids.planes import PLANES
-from hetseg_bids.preprocessing.pipeline import prepare_image
+from hetseg_bids.preprocessing.pipeline import PreparedImage, prepare_image
 from hetseg_bids.quality.image_quality import quality_of
+from hetseg_bids.runs.scan import explained
 from hetseg_bids.segmentation.labels import LevelMaps, Segmentation
 from hetseg_bids.segmentation.labels import segment as label_grid
 from hetseg_bids.segmentation.morphometry import measure
 from hetseg_bids.segmentation.plausibility import Plausibility, doubt_implausible_
 from hetseg_bids.segmentation.upright import predict_upright
+from hetseg_bids.structures.divisions import Division
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ def segment(
     Parameters
     ----------
     t1w : path
-        NIfTI file of a head or of a stripped brain.
+        File of a head or of a stripped brain, NIfTI or FreeSurfer's ``.mgz`` or ``.mgh``.
     model : str
         Name of a shipped model, or a model folder.
     device : {"auto", "cpu", "cuda", "cuda:N", "mps"}
@@ -106,6 +111,82 @@ def segment(
     network = load_model(model, resolve_device(device))
     division = network.plan.division(structures)
     prepared = prepare_image(Path(t1w), brain_extraction, Path(mask) if mask is not None else None)
+    return _segmented(prepared, network, division, views, mirror)
+
+
+def segment_all(
+    t1ws: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    *,
+    model: str = "label-flip",
+    device: str = "auto",
+    structures: str = "paper",
+    views: Sequence[str] = tuple(PLANES),
+    mirror: bool = True,
+    brain_extraction: str = "auto",
+    progress: bool = True,
+) -> Iterator[tuple[Path, Segmented | HetsegError]]:
+    """Segment T1w images one after another, with each result as soon as it is there.
+
+    An image that can't be segmented gives its error in place of a result; the others go on.
+
+    Parameters
+    ----------
+    t1ws : path or iterable of paths
+        Images, and folders that are searched as by ``hetseg FOLDER OUT --no-bids``.
+    model, device, structures, views, mirror, brain_extraction
+        As for `segment`. With ``brain_extraction="mask"`` the mask lies beside the image:
+        ``X_desc-brain_mask``, ``X_brain_mask`` or ``X_mask``.
+    progress : bool
+        Whether to show a progress bar.
+
+    Yields
+    ------
+    t1w : Path
+        The image.
+    result : Segmented or HetsegError
+
+    Raises
+    ------
+    hetseg_bids.errors.DatasetError, ModelError, OptionError
+        At once, if a folder holds no T1w image, or the model or the device can't be used.
+
+    Examples
+    --------
+    >>> from hetseg_bids import Segmented, segment_all
+    >>> for t1w, result in segment_all("scans"):  # doctest: +SKIP
+    ...     if isinstance(result, Segmented):
+    ...         result.volumes.to_csv(f"{t1w.name}.csv")
+    ...     else:
+    ...         print(result)  # one line: the file, what is wrong, the remedy
+    """
+    given = [t1ws] if isinstance(t1ws, str | os.PathLike) else t1ws
+    paths = [image for path in map(Path, given) for image in _images_of(path)]
+    network = load_model(model, resolve_device(device))
+    division = network.plan.division(structures)
+
+    def one(path: Path) -> Segmented | HetsegError:
+        try:
+            mask = mask_beside(path) if brain_extraction == "mask" else None
+            prepared = prepare_image(path, brain_extraction, mask)
+            return _segmented(prepared, network, division, views, mirror)
+        except Exception as error:  # the failure of one image must not stop the others
+            return explained(error, path)
+
+    return ((path, one(path)) for path in tqdm(paths, unit="scan", disable=not progress))
+
+
+def _images_of(path: Path) -> list[Path]:
+    """The path itself or, of a folder, the T1w images in it."""
+    if not is_folder(path):
+        return [path]
+    found = find_images([path], path / "hetseg")
+    scans = [*found.scans, *(scan for scan, _ in found.refused)]  # no names are needed here
+    return sorted(scan.path for scan in scans)
+
+
+def _segmented(
+    prepared: PreparedImage, network: Model, division: Division, views: Sequence[str], mirror: bool
+) -> Segmented:
     parts = division.of_parts
     seen = predict_upright(
         network, prepared, prepared.native, views=views, mirror=mirror, parts=parts

@@ -18,6 +18,8 @@ class Selection:
 
     Attributes
     ----------
+    images : tuple of Path
+        Without a BIDS dataset: files, and folders that are searched. The others are of datasets.
     participants, sessions, runs : tuple of str
         Labels without their prefix: ``01`` and not ``sub-01``. An empty tuple means all.
     filter_file : Path or None
@@ -28,6 +30,7 @@ class Selection:
         Whether the dataset must describe itself (dataset_description.json).
     """
 
+    images: tuple[Path, ...] = field(default=(), kw_only=True)
     participants: tuple[str, ...] = ()
     sessions: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()
@@ -98,12 +101,14 @@ class Execution:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One call of ``hetseg BIDS OUT participant``.
+    """One call of ``hetseg BIDS OUT participant`` or ``hetseg T1W [T1W ...] OUT``.
 
     Attributes
     ----------
-    bids_dir, out_dir : Path
-        The dataset, and the folder for the results.
+    bids_dir : Path or None
+        The dataset; None if ``selection.images`` are taken.
+    out_dir : Path
+        Folder for the results.
     selection : Selection
     settings : Settings
     execution : Execution
@@ -123,7 +128,7 @@ class RunConfig:
         The command line, for provenance.
     """
 
-    bids_dir: Path
+    bids_dir: Path | None
     out_dir: Path
     selection: Selection = field(default_factory=Selection)
     settings: Settings = field(default_factory=Settings)

@@ -1,4 +1,4 @@
-"""What a file is that isn't the NIfTI it should be, and what to do about it."""
+"""What a file is that isn't the image it should be, and what to do about it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ _DICOM = slice(128, 132)
 _MGH_VERSION, _MGH_MOST = 1, 4096  # its header begins with this number and the four dimensions
 
 _BY_ENDING = {
-    (".mgz", ".mgh"): "FreeSurfer's format; convert it: mri_convert IN.mgz OUT.nii.gz",
     (".mnc",): "MINC; convert it: mnc2nii IN.mnc OUT.nii",
     (".brik", ".head"): "AFNI's format; convert it: 3dAFNItoNIFTI -prefix OUT.nii.gz IN+orig",
 }
@@ -26,13 +25,18 @@ ANALYZE = (
 PAIR = "one half of a NIfTI pair (.hdr and .img); make one file of them: nib-convert IN.img OUT.nii"
 
 
+def is_mgh_name(path: Path) -> bool:
+    """Whether a file is named as FreeSurfer's images are, ``.mgz`` or ``.mgh``."""
+    return path.name.lower().endswith((".mgz", ".mgh"))
+
+
 def remedy(path: Path) -> str:
-    """What a file without readable NIfTI is and how to convert it; empty if that isn't known.
+    """What a file that can't be read is and how to convert it; empty if that isn't known.
 
     Examples
     --------
-    >>> remedy(Path("brain.mgz"))
-    "FreeSurfer's format; convert it: mri_convert IN.mgz OUT.nii.gz"
+    >>> remedy(Path("brain.mnc"))
+    'MINC; convert it: mnc2nii IN.mnc OUT.nii'
     >>> remedy(Path("sub-01_T1w.nii.gz"))  # no such file: nothing is known
     ''
     """
@@ -47,6 +51,10 @@ def remedy(path: Path) -> str:
     if not start:
         return "empty; copy or convert it again"
     compressed = start.startswith(GZIP_MAGIC)
+    if is_mgh_name(path):
+        if compressed == path.name.lower().endswith(".mgz"):
+            return ""
+        return "compressed; name it .mgz" if compressed else "not compressed; name it .mgh"
     if compressed:
         if path.suffix != ".gz":
             return "compressed; name it .nii.gz"

@@ -1,8 +1,9 @@
-"""Opening NIfTI files, and the grid they lie on."""
+"""Opening NIfTI files and FreeSurfer's .mgz, and the grid they lie on."""
 
 from __future__ import annotations
 
 import logging
+import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from nibabel.arrayproxy import ArrayProxy
 from nibabel.filebasedimages import ImageFileError
+from nibabel.freesurfer.mghformat import MGHError
 from nibabel.spatialimages import HeaderDataError
 from zlib_ng import gzip_ng, zlib_ng
 
@@ -28,7 +30,12 @@ _BROKEN: tuple[type[Exception], ...] = (
     *(ImageFileError, HeaderDataError, OSError, EOFError, ValueError),
     *(zlib.error, zlib_ng.error),  # type: ignore[assignment]  # its stub says: an instance
 )
+_BAD_HEADER: tuple[type[Exception], ...] = (
+    *(*_BROKEN, MGHError),
+    *(KeyError, TypeError),  # of nibabel's reader of MGH
+)
 _ANNEX = b"/annex/objects/"  # what git-annex leaves in place of a file's content
+_GOOD_RAS = slice(28, 30)  # in MGH headers: whether they have a place in space; nibabel hides it
 
 SCANNER, ALIGNED = 1, 2  # NIfTI's codes of the spaces that a form leads to
 
@@ -98,30 +105,52 @@ class Grid:
 
 
 def open_image(path: Path) -> nib.nifti1.Nifti1Pair:
-    """Open a NIfTI file, or either half of a pair, without reading its voxels.
+    """Open a NIfTI file, either half of a pair, or FreeSurfer's .mgz, without reading its voxels.
+
+    Returns
+    -------
+    image : Nifti1Pair
+        FreeSurfer's place in space is its sform.
 
     Raises
     ------
     ImageError
         If there is no file with content.
     HeaderError
-        If it isn't NIfTI.
+        If it is neither NIfTI nor FreeSurfer's.
     """
     _check_file(path)
     try:
         image = nib.load(path)
     except FileNotFoundError:
         raise ImageError("no such file", path=path) from None
-    except _BROKEN as error:
-        problem, remedy = "not a readable NIfTI image", file_formats.remedy(path)
+    except _BAD_HEADER as error:
+        kind = "FreeSurfer" if file_formats.is_mgh_name(path) else "NIfTI"
+        problem, remedy = f"not a readable {kind} image", file_formats.remedy(path)
         if not remedy:
             problem = f"{problem} ({one_line(error)})"
         raise HeaderError(problem, remedy, path=path, form=ASIDE) from None
+    if isinstance(image, nib.MGHImage):
+        return _as_nifti(path, image)
     if not isinstance(image, nib.nifti1.Nifti1Pair):  # NIfTI-2 and single files are pairs, too
         analyze = isinstance(image, nib.analyze.AnalyzeImage)
         remedy = file_formats.ANALYZE if analyze else file_formats.remedy(path)
         raise HeaderError("not a NIfTI image", remedy or "convert it", path=path, form=ASIDE)
     return image
+
+
+def _as_nifti(path: Path, image: nib.MGHImage) -> nib.nifti1.Nifti1Pair:
+    """FreeSurfer's image as NIfTI that isn't read yet, with the code that mri_convert gives it.
+
+    A pair, because its voxels lie where the file has them and not behind a NIfTI header.
+    """
+    with nib.openers.ImageOpener(str(path)) as file:
+        start = file.read(_GOOD_RAS.stop)
+    (placed,) = struct.unpack(">h", start[_GOOD_RAS])
+    pair = nib.nifti1.Nifti1Pair(image.dataobj, image.affine)
+    pair.set_sform(image.affine, SCANNER if placed else 0)
+    pair.header["qform_code"] = 0
+    return pair
 
 
 def _check_file(path: Path) -> None:
@@ -173,7 +202,7 @@ def read_checked(
     with _readable(path, file_formats.remedy(held) or "copy the file again"):
         stored, doubts = _stored_voxels(held, image)
         voxels = np.asarray(stored, dtype=np.float32)
-        if held.name.endswith(".gz") and _unpacked(held)[1]:
+        if held.name.lower().endswith((".gz", ".mgz")) and _unpacked(held)[1]:
             doubts += (
                 "bytes that aren't gzip follow the compressed image and were left out; "
                 "gunzip the file and gzip it again",

@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 
 import hetseg_bids
-from hetseg_bids.errors import ImageError
+from hetseg_bids.errors import DatasetError, HetsegError, ImageError, ModelError
 from hetseg_bids.structures.aseg import N_STRUCTURES
 from support.commands import run_cli
+from support.corruptions import ZOOM, brain, good
 from support.datasets import t1w_path, write_dataset
 from support.phantoms import centred_affine, reorient, stripped_phantom, three_quarters
 from support.tiny_model import write_tiny_model
@@ -54,6 +55,43 @@ def test_result_is_that_of_the_command_line(tmp_path):
 def test_what_cannot_be_used_raises_one_line(tmp_path):
     with pytest.raises(ImageError, match="no such file"):
         hetseg_bids.segment(tmp_path / "absent.nii.gz")
+
+
+def test_many_images_give_results_as_they_come(tmp_path, capsys):
+    model = str(write_tiny_model(tmp_path / "model"))
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    good(scans / "T1.nii.gz")
+    image = nib.MGHImage(brain(), centred_affine(brain().shape, ZOOM))
+    nib.save(image, scans / "T1.mgz")
+    (scans / "broken.nii").write_text("no image")
+    (scans / "T1_mask.nii.gz").write_text("not looked at")
+    quick = {"views": ["axial"], "mirror": False, "brain_extraction": "skip", "device": "cpu"}
+    coming = hetseg_bids.segment_all(scans, model=model, **quick)
+    path, mgz = next(coming)
+    assert path == scans / "T1.mgz"
+    assert isinstance(mgz, hetseg_bids.Segmented)
+    assert "1/3" not in capsys.readouterr().err
+    (_, nifti), (_, error) = coming
+    assert "3/3" in capsys.readouterr().err
+    assert np.array_equal(np.asarray(mgz.dseg.dataobj), np.asarray(nifti.dseg.dataobj))
+    assert mgz.volumes.equals(nifti.volumes)
+    assert isinstance(error, ImageError)
+    assert error.path == scans / "broken.nii"
+    # named one by one, nothing is left out by its name, and a missing one costs no other
+    given = [scans / "T1_mask.nii.gz", str(scans / "absent.nii")]
+    results = list(hetseg_bids.segment_all(given, model=model, progress=False, **quick))
+    assert [path for path, _ in results] == [scans / "T1_mask.nii.gz", scans / "absent.nii"]
+    assert all(isinstance(result, HetsegError) for _, result in results)
+    assert "no such file" in str(results[1][1])
+    assert capsys.readouterr().err == ""
+
+
+def test_what_no_image_could_be_segmented_with_is_raised_at_once(tmp_path):
+    with pytest.raises(ModelError):
+        hetseg_bids.segment_all([], model=str(tmp_path / "nope"), device="cpu")
+    with pytest.raises(DatasetError, match="no image"):
+        hetseg_bids.segment_all(tmp_path, device="cpu")
 
 
 def test_importing_the_package_imports_no_torch():

@@ -1,4 +1,4 @@
-"""``hetseg BIDS_DIR OUT_DIR {participant,group}`` and ``hetseg demo OUT``."""
+"""``hetseg BIDS_DIR OUT_DIR {participant,group}``, ``hetseg T1W OUT`` and ``hetseg demo OUT``."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hetseg_bids import __version__
+from hetseg_bids.cli import files
 from hetseg_bids.cli.arguments import name_or_path, path, positive
 from hetseg_bids.config import Execution, RunConfig, Selection, Settings
 from hetseg_bids.errors import HetsegError, OptionError
@@ -22,6 +23,10 @@ from hetseg_bids.planes import PLANES
 from hetseg_bids.preprocessing.brain_extraction import BRAIN_EXTRACTION_CHOICES
 
 _FAILED, _USAGE_ERROR = 1, 2
+_EXIT_CODES = (
+    "Exit code: 0 all good, 1 some scan failed (the others' results are whole), 2 the input or the "
+    "options can't be used."
+)
 _LABEL = re.compile(r"[0-9a-zA-Z+]+")
 _SIGNALLED = 128  # plus the number of the signal, as shells have it
 
@@ -61,21 +66,42 @@ def build_parser() -> argparse.ArgumentParser:
         description="Segment 28 brain structures of every T1w image of a BIDS dataset, with "
         "the probability that each label is wrong. `hetseg demo OUT` tries it on the MNI152 "
         "T1w that nilearn carries.",
-        epilog="Exit code: 0 all good, 1 some scan failed (the others' results are whole), "
-        "2 the input or the options can't be used.",
+        epilog="Without a BIDS dataset: `hetseg T1W [T1W ...] OUT` or `hetseg FOLDER OUT "
+        f"--no-bids` (`hetseg --no-bids --help`). {_EXIT_CODES}",
     )
     parser.add_argument("bids_dir", type=path, help="BIDS dataset")
     parser.add_argument("output_dir", type=path, help="folder for the derivatives")
     parser.add_argument(
         "analysis_level",
-        choices=("participant", "group"),
+        choices=files.LEVELS,
         help="participant: segment; group: volumes, quality and a page of all finished scans",
     )
     _add_selection(parser.add_argument_group("which images"))
+    _add_options(parser)
+    return parser
+
+
+def build_files_parser() -> argparse.ArgumentParser:
+    """The parser of ``hetseg T1W [T1W ...] OUT``."""
+    parser = files.build_parser(_add_options)
+    parser.epilog = _EXIT_CODES
+    return parser
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    if not files.is_wanted(arguments):
+        return argparse.Namespace(images=(), **vars(build_parser().parse_args(arguments)))
+    absent = argparse.ArgumentParser(add_help=False)
+    _add_selection(absent.add_argument_group())
+    defaults = vars(absent.parse_args([]))
+    args = files.parse(build_files_parser(), arguments, absent._option_string_actions)
+    return argparse.Namespace(bids_dir=None, **defaults, **vars(args))
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
     _add_settings(parser.add_argument_group("how they are segmented"))
     _add_execution(parser.add_argument_group("how the run goes"))
     parser.add_argument("--version", action="version", version=f"hetseg {__version__}")
-    return parser
 
 
 def _add_selection(group: argparse._ArgumentGroup) -> None:
@@ -235,14 +261,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         from hetseg_bids.cli.demo import main as demo
 
         return demo(arguments[1:])
-    args = build_parser().parse_args(arguments)
+    args = _parse(arguments)
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(args.verbose, 2)]
     logging.basicConfig(level=level, format="%(message)s")
     if threading.current_thread() is threading.main_thread():
         # unwinding removes temporary files and ends workers, as for an interrupt from the keyboard
         signal.signal(signal.SIGTERM, _raise_terminated)
     try:
-        return _carry_out(_config(args, shlex.join(["hetseg", *arguments])), args.analysis_level)
+        return _carry_out(
+            _config(args, shlex.join(["hetseg", *files.shortened(arguments)])), args.analysis_level
+        )
     except HetsegError as error:
         print(f"hetseg: {error}", file=sys.stderr)
         return _USAGE_ERROR
@@ -284,6 +312,7 @@ def _ensure_home() -> None:
 
 def _config(args: argparse.Namespace, command: str) -> RunConfig:
     selection = Selection(
+        images=tuple(args.images),
         participants=tuple(dict.fromkeys(args.participant_label)),
         sessions=tuple(args.session_label),
         runs=tuple(args.run_label),
@@ -338,7 +367,7 @@ def _carry_out(config: RunConfig, level: str) -> int:
     if level == "group":
         from hetseg_bids.runs.group import run_group
 
-        print(run_group(config.bids_dir, config.out_dir))
+        print(run_group(config.bids_dir, config.out_dir, config.selection.images))
         return 0
     from hetseg_bids.runs.participants import run_participants  # torch is slow to import
 

@@ -1,4 +1,4 @@
-"""Reading a BIDS dataset: its images and sessions, its validator's errors; and the demo dataset.
+"""Which T1w images there are, and when they were taken; the validator; the demo dataset.
 
 No image is opened here.
 """

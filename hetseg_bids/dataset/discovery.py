@@ -47,31 +47,40 @@ class Scan:
     Attributes
     ----------
     path : Path
-    subject : str
-        Label without ``sub-``.
-    session : str or None
     stem : str
-        File name without ``_T1w.nii.gz``: the entities its derivatives keep.
-
-    Examples
-    --------
-    >>> scan = Scan(Path("sub-01_ses-2_T1w.nii.gz"), "01", "2", "sub-01_ses-2")
-    >>> scan.anat_folder.as_posix()
-    'sub-01/ses-2/anat'
+        What its results' names begin with. In a dataset: the file name without ``_T1w.nii.gz``,
+        the entities that derivatives keep.
+    folder : Path
+        Folder of its results, relative to the output folder.
     """
 
     path: Path
-    subject: str
-    session: str | None
     stem: str
+    folder: Path
 
     @property
-    def anat_folder(self) -> Path:
-        """Folder of its derivatives, relative to the output folder."""
-        parts = [f"sub-{self.subject}"]
-        if self.session:
-            parts.append(f"ses-{self.session}")
-        return Path(*parts, "anat")
+    def subject(self) -> str:
+        """Label without ``sub-``; empty where the name has none."""
+        return entities_of(self.stem).get("sub", "")
+
+    @property
+    def session(self) -> str | None:
+        """Label without ``ses-``."""
+        return entities_of(self.stem).get("ses")
+
+
+def scan_of_dataset(path: Path, stem: str) -> Scan:
+    """A T1w image of a BIDS dataset.
+
+    Examples
+    --------
+    >>> scan = scan_of_dataset(Path("sub-01_ses-2_T1w.nii.gz"), "sub-01_ses-2")
+    >>> scan.folder.as_posix(), scan.subject, scan.session
+    ('sub-01/ses-2/anat', '01', '2')
+    """
+    labels = entities_of(stem)
+    parents = [f"{key}-{labels[key]}" for key in ("sub", "ses") if key in labels]
+    return Scan(path, stem, Path(*parents, "anat"))
 
 
 @dataclass(frozen=True)
@@ -108,7 +117,7 @@ def find_scans(bids_dir: Path, selection: Selection) -> Found:
     there, left_out = _in_their_places(root, paths)
     wanted = [scan for scan in there if _matches(entities_of(scan.stem), filters)]
     left_out |= {s.path: "not a magnitude image" for s in wanted if not _is_magnitude(s)}
-    _say_left_out(left_out)
+    say_left_out(left_out)
     problems = _contradictions(root, there)
     scans = [scan for scan in wanted if _is_magnitude(scan)]
     found = Found(
@@ -239,7 +248,7 @@ def _in_their_places(root: Path, paths: Iterable[Path]) -> tuple[list[Scan], dic
         subject = f"sub-{entities['sub']}"
         relative = path.relative_to(root)
         if is_in_place(relative) and relative.parts[0] == subject:
-            scans.append(Scan(path, entities["sub"], entities.get("ses"), stem))
+            scans.append(scan_of_dataset(path, stem))
         else:
             left_out[path] = f"not in {subject}/anat or {subject}/ses-*/anat of the dataset"
     return scans, left_out
@@ -256,12 +265,31 @@ def entities_of(stem: str) -> dict[str, str]:
     return dict(part.split("-", 1) for part in stem.split("_") if "-" in part)
 
 
+def keys_of(stem: str) -> dict[str, str]:
+    """The columns that name a scan in tables; a file without ``sub-`` counts as a person.
+
+    Examples
+    --------
+    >>> keys_of("sub-01_ses-2_run-1")
+    {'participant_id': 'sub-01', 'session_id': 'ses-2', 'scan': 'sub-01_ses-2_run-1'}
+    >>> keys_of("bert_orig")["participant_id"]
+    'bert_orig'
+    """
+    entities = entities_of(stem)
+    return {
+        "participant_id": f"sub-{entities['sub']}" if "sub" in entities else stem,
+        "session_id": f"ses-{entities['ses']}" if "ses" in entities else "n/a",
+        "scan": stem,
+    }
+
+
 def _is_magnitude(scan: Scan) -> bool:
     """Whether it isn't the phase, real or imaginary part of a complex image."""
     return entities_of(scan.stem).get("part", "mag") == "mag"
 
 
-def _say_left_out(left_out: Mapping[Path, str]) -> None:
+def say_left_out(left_out: Mapping[Path, str]) -> None:
+    """Warn about files that aren't processed, with the reason for each."""
     for path, why in list(left_out.items())[:_MOST_LINES]:
         log.warning("%r: %s; left out", str(path), why)
     if len(left_out) > _MOST_LINES:
@@ -274,7 +302,7 @@ def _contradictions(root: Path, scans: Iterable[Scan]) -> dict[Path, str]:
     same: dict[str, list[Scan]] = defaultdict(list)
     for scan in scans:
         folder = scan.path.relative_to(root).parent
-        if folder == scan.anat_folder:
+        if folder == scan.folder:
             # macOS, Windows and some network drives take sub-a and sub-A for the same
             same[f"{folder}/{scan.stem}".casefold()].append(scan)
         else:

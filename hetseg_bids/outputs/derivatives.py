@@ -53,9 +53,9 @@ class OutputPaths:
     Attributes
     ----------
     folder : Path
-        ``OUT/sub-X[/ses-Y]/anat``.
+        ``OUT/sub-X[/ses-Y]/anat``, without a dataset ``OUT/X``.
     stem : str
-        ``sub-X[_ses-Y]...``: the entities of the T1w.
+        ``sub-X[_ses-Y]...``, the entities of the T1w; without a dataset the name of the file.
     resolution : str
         ``_res-1mm`` or nothing; BIDS puts it between seg and desc.
     report : Path
@@ -123,14 +123,14 @@ def output_paths(out_dir: Path, scan: Scan, settings: Settings) -> OutputPaths:
 
     Examples
     --------
-    >>> scan = Scan(Path("sub-01_T1w.nii.gz"), "01", None, "sub-01")
+    >>> scan = Scan(Path("sub-01_T1w.nii.gz"), "sub-01", Path("sub-01/anat"))
     >>> paths = output_paths(Path("OUT"), scan, Settings())
     >>> paths.dseg.as_posix(), paths.report.as_posix()
     ('OUT/sub-01/anat/sub-01_seg-hetseg_dseg.nii.gz', 'OUT/sub-01.html')
     """
     resolution = "_res-1mm" if settings.output_resolution == "1mm" else ""
     report = out_dir / f"{scan.stem}{resolution}.html"
-    return OutputPaths(out_dir / scan.anat_folder, scan.stem, resolution, report)
+    return OutputPaths(out_dir / scan.folder, scan.stem, resolution, report)
 
 
 def check_inside(folder: Path, out_dir: Path) -> None:

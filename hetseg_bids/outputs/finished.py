@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from hetseg_bids.dataset.discovery import entities_of
+from hetseg_bids.dataset.discovery import keys_of
 from hetseg_bids.errors import HetsegError
 from hetseg_bids.files import read_json
 from hetseg_bids.quality.image_quality import ImageQuality
@@ -111,11 +111,11 @@ class Results:
 def read_results(out_dir: Path) -> Results:
     """Read all finished scans; for each result that can't be used there is one warning."""
     scans, unusable = [], {}
-    for path in sorted(out_dir.glob(f"sub-*/**/*{_MARK}*{_RECORD}")):
+    for path in _records(out_dir):
         try:
             scans.append(_read(path, out_dir))
         except (OSError, ValueError, KeyError, HetsegError) as error:
-            stem = path.name.removesuffix(_RECORD).split(_MARK)[0]
+            stem = path.name.rpartition(_MARK)[0]
             unusable[stem] = f"its result can't be read ({' '.join(str(error).split())})"
             log.warning("%s: left out (%s)", path, error)
     scans = _of_one_label_set_(scans, unusable)
@@ -124,9 +124,15 @@ def read_results(out_dir: Path) -> Results:
     return Results(scans, {stem: why for stem, why in unusable.items() if stem not in names})
 
 
+def _records(out_dir: Path) -> list[Path]:
+    """Sidecars of all dsegs: in ``sub-X/``, or without a dataset ``X/X_seg-hetseg_dseg.json``."""
+    ending = f"{_MARK}*{_RECORD}"
+    loose = (p for p in out_dir.glob(f"*/*{ending}") if p.name.startswith(p.parent.name + _MARK))
+    return sorted({*out_dir.glob(f"sub-*/**/*{ending}"), *loose})
+
+
 def _read(record_path: Path, out_dir: Path) -> FinishedScan:
     start = record_path.name.removesuffix(_RECORD)
-    entities = entities_of(start.replace(_MARK, ""))
     record = read_json(record_path)
     morph = record_path.with_name(f"{start}_morph.tsv")
     table = pd.read_csv(morph, sep="\t", na_values="n/a", keep_default_na=False)
@@ -136,13 +142,10 @@ def _read(record_path: Path, out_dir: Path) -> FinishedScan:
     absent = [column for column in _NEEDED if column not in table]
     if absent:
         raise ValueError(f"{morph.name} has no column {', '.join(absent)}")
-    page = start.replace(_MARK, "")
+    stem, _, resolution = start.rpartition(_MARK)
+    page = stem + resolution
     return FinishedScan(
-        keys={
-            "participant_id": f"sub-{entities.get('sub', '')}",
-            "session_id": f"ses-{entities['ses']}" if "ses" in entities else "n/a",
-            "scan": start.split(_MARK)[0],
-        },
+        keys=keys_of(stem),
         table=table.reindex(columns=list(COLUMNS)),  # an older version may have had fewer
         record=record,
         label_set=label_set,

@@ -55,8 +55,10 @@ def methods_text(record: dict[str, Any], structures: int) -> Methods:
         if compared.get("atlas")
         else ""
     )
+    dataset = str(record["Sources"][0]).startswith("bids:")
+    organised = " organised as BIDS (Gorgolewski et al., 2016)" if dataset else ""
     text = (
-        f"T1-weighted images organised as BIDS (Gorgolewski et al., 2016) were segmented into "
+        f"T1-weighted images{organised} were segmented into "
         f"{structures} structures with hetseg {record['HetsegVersion']}, model "
         f"{record['HetsegModel']} (SHA-256 {record['HetsegModelSHA256'][:12]}), a 2.5-D network "
         f"after McKinley et al. (2019) applied to {views} slices of the image at 1 mm{mirror}; its "

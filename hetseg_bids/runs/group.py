@@ -10,9 +10,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from hetseg_bids.dataset.files import is_folder
 from hetseg_bids.errors import OutputError
 from hetseg_bids.files import write_json, write_tsv
-from hetseg_bids.outputs.finished import FinishedScan, processed_alike, read_results, shortened
+from hetseg_bids.outputs.finished import (
+    FinishedScan,
+    Results,
+    processed_alike,
+    read_results,
+    shortened,
+)
 from hetseg_bids.quality.flip_map import CohortMap, cohort_map, load_template
 from hetseg_bids.quality.outliers import LEAST_PEOPLE, Measure, Outlier, find_outliers
 from hetseg_bids.quality.verdict import asymmetry, judge
@@ -54,7 +61,7 @@ _QC_COLUMNS = _KEYS | {
 }
 
 
-def run_group(bids_dir: Path, out_dir: Path) -> Path:
+def run_group(bids_dir: Path | None, out_dir: Path, images: Sequence[Path] = ()) -> Path:
     """Write the tables of the cohort, with data dictionaries, and group.html.
 
     People with several sessions get a table and a page of change over time.
@@ -65,8 +72,12 @@ def run_group(bids_dir: Path, out_dir: Path) -> Path:
 
     Parameters
     ----------
-    bids_dir, out_dir : Path
-        The dataset, and the output folder of the participant level.
+    bids_dir : Path or None
+        The dataset.
+    out_dir : Path
+        The output folder of the participant level.
+    images : sequence of Path
+        Without a dataset: the files and folders that the participant level got.
 
     Returns
     -------
@@ -93,11 +104,10 @@ def run_group(bids_dir: Path, out_dir: Path) -> Path:
     measures = cohort_measures(compared, sizes, masks, *others)
     quality = quality_table(scans, compare([*measures, *image_measures(scans)], scans))
     _write(quality.round(4), out_dir / "group_qc.tsv", _QC_COLUMNS)
-    participants = absence.read_participants(bids_dir)
-    missing = absence.missing_scans(bids_dir, out_dir, results, participants.index)
+    participants, missing = _people(bids_dir, out_dir, images, results)
     _write_missing(missing, out_dir)
     crashes = absence.crashes_since(out_dir, results)
-    several = write_changes(bids_dir, out_dir, scans)
+    several = [] if bids_dir is None else write_changes(bids_dir, out_dir, scans)
     cohort = Cohort(
         structures=[s.title for s in structures],
         quality=quality,
@@ -111,6 +121,18 @@ def run_group(bids_dir: Path, out_dir: Path) -> Path:
         change=cohort_change(several, structures) if several else None,
     )
     return write_group_page(out_dir, cohort, _map(scans))
+
+
+def _people(
+    bids_dir: Path | None, out_dir: Path, images: Sequence[Path], results: Results
+) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """participants.tsv of the dataset or of the one folder of images; and who is missing."""
+    if bids_dir is not None:
+        people = absence.read_participants(bids_dir)
+        return people, absence.missing_scans(bids_dir, out_dir, results, people.index)
+    folders = [path for path in images if is_folder(path)]
+    people = absence.read_participants(folders[0] if len(folders) == 1 else out_dir)
+    return people, absence.missing_images(images, out_dir, results, people.index)
 
 
 def cohort_measures(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import datetime
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from hetseg_bids.dataset.discovery import entities_of, expected_scans
+from hetseg_bids.dataset.discovery import expected_scans, keys_of
+from hetseg_bids.dataset.files import find_images
+from hetseg_bids.errors import DatasetError
 from hetseg_bids.files import read_tsv
 from hetseg_bids.outputs.finished import Results
 
@@ -22,7 +24,9 @@ COLUMNS = {
     "reason": "What is known: what the newest crash file says last, or why a result can't be used",
     "crash_file": "Newest crash file of the scan, in logs/",
 }
-_CRASH = re.compile(r"crash-(?P<stem>sub-.+?)(-(?P<time>\d{8}T\d{12}))?\.txt")
+_CRASH = re.compile(r"crash-(?P<stem>.+?)(-(?P<time>\d{8}T\d{12}))?\.txt")
+_ONLY_LISTED = "only in participants.tsv"
+_OF_NO_SCAN = "hetseg"  # the crash of a run as a whole
 _LONGEST = 300  # characters of a reason
 _EXCEPTION = re.compile(r"^hetseg_bids\.[\w.]+: ")  # in front of hetseg's own words
 
@@ -78,20 +82,56 @@ def missing_scans(
     except OSError as error:
         log.warning("%s: can't be read, so nobody is named as missing (%s)", bids_dir, error)
         return None
-    finished = {scan.keys["scan"] for scan in results.scans}
+    there = {folder.name for folder in folders}
+    lacking = dict.fromkeys(participants, _ONLY_LISTED)
+    lacking |= dict.fromkeys(there, "no T1w image in the dataset")
+    if extra := {scan.keys["scan"] for scan in results.scans} - expected:
+        log.warning("%s: %d finished scans are not of this dataset", bids_dir, len(extra))
+    return _table(expected, lacking, out_dir, results)
+
+
+def missing_images(
+    images: Sequence[Path], out_dir: Path, results: Results, participants: Iterable[str]
+) -> pd.DataFrame | None:
+    """One row per image without a finished result, where there is no dataset.
+
+    Parameters
+    ----------
+    images : sequence of Path
+        Files and folders, as `find_images` takes them.
+    out_dir, results, participants
+        As for `missing_scans`.
+
+    Returns
+    -------
+    missing : DataFrame or None
+        Columns as in `COLUMNS`, sorted; None if no image is there.
+    """
+    try:
+        found = find_images(images, out_dir)
+    except DatasetError as error:
+        log.warning("%s; so it can't be told which images are missing", error)
+        return None
+    expected = {scan.stem for scan in [*found.scans, *(scan for scan, _ in found.refused)]}
+    if extra := {scan.keys["scan"] for scan in results.scans} - expected:
+        log.warning("%d finished scans are not among the images given", len(extra))
+    return _table(expected, dict.fromkeys(participants, _ONLY_LISTED), out_dir, results)
+
+
+def _table(
+    expected: set[str], lacking: Mapping[str, str], out_dir: Path, results: Results
+) -> pd.DataFrame:
+    """Rows of the expected scans that aren't finished, and of people (`lacking`) without one."""
     crashes = crashes_since(out_dir, results)
+    known = {*expected, *crashes}
     rows = [
         _row(stem, results.unusable, crashes, out_dir)
-        for stem in sorted({*expected, *crashes} - finished)
+        for stem in sorted(known - {scan.keys["scan"] for scan in results.scans})
     ]
-    there = {folder.name for folder in folders}
-    with_scan = {f"sub-{entities_of(stem)['sub']}" for stem in {*expected, *crashes}}
-    for person in {*there, *participants} - with_scan:
-        lack = "no T1w image in the dataset" if person in there else "only in participants.tsv"
-        rows.append(dict.fromkeys(COLUMNS, "n/a") | {"participant_id": person, "reason": lack})
-    extra = finished - expected
-    if extra:
-        log.warning("%s: %d finished scans are not of this dataset", bids_dir, len(extra))
+    with_scan = {keys_of(stem)["participant_id"] for stem in known}
+    for person, lack in lacking.items():
+        if person not in with_scan:
+            rows.append(dict.fromkeys(COLUMNS, "n/a") | {"participant_id": person, "reason": lack})
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     return table.sort_values(["participant_id", "session_id", "scan"], ignore_index=True)
 
@@ -107,18 +147,11 @@ def _folders(bids_dir: Path) -> list[Path]:
 def _row(
     stem: str, unusable: Mapping[str, str], crashes: Mapping[str, list[str]], out_dir: Path
 ) -> dict[str, str]:
-    entities = entities_of(stem)
     crash = crashes.get(stem, [])[-1:]
     reason = unusable.get(stem, "not run, or not to the end")
     if crash:
         reason = f"failed: {_last_line(out_dir / 'logs' / crash[0])}"
-    return {
-        "participant_id": f"sub-{entities.get('sub', '')}",
-        "session_id": f"ses-{entities['ses']}" if "ses" in entities else "n/a",
-        "scan": stem,
-        "reason": reason,
-        "crash_file": crash[0] if crash else "n/a",
-    }
+    return keys_of(stem) | {"reason": reason, "crash_file": crash[0] if crash else "n/a"}
 
 
 def _last_line(path: Path) -> str:
@@ -136,13 +169,13 @@ def crashes_since(out_dir: Path, results: Results) -> dict[str, list[str]]:
     Returns
     -------
     crashes : dict of str to list of str
-        Names of files in OUT/logs, by the scan's name (``sub-X[_ses-Y]...``).
+        Names of files in OUT/logs, by the scan's name.
     """
     began = {scan.keys["scan"]: scan.began for scan in results.scans}
     found: dict[str, list[str]] = {}
-    for path in sorted((out_dir / "logs").glob("crash-sub-*.txt")):
+    for path in sorted((out_dir / "logs").glob("crash-*.txt")):
         match = _CRASH.fullmatch(path.name)
-        if match is None:
+        if match is None or match["stem"] == _OF_NO_SCAN:
             continue
         stem, time = match["stem"], match["time"]
         success = began.get(stem)

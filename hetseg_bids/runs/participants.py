@@ -7,15 +7,16 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from hetseg_bids.config import RunConfig
+from hetseg_bids.config import RunConfig, Selection
 from hetseg_bids.dataset.discovery import Found, find_scans
+from hetseg_bids.dataset.files import find_images
 from hetseg_bids.dataset.validator import bids_complaint
 from hetseg_bids.errors import COLON, HeldError, OptionError, OutputError
 from hetseg_bids.network.devices import resolve_device
@@ -41,7 +42,7 @@ def run_participants(config: RunConfig) -> int:
     DatasetError, ModelError, OptionError, OutputError
         If the dataset, the model, an option or the output folder can't be used.
     """
-    found = find_scans(config.bids_dir, config.selection)
+    found = _find(config)
     if config.dry_run:
         return _list(found)
     _validate(config)
@@ -52,6 +53,8 @@ def run_participants(config: RunConfig) -> int:
     # what is written down is what is done
     mirror = config.settings.mirror and model.plan.mirror
     config = replace(config, settings=replace(config.settings, mirror=mirror))
+    if config.bids_dir is None:  # every worker gets `config`: without a list of thousands of files
+        config = replace(config, selection=Selection())
     _prepare_output(config)
     total = len(found.refused) + len(found.scans)
     display = _Display(found)
@@ -63,6 +66,13 @@ def run_participants(config: RunConfig) -> int:
     if failed:
         print(f"{failed} of {total} scans failed", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _find(config: RunConfig) -> Found:
+    if config.bids_dir is not None:
+        return find_scans(config.bids_dir, config.selection)
+    _check_apart(config.out_dir, config.selection.images)
+    return find_images(config.selection.images, config.out_dir)
 
 
 def _list(found: Found) -> int:
@@ -98,7 +108,9 @@ def _choose_temporary_folder(work_dir: Path | None) -> None:
 def _validate(config: RunConfig) -> None:
     """Print the validator's errors; not in jobs for a few participants of a large dataset."""
     selection = config.selection
-    if not selection.validate or selection.participants or config.reports_only:
+    if config.bids_dir is None or not selection.validate:
+        return
+    if selection.participants or config.reports_only:
         return
     log.info("%s: asking the BIDS validator", config.bids_dir)
     complaint = bids_complaint(config.bids_dir)
@@ -111,7 +123,7 @@ def _validate(config: RunConfig) -> None:
 
 def _prepare_output(config: RunConfig) -> None:
     out = config.out_dir
-    if out.resolve() == config.bids_dir.resolve():
+    if config.bids_dir is not None and out.resolve() == config.bids_dir.resolve():
         raise OutputError("the output folder is the dataset itself", "choose another", path=out)
     check_inside(out / "logs", out)
     try:
@@ -120,9 +132,22 @@ def _prepare_output(config: RunConfig) -> None:
             raise PermissionError(13, "not writable")
         # a run that doesn't get the lock writes nothing: both would write the same
         with contextlib.suppress(HeldError), claimed(out / "logs" / ".dataset.lock", out):
-            write_dataset_description(out, config.bids_dir)
+            if config.bids_dir is not None:
+                write_dataset_description(out, config.bids_dir)
     except OSError as error:
         raise OutputError(f"can't write there ({error.strerror or error})", path=out) from None
+
+
+def _check_apart(out: Path, images: Sequence[Path]) -> None:
+    """Refuse an output folder for results without a dataset that holds something else."""
+    if out.resolve() in [image.resolve() for image in images]:
+        raise OutputError("the output folder is the input folder", "choose another", path=out)
+    if (out / "dataset_description.json").exists():
+        raise OutputError(
+            "it is a BIDS dataset, and results of files without one aren't BIDS",
+            "choose another output folder",
+            path=out,
+        )
 
 
 class _Display(ScanStages):

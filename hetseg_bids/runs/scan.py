@@ -21,6 +21,7 @@ import torch
 from hetseg_bids import __version__
 from hetseg_bids.config import RunConfig, Settings
 from hetseg_bids.dataset.discovery import Scan
+from hetseg_bids.dataset.files import mask_beside, path_from
 from hetseg_bids.errors import HetsegError, MaskError, OptionError, OutputError
 from hetseg_bids.files import read_json, remove_leftovers, write_json
 from hetseg_bids.network.devices import device_name, return_freed_memory, sparing_memory
@@ -87,8 +88,11 @@ class Job:
 
     @property
     def sources(self) -> list[str]:
-        """See `derivatives.sources_of`."""
-        return sources_of(self.scan.path, self.mask_path, self.config.bids_dir)
+        """See `derivatives.sources_of`; without a dataset, paths from the output folder."""
+        if self.config.bids_dir is not None:
+            return sources_of(self.scan.path, self.mask_path, self.config.bids_dir)
+        files = [path for path in (self.scan.path, self.mask_path) if path is not None]
+        return [path_from(self.config.out_dir, path) for path in files]
 
 
 class ScanStages:
@@ -127,24 +131,24 @@ def run_scan(
     try:
         return _run_scan(scan, config, model, stages or ScanStages(), room_gb)
     except Exception as error:  # the failure of one scan must not stop the others
-        line = " ".join(str(_explained(error, scan)).split())
+        line = " ".join(str(explained(error, scan.path)).split())
         crash = _try_write_crash(config, scan, traceback.format_exc())
         log.debug("%s", line, exc_info=True)
         return Outcome(scan, "failed", line, crash)
 
 
-def _explained(error: Exception, scan: Scan) -> HetsegError:
-    """The exception as an error of hetseg, with the remedy where it is known."""
+def explained(error: Exception, t1w: Path) -> HetsegError:
+    """The exception that a scan ended with as an error of hetseg, with the remedy if known."""
     if isinstance(error, HetsegError):
         return error
     if isinstance(error, OSError) and error.errno in _FULL:
         problem = f"no room for its results ({error.strerror})"
-        return OutputError(problem, "free some and run again", path=scan.path)
+        return OutputError(problem, "free some and run again", path=t1w)
     memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
     if memory or (isinstance(error, RuntimeError) and "allocate memory" in str(error)):
         remedy = "allow more, or give fewer --nprocs or --device cpu"
-        return OptionError("out of memory", remedy, path=scan.path)
-    return HetsegError(f"{type(error).__name__}: {error}", path=scan.path)
+        return OptionError("out of memory", remedy, path=t1w)
+    return HetsegError(f"{type(error).__name__}: {error}", path=t1w)
 
 
 def report_loss(scan: Scan, config: RunConfig, why: str) -> Outcome:
@@ -180,11 +184,33 @@ def _run_scan(
         with claimed(lock, scan.path):
             # another run may have finished the scan in the meantime
             if config.overwrite or not is_complete(job):
+                _check_owner(job)
                 check_room(scan.path, config.settings, room_gb)
                 return _make(job, stages)
     if not paths.report.exists():
         _report(paths, scan)
     return Outcome(scan, "skipped", str(paths.report))
+
+
+def _check_owner(job: Job) -> None:
+    """Without a dataset, refuse to replace the results of another image of the same name.
+
+    Jobs that are given one ``T1.nii.gz`` each don't know of each other's.
+    """
+    if job.config.bids_dir is not None:
+        return
+    for path in job.paths.folder.glob("*_dseg.json"):
+        try:
+            record = read_json(path)
+        except (OSError, ValueError):
+            continue
+        t1w, sha256 = (record.get("Sources") or [None])[0], record.get("HetsegSourceSHA256")
+        if t1w != job.sources[0] and sha256 != file_sha256(job.scan.path):
+            raise OutputError(
+                f"{job.paths.folder} holds the results of another image ({t1w})",
+                "give another output folder, or both images in one call",
+                path=job.scan.path,
+            )
 
 
 def _make(job: Job, stages: ScanStages) -> Outcome:
@@ -307,7 +333,8 @@ def is_complete(job: Job) -> bool:
         wanted.append(paths.probseg)
     return (
         all(path.is_file() for path in wanted)
-        and record.get("Sources") == job.sources
+        # of files without a dataset the content counts: they may be moved
+        and (job.config.bids_dir is None or record.get("Sources") == job.sources)
         and has_columns(paths.morph)
         and "HetsegTurnedDegrees" in record  # earlier results weren't made upright
         and record.get("HetsegVersion") == __version__
@@ -326,8 +353,10 @@ def _mask_of(scan: Scan, config: RunConfig) -> Path | None:
     """The brain mask of a scan: beside it, or in a dataset under derivatives/."""
     if config.settings.brain_extraction != "mask":
         return None
+    if config.bids_dir is None:
+        return mask_beside(scan.path)
     root = config.bids_dir.resolve()
-    folders = [scan.path.parent, *sorted(root.glob(f"derivatives/*/{scan.anat_folder}"))]
+    folders = [scan.path.parent, *sorted(root.glob(f"derivatives/*/{scan.folder}"))]
     for folder in folders:
         for ending in ("_desc-brain_mask.nii.gz", "_desc-brain_mask.nii"):
             if (folder / f"{scan.stem}{ending}").is_file():

@@ -66,7 +66,7 @@ def test_t1w_images_and_nothing_else_are_found(dataset):
     assert stems(dataset, runs=("2",)) == ["sub-00000_ses-1_acq-b_run-2"]
     (scan,) = find_scans(dataset, Selection(participants=("00002",), sessions=("2",))).scans
     assert (scan.subject, scan.session) == ("00002", "2")
-    assert str(scan.anat_folder) == "sub-00002/ses-2/anat"
+    assert str(scan.folder) == "sub-00002/ses-2/anat"
 
 
 def test_a_database_is_made_whole_or_not_at_all(dataset, tmp_path):

@@ -14,7 +14,7 @@ import pytest
 
 from hetseg_bids import __version__
 from hetseg_bids.config import Settings
-from hetseg_bids.dataset.discovery import Scan
+from hetseg_bids.dataset.discovery import scan_of_dataset
 from hetseg_bids.errors import OutputError
 from hetseg_bids.images import Grid
 from hetseg_bids.network.models import Pooling
@@ -39,7 +39,7 @@ from hetseg_bids.structures.aseg import ASEG, N_STRUCTURES, STRUCTURES
 from support.results import level_maps, uncertainty_of
 from support.tiny_model import plan_of
 
-SCAN = Scan(Path("in.nii.gz"), "01", "b", "sub-01_ses-b_run-2")
+SCAN = scan_of_dataset(Path("in.nii.gz"), "sub-01_ses-b_run-2")
 STEM = "sub-01_ses-b_run-2_seg-hetseg"
 AFFINE = np.array([[0, -1.5, 0, 3], [1.2, 0, 0, -7], [0, 0, 2, 5], [0, 0, 0, 1.0]])
 SHAPE = (6, 5, 4)
