@@ -64,6 +64,7 @@ _LONGEST = (
     "test_trainer.py",
     "test_session.py",
     "test_docs.py",
+    "test_change.py",
     "test_averaging.py",
     "test_soak.py",
 )
