@@ -11,6 +11,7 @@ from pathlib import Path
 import nibabel as nib
 import pandas as pd
 
+from hetseg_bids.errors import OptionError
 from hetseg_bids.network.devices import resolve_device
 from hetseg_bids.network.models import load_model
 from hetseg_bids.outputs.derivatives import placed_image, write_scaled
@@ -70,6 +71,8 @@ def segment(
     mirror: bool = True,
     brain_extraction: str = "auto",
     mask: str | os.PathLike[str] | None = None,
+    lesion_mask: str | os.PathLike[str] | None = None,
+    lesion_label: str = "background",
 ) -> Segmented:
     """Segment one T1w image.
 
@@ -91,6 +94,11 @@ def segment(
         ``auto`` takes deepbet, or ``skip`` for images that are stripped already.
     mask : path, optional
         Brain mask, with ``brain_extraction="mask"``.
+    lesion_mask : path, optional
+        Mask of a lesion in the space of the T1w: its voxels don't count for the standardisation,
+        their labels are unknown (flip probability 0.5).
+    lesion_label : {"background", "surrounding"}
+        What the lesion is labelled as: nothing, or the tissue around it.
 
     Raises
     ------
@@ -104,15 +112,26 @@ def segment(
     >>> result = segment("sub-01_T1w.nii.gz")  # doctest: +SKIP
     >>> result.volumes.set_index("name").loc["left_hippocampus", "volume_mm3"]  # doctest: +SKIP
     """
+    if lesion_label not in ("background", "surrounding"):
+        raise OptionError(
+            f"{lesion_label!r}: give background or surrounding", option="lesion_label"
+        )
     network = load_model(model, resolve_device(device))
     division = network.plan.division(structures)
-    prepared = prepare_image(Path(t1w), brain_extraction, Path(mask) if mask is not None else None)
+    masks = (None if path is None else Path(path) for path in (mask, lesion_mask))
+    prepared = prepare_image(Path(t1w), brain_extraction, *masks)
     blur = interpolation_blur(prepared.working, prepared.native)
     seen = (network, prepared.image, prepared.mask)
     logits = predict(*seen, views=views, mirror=mirror, blur=blur, parts=division.of_parts)
-    plausibility = doubt_implausible_(logits, prepared.working)
+    plausibility = doubt_implausible_(logits, prepared.working, prepared.lesion)
     result = label_grid(
-        logits, prepared.working, prepared.native, division=division, probability=True
+        logits,
+        prepared.working,
+        prepared.native,
+        division=division,
+        probability=True,
+        lesion=prepared.lesion,
+        label_lesion=lesion_label == "surrounding",
     )
     noise, surplus = quality_of(prepared, result).noise, plausibility.surplus_mm3
     volumes = measure(result, noise=noise, surplus_mm3=surplus, divided=division.divided)

@@ -157,6 +157,23 @@ def _add_settings(group: argparse._ArgumentGroup) -> None:
         "(default: %(default)s)",
     )
     group.add_argument(
+        "--lesion-mask",
+        nargs="?",
+        const="auto",
+        choices=("none", "auto"),
+        default=defaults.lesion_mask,
+        help="auto, or no value: leave out what the *_label-lesion_mask or *_label-lesion_roi of a "
+        "scan covers, beside the T1w or under derivatives/; scans without such a mask are "
+        "processed as usual (default: %(default)s)",
+    )
+    group.add_argument(
+        "--lesion-label",
+        choices=("background", "surrounding"),
+        default=defaults.lesion_label,
+        help="background: a lesion gets no label; surrounding: that of the tissue around it, as "
+        "far as the network can tell; uncertain either way (default: %(default)s)",
+    )
+    group.add_argument(
         "--output-resolution",
         choices=("native", "1mm"),
         default=defaults.output_resolution,
@@ -299,6 +316,8 @@ def _config(args: argparse.Namespace, command: str) -> RunConfig:
         brain_extraction=args.brain_extraction,
         output_resolution=args.output_resolution,
         write_probseg=args.write_probseg,
+        lesion_mask=args.lesion_mask,
+        lesion_label=args.lesion_label,
     )
     return RunConfig(
         bids_dir=args.bids_dir,

@@ -53,13 +53,19 @@ def methods_text(record: dict[str, Any], structures: int) -> Methods:
         if compared.get("atlas")
         else ""
     )
+    lesion = (
+        "The voxels of a lesion mask were left out of the standardisation and filled from the "
+        "tissue around them; their labels count as unknown. "
+        if record.get("HetsegLesion")
+        else ""
+    )
     text = (
         f"T1-weighted images organised as BIDS (Gorgolewski et al., 2016) were segmented into "
         f"{structures} structures with hetseg {record['HetsegVersion']}, model "
         f"{record['HetsegModel']} (SHA-256 {record['HetsegModelSHA256'][:12]}), a 2.5-D network "
         f"after McKinley et al. (2019) applied to {views} slices of the image at 1 mm{mirror}; its "
         "logits were averaged and smoothed by half a voxel. "
-        f"{strip}"
+        f"{strip}{lesion}"
         "For each voxel and structure it forecasts the probability that its label disagrees with "
         f"a reference; expected Dice and intervals for a reference's volumes follow from it. "
         f"{atlas}"

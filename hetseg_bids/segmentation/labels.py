@@ -13,9 +13,11 @@ from torch import Tensor
 
 from hetseg_bids.images import Grid
 from hetseg_bids.preprocessing.conform import resample
+from hetseg_bids.preprocessing.lesions import Lesion
 from hetseg_bids.segmentation.dividing import OUTSIDE_LOGIT, Divider
 from hetseg_bids.segmentation.inference import Logits
 from hetseg_bids.segmentation.islands import most_probable
+from hetseg_bids.segmentation.lesioned import Covered, doubt_lesion_
 from hetseg_bids.segmentation.uncertainty import (
     FlipSums,
     StructureUncertainty,
@@ -90,6 +92,8 @@ class Segmentation:
         The structures.
     uncertainty : tuple of S StructureUncertainty, or None
         Summed from flip probabilities before they were rounded to levels.
+    covered : Covered or None
+        How much of each structure a lesion covers; None without a lesion.
     """
 
     grid: Grid
@@ -99,6 +103,7 @@ class Segmentation:
     probability: LevelMaps | None
     label_set: LabelSet
     uncertainty: tuple[StructureUncertainty, ...] | None = None
+    covered: Covered | None = None
 
     def full(self, cropped: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
         """Put a (..., x, y, z) array of the box back on the whole grid, zero elsewhere.
@@ -127,6 +132,8 @@ def segment(
     *,
     division: Division | None = None,
     probability: bool = False,
+    lesion: Lesion | None = None,
+    label_lesion: bool = False,
 ) -> Segmentation:
     """Resample logits to a grid and label it.
 
@@ -142,6 +149,10 @@ def segment(
         Which labels are written; all structures of the logits unless it is given.
     probability : bool
         Whether to keep the probabilities.
+    lesion : Lesion, optional
+        Its voxels have the flip probability 0.5 (`doubt_lesion_`), and no label,
+    label_lesion : bool
+        unless this is True: then that of the tissue which the network saw in its place.
     """
     box_grid = working.part(logits.box)
     division = division or undivided(logits.label_set)
@@ -155,22 +166,31 @@ def segment(
     doubted = logits.second_output is not None
     q_maps = LevelMaps(np.empty(maps, np.uint8), MAX_FLIP_PROBABILITY) if doubted else None
     p_maps = LevelMaps(np.empty(maps, np.uint8), MAX_PROBABILITY) if probability else None
-    sums = []
+    there = None if lesion is None else torch.from_numpy(lesion.on(target))
+    sums: list[FlipSums] = []
+    covered: list[Covered] = []
     planes = max(1, _SLAB_VALUES // (count * target.shape[1] * target.shape[2]))
     for start in range(0, target.shape[0], planes):
         slab = slice(start, min(start + planes, target.shape[0]))
         part = target.part((slab, slice(0, target.shape[1]), slice(0, target.shape[2])))
         label, q, p = _written(logits, divider, box_grid, part)
         winner = most_probable(label)
+        if p_maps is not None and p is None:
+            p = probability_map(label, q)
+        if there is not None:
+            found = [m for m in (q, p) if m is not None]
+            covered.append(doubt_lesion_(label, found, winner, there[slab]))
+            if not label_lesion:
+                winner[there[slab]] = 0
         dseg[slab] = label_values(label_set)[winner].numpy()
         if q_maps is not None and q is not None:
             q_maps.levels[:, slab] = to_levels(q, MAX_FLIP_PROBABILITY).numpy()
             sums.append(FlipSums.of(winner.numpy(), q.numpy()))
-        if p_maps is not None:
-            p = probability_map(label, q) if p is None else p
+        if p_maps is not None and p is not None:
             p_maps.levels[:, slab] = to_levels(p, MAX_PROBABILITY).numpy()
     uncertainty = reduce(add, sums).summaries() if sums else None
-    return Segmentation(output, target_box, dseg, q_maps, p_maps, label_set, uncertainty)
+    places = reduce(add, covered) if covered else None
+    return Segmentation(output, target_box, dseg, q_maps, p_maps, label_set, uncertainty, places)
 
 
 def _written(

@@ -256,7 +256,7 @@ def test_links_lead_to_the_input(tmp_path):
         path.touch()
     about = {"License": "CC0", "DatasetDOI": "10.1/x", "Name": "x", "Authors": []}
     (bids / "dataset_description.json").write_text(json.dumps(about))
-    sources = sources_of(t1w, mask, bids)
+    sources = sources_of(t1w, [mask], bids)
     assert sources[0] == "bids:raw:sub-a+b/anat/sub-a+b_T1w.nii.gz"
     for out in (bids / "derivatives" / "hetseg", tmp_path / "out"):
         out.mkdir()
