@@ -17,13 +17,14 @@ from hetseg_bids.network.models import load_model
 from hetseg_bids.outputs.derivatives import placed_image, write_scaled
 from hetseg_bids.planes import PLANES
 from hetseg_bids.preprocessing.conform import interpolation_blur
-from hetseg_bids.preprocessing.pipeline import prepare_image
+from hetseg_bids.preprocessing.pipeline import PreparedImage, prepare_image
 from hetseg_bids.quality.image_quality import quality_of
-from hetseg_bids.segmentation.inference import predict
+from hetseg_bids.segmentation.inference import Logits, predict
 from hetseg_bids.segmentation.labels import LevelMaps, Segmentation
 from hetseg_bids.segmentation.labels import segment as label_grid
 from hetseg_bids.segmentation.morphometry import measure
 from hetseg_bids.segmentation.plausibility import Plausibility, doubt_implausible_
+from hetseg_bids.structures.divisions import Division
 
 
 @dataclass(frozen=True)
@@ -112,10 +113,7 @@ def segment(
     >>> result = segment("sub-01_T1w.nii.gz")  # doctest: +SKIP
     >>> result.volumes.set_index("name").loc["left_hippocampus", "volume_mm3"]  # doctest: +SKIP
     """
-    if lesion_label not in ("background", "surrounding"):
-        raise OptionError(
-            f"{lesion_label!r}: give background or surrounding", option="lesion_label"
-        )
+    label_lesion = _label_lesion(lesion_label)
     network = load_model(model, resolve_device(device))
     division = network.plan.division(structures)
     masks = (None if path is None else Path(path) for path in (mask, lesion_mask))
@@ -123,6 +121,18 @@ def segment(
     blur = interpolation_blur(prepared.working, prepared.native)
     seen = (network, prepared.image, prepared.mask)
     logits = predict(*seen, views=views, mirror=mirror, blur=blur, parts=division.of_parts)
+    return _labelled(prepared, logits, division, label_lesion=label_lesion)
+
+
+def _label_lesion(choice: str) -> bool:
+    if choice not in ("background", "surrounding"):
+        raise OptionError(f"{choice!r}: give background or surrounding", option="lesion_label")
+    return choice == "surrounding"
+
+
+def _labelled(
+    prepared: PreparedImage, logits: Logits, division: Division, *, label_lesion: bool
+) -> Segmented:
     plausibility = doubt_implausible_(logits, prepared.working, prepared.lesion)
     result = label_grid(
         logits,
@@ -131,7 +141,7 @@ def segment(
         division=division,
         probability=True,
         lesion=prepared.lesion,
-        label_lesion=lesion_label == "surrounding",
+        label_lesion=label_lesion,
     )
     noise, surplus = quality_of(prepared, result).noise, plausibility.surplus_mm3
     volumes = measure(result, noise=noise, surplus_mm3=surplus, divided=division.divided)

@@ -156,6 +156,20 @@ def _add_settings(group: argparse._ArgumentGroup) -> None:
         "image is stripped; auto: deepbet unless the image is stripped to less than 2 litres "
         "(default: %(default)s)",
     )
+    _add_lesion(group)
+    group.add_argument(
+        "--output-resolution",
+        choices=("native", "1mm"),
+        default=defaults.output_resolution,
+        help="grid of the results (default: %(default)s)",
+    )
+    group.add_argument(
+        "--write-probseg", action="store_true", help="also write each structure's probability"
+    )
+
+
+def _add_lesion(group: argparse._ArgumentGroup) -> None:
+    defaults = Settings()
     group.add_argument(
         "--lesion-mask",
         nargs="?",
@@ -172,15 +186,6 @@ def _add_settings(group: argparse._ArgumentGroup) -> None:
         default=defaults.lesion_label,
         help="background: a lesion gets no label; surrounding: that of the tissue around it, as "
         "far as the network can tell; uncertain either way (default: %(default)s)",
-    )
-    group.add_argument(
-        "--output-resolution",
-        choices=("native", "1mm"),
-        default=defaults.output_resolution,
-        help="grid of the results (default: %(default)s)",
-    )
-    group.add_argument(
-        "--write-probseg", action="store_true", help="also write each structure's probability"
     )
 
 

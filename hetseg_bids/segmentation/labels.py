@@ -160,28 +160,22 @@ def segment(
     label_set = division.label_set
     target_box = covering_box(box_grid, output)
     target = output.part(target_box)
-    count = len(label_set.structures)
-    maps = (count, *target.shape)
+    maps = (len(label_set.structures), *target.shape)
     dseg = np.empty(target.shape, np.uint8)
     doubted = logits.second_output is not None
     q_maps = LevelMaps(np.empty(maps, np.uint8), MAX_FLIP_PROBABILITY) if doubted else None
     p_maps = LevelMaps(np.empty(maps, np.uint8), MAX_PROBABILITY) if probability else None
     there = None if lesion is None else torch.from_numpy(lesion.on(target))
-    sums: list[FlipSums] = []
-    covered: list[Covered] = []
-    planes = max(1, _SLAB_VALUES // (count * target.shape[1] * target.shape[2]))
+    sums, covered = list[FlipSums](), list[Covered]()
+    planes = max(1, _SLAB_VALUES // (maps[0] * maps[2] * maps[3]))
     for start in range(0, target.shape[0], planes):
         slab = slice(start, min(start + planes, target.shape[0]))
         part = target.part((slab, slice(0, target.shape[1]), slice(0, target.shape[2])))
-        label, q, p = _written(logits, divider, box_grid, part)
+        label, q, p = _written(logits, divider, box_grid, part, probability=probability)
         winner = most_probable(label)
-        if p_maps is not None and p is None:
-            p = probability_map(label, q)
         if there is not None:
-            found = [m for m in (q, p) if m is not None]
-            covered.append(doubt_lesion_(label, found, winner, there[slab]))
-            if not label_lesion:
-                winner[there[slab]] = 0
+            found, inside = [m for m in (q, p) if m is not None], there[slab]
+            covered.append(doubt_lesion_(label, found, winner, inside, keep=label_lesion))
         dseg[slab] = label_values(label_set)[winner].numpy()
         if q_maps is not None and q is not None:
             q_maps.levels[:, slab] = to_levels(q, MAX_FLIP_PROBABILITY).numpy()
@@ -194,9 +188,9 @@ def segment(
 
 
 def _written(
-    logits: Logits, divider: Divider, source: Grid, target: Grid
+    logits: Logits, divider: Divider, source: Grid, target: Grid, *, probability: bool
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Logits of the written labels on a grid, q where there are second outputs, p if divided."""
+    """Logits of the written labels on a grid, q where there are second outputs, p if wanted."""
     label = resample(logits.label, source, target, outside=OUTSIDE_LOGIT)
     q = None
     if logits.second_output is not None and logits.system is not None:
@@ -204,7 +198,8 @@ def _written(
         q = logits.system.flip_probability(label, second)
     if not divider.division.of_parts:
         count = len(divider.division.rows)
-        return label[:count], None if q is None else q[:count], None
+        label, q = label[:count], None if q is None else q[:count]
+        return label, q, probability_map(label, q) if probability else None
     label, p = divider.divided(label, probability_map(label, q), target)
     if q is not None:
         q = torch.where(label > 0, 1 - p, p).clamp_max_(MAX_FLIP_PROBABILITY)

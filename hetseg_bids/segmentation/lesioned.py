@@ -50,8 +50,10 @@ class Covered:
         return self.inside / np.maximum(self.inside + self.outside, 1)
 
 
-def doubt_lesion_(label: Tensor, maps: Iterable[Tensor], winner: Tensor, lesion: Tensor) -> Covered:
-    """Set probabilities in a lesion to 0.5, for the structures that may be there.
+def doubt_lesion_(
+    label: Tensor, maps: Iterable[Tensor], winner: Tensor, lesion: Tensor, *, keep: bool = False
+) -> Covered:
+    """Set probabilities in a lesion to 0.5, for the structures that may be there; drop labels.
 
     These are all to which the network says yes, or else the most probable one. For other
     structures, far away, they stay what they were: with 0.5 everywhere, half a lesion would be
@@ -64,8 +66,10 @@ def doubt_lesion_(label: Tensor, maps: Iterable[Tensor], winner: Tensor, lesion:
     maps : iterable of (S, x, y, z) float tensor
         Flip probabilities, probabilities; they change.
     winner : (x, y, z) int tensor
-        1 + the number of the structure that a voxel is labelled as, 0 for none.
+        1 + the number of the structure that a voxel is labelled as, 0 for none; changes.
     lesion : (x, y, z) bool tensor
+    keep : bool
+        Leave labels in the lesion as they are; otherwise they become 0.
 
     Returns
     -------
@@ -89,6 +93,8 @@ def doubt_lesion_(label: Tensor, maps: Iterable[Tensor], winner: Tensor, lesion:
     for probability in maps:
         probability[:, lesion] = probability[:, lesion].masked_fill(possible, UNKNOWN)
     outside = winner[~lesion].numpy()
+    if not keep:
+        winner[lesion] = 0
     return Covered(
         inside=np.bincount(best.numpy(), minlength=count).astype(np.float64),
         outside=np.bincount(outside, minlength=count + 1)[1:].astype(np.float64),
