@@ -16,6 +16,7 @@ from hetseg_bids.preprocessing.conform import nearest
 from hetseg_bids.preprocessing.forms import find_place
 
 _RIM = 2  # voxels around the lesion that may be lesion in part, so that none is copied from them
+_SMOOTHING = 3.0  # voxels: without it, the network finds the covered structures less well
 _MOST_OF_THE_BRAIN = 0.5
 _LEAST_NEAR = 0.5  # of the lesion, in the brain's bounding box
 _LEAST_INSIDE = 0.8  # of the lesion, in the brain mask
@@ -100,7 +101,16 @@ def place_lesion(lesion: Lesion, brain: Mask, working: Grid, path: Path) -> tupl
     box = ndimage.find_objects(brain.astype(np.uint8))[0]
     inside = np.zeros(brain.shape, bool)
     inside[box] = lesion.on(working.part(box))
-    near_ml, brain_ml = float(inside.sum()) / _MM3_PER_ML, float(brain.sum()) / _MM3_PER_ML
+    near_ml, both_ml, brain_ml = (
+        float(part.sum()) / _MM3_PER_ML for part in (inside, inside & brain, brain)
+    )
+    if both_ml > _MOST_OF_THE_BRAIN * brain_ml:
+        raise MaskError(
+            f"the lesion mask of {lesion.ml:.0f} ml covers most of the brain "
+            f"({both_ml:.0f} of {brain_ml:.0f} ml)",
+            "give a mask that is 1 in the lesion and 0 elsewhere",
+            path=path,
+        )
     if near_ml < _LEAST_NEAR * lesion.ml or not near_ml:
         raise MaskError(
             f"only {near_ml / lesion.ml:.0%} of the lesion mask ({lesion.ml:.1f} ml) lie at the "
@@ -108,13 +118,7 @@ def place_lesion(lesion: Lesion, brain: Mask, working: Grid, path: Path) -> tupl
             "it must be in the space of the T1w, and not of a template",
             path=path,
         )
-    share = float((inside & brain).sum()) / float(inside.sum())
-    if share * near_ml > _MOST_OF_THE_BRAIN * brain_ml:
-        raise MaskError(
-            f"the lesion mask of {near_ml:.0f} ml covers most of the brain ({brain_ml:.0f} ml)",
-            "give a mask that is 1 in the lesion and 0 elsewhere",
-            path=path,
-        )
+    share = both_ml / near_ml
     if share >= _LEAST_INSIDE:
         return inside, []
     return inside, [
@@ -123,7 +127,7 @@ def place_lesion(lesion: Lesion, brain: Mask, working: Grid, path: Path) -> tupl
 
 
 def fill_lesion(image: Tensor, lesion: Mask, brain: Mask) -> Tensor:
-    """An image in whose lesion each voxel has the value of the nearest healthy brain voxel.
+    """An image in whose lesion each voxel has the value of the nearest healthy brain, smoothed.
 
     The network was trained on brains without lesions: what it sees there changes its labels
     around the lesion and on the other side of the brain (docs/lesions.md).
@@ -153,5 +157,5 @@ def fill_lesion(image: Tensor, lesion: Mask, brain: Mask) -> Tensor:
     places = ndimage.distance_transform_edt(~healthy, return_distances=False, return_indices=True)
     part = image.numpy()[box]
     filled = image.clone()
-    filled.numpy()[box][there] = part[tuple(axis[there] for axis in places)]
+    filled.numpy()[box][there] = ndimage.gaussian_filter(part[tuple(places)], _SMOOTHING)[there]
     return filled
