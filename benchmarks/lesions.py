@@ -32,6 +32,7 @@ from hetseg_bids.preprocessing.pipeline import PreparedImage, prepare_image
 from hetseg_bids.quality.verdict import judge
 from hetseg_bids.segmentation.inference import Logits, predict
 from hetseg_bids.segmentation.labels import Segmentation, segment
+from hetseg_bids.segmentation.lesioned import GivenLesion
 from hetseg_bids.segmentation.morphometry import measure
 from hetseg_bids.segmentation.plausibility import doubt_implausible_
 from hetseg_bids.structures.aseg import ASEG
@@ -253,7 +254,9 @@ def elsewhere(
         row |= {f"{side} side, median": change.abs().median(), f"{side} side, most": change[worst]}
         row[f"{side} side, structure"] = worst
     row["labels in lesion agree"] = float((labels == ours)[lesion].mean())
-    verdict = judge(measure(result, surplus_mm3=found.surplus_mm3), plausibility=found)
+    table = measure(result, surplus_mm3=found.surplus_mm3)
+    named = None if given is None else GivenLesion("", given.ml)
+    verdict = judge(table, plausibility=found, lesion=named)
     row["verdict"] = f"{verdict.level}: {'; '.join(verdict.reasons)}"
     return pd.DataFrame([row])
 

@@ -144,6 +144,7 @@ def fill_lesion(image: Tensor, lesion: Mask, brain: Mask) -> Tensor:
 
     Examples
     --------
+    >>> import torch
     >>> image = torch.tensor([5.0, 6, 7, 0, 0]).view(5, 1, 1)
     >>> lesion = (image == 0).numpy()
     >>> fill_lesion(image, lesion, np.ones((5, 1, 1), bool)).flatten()  # 6 and 7 are its rim

@@ -193,9 +193,11 @@ def _lesion(table: pd.DataFrame, ml: float) -> str:
         share=_column(table, "lesion_share"), mm3=_column(table, "lesion_mm3")
     ).sort_values("share", ascending=False, kind="stable")
     named = named[(named["share"] >= _SHOWN_SHARE) | (named["mm3"] >= _SHOWN_MM3)]
+    columns = (named["share"], named["mm3"], named["name"])
     shown = [
-        f"{share:.0%} of the {name.replace('_', ' ')}"
-        for share, name in zip(named["share"], named["name"], strict=True)
+        f"{'less than 1%' if share < _SHOWN_SHARE else f'{share:.0%}'} of the "
+        f"{name.replace('_', ' ')} ({mm3 / _MM3_PER_ML:.1f} ml)"
+        for share, mm3, name in zip(*columns, strict=True)
     ]
     more = f" and parts of {len(shown) - _MOST_NAMED} more" if len(shown) > _MOST_NAMED else ""
     covered = ", ".join(shown[:_MOST_NAMED]) or "no structure to speak of"
