@@ -174,6 +174,7 @@ def test_sidecars_say_how_the_result_came_to_be(tmp_path):
         "HetsegImageSmoothing": 2,
         "HetsegSourceSHA256": "aa",
         "HetsegMaskSHA256": "bb",
+        "HetsegLesionSHA256": None,
         "HetsegSettings": {
             "model": "label-flip",
             "structures": "paper",
@@ -182,6 +183,8 @@ def test_sidecars_say_how_the_result_came_to_be(tmp_path):
             "brain_extraction": "auto",
             "output_resolution": "native",
             "write_probseg": True,
+            "lesion_mask": "none",
+            "lesion_label": "background",
         },
         "HetsegBrainExtraction": "deepbet",
         "HetsegBrainMaskVolume": 1234.6,
@@ -206,6 +209,7 @@ def test_sidecars_say_how_the_result_came_to_be(tmp_path):
                 }
             ],
         },
+        "HetsegLesion": None,
         "HetsegWarnings": ["dark"],
     }
     folder = paths.folder
