@@ -1,11 +1,14 @@
 """What hetseg says of brains with lesions: expected and true Dice, q and verdict.
 
-    python benchmarks/lesions.py OUT [--views axial] [--only fluid30]
+    python benchmarks/lesions.py OUT [--views axial] [--only fluid30] [--masks]
 
 Lesions are put into nilearn's MNI152 T1w; the reference is the segmentation of the scan without
 them, and holds no structure in the lesion. Rows without the atlas (`plausibility`) and with it.
 Writes OUT/lesions.tsv: a row for each case and structure whose Dice fell or whose expected Dice
 changed by 0.02 or more.
+
+With --masks, instead, how far volumes outside the lesion change, without and with its mask given
+(`hetseg --lesion-mask`): OUT/masks.tsv, two rows for each lesion.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from hetseg_bids.preprocessing.pipeline import PreparedImage, prepare_image
 from hetseg_bids.quality.verdict import judge
 from hetseg_bids.segmentation.inference import Logits, predict
 from hetseg_bids.segmentation.labels import Segmentation, segment
+from hetseg_bids.segmentation.lesioned import GivenLesion
 from hetseg_bids.segmentation.morphometry import measure
 from hetseg_bids.segmentation.plausibility import doubt_implausible_
 from hetseg_bids.structures.aseg import ASEG
@@ -77,34 +81,47 @@ def main() -> None:
     parser.add_argument("--views", nargs="+", default=list(PLANES), choices=list(PLANES))
     parser.add_argument("--no-mirror", action="store_true")
     parser.add_argument("--only", nargs="+", default=[""], help="starts of cases' names")
+    parser.add_argument("--masks", action="store_true", help="give the lesions' masks")
     args = parser.parse_args()
     model = load_model("label-flip", torch.device("cpu"))
     t1w = next(write_demo_dataset(args.out / "demo").rglob("*_T1w.nii.gz"))
 
-    def predicted(path: Path) -> tuple[PreparedImage, Logits]:
-        return run(path, model, args.views, mirror=not args.no_mirror)
+    def predicted(path: Path, mask: Path | None = None) -> tuple[PreparedImage, Logits]:
+        return run(path, model, args.views, mirror=not args.no_mirror, mask=mask)
 
     prepared, logits = predicted(t1w)
     clean = segment(logits, prepared.working, prepared.native)
     labels = np.asarray(clean.full(clean.dseg))
     image = nib.load(t1w)
     data = np.asarray(image.dataobj, np.float32)
-    tables = [summary("as it is", prepared, logits, labels, np.zeros(labels.shape, bool))]
+    tables = []
+    if not args.masks:
+        tables = [summary("as it is", prepared, logits, labels, np.zeros(labels.shape, bool))]
     for name, changed, lesion, reference in cases(data, image.affine, labels, tuple(args.only)):
         path = args.out / f"{name.replace(' ', '-').replace(',', '')}_T1w.nii.gz"
         nib.save(nib.Nifti1Image(changed, image.affine), path)
-        tables.append(summary(name, *predicted(path), reference, lesion))
+        if not args.masks:
+            tables.append(summary(name, *predicted(path), reference, lesion))
+        elif lesion.any():
+            mask = path.with_name(path.name.replace("_T1w", "_label-lesion_mask"))
+            nib.save(nib.Nifti1Image(lesion.astype(np.uint8), image.affine), mask)
+            for given in (None, mask):
+                tables.append(elsewhere(name, *predicted(path, given), labels, lesion))
+                print(tables[-1].to_string(index=False), flush=True)
     table = pd.concat(tables)
+    if args.masks:
+        table.to_csv(args.out / "masks.tsv", sep="\t", index=False, float_format="%.4f")
+        return
     table = table[[name for name in table if "verdict" not in name] + ["verdict before", "verdict"]]
     table.to_csv(args.out / "lesions.tsv", sep="\t", index=False, float_format="%.3f")
     print(table.to_string(index=False))
 
 
 def run(
-    path: Path, model: Model, views: list[str], *, mirror: bool
+    path: Path, model: Model, views: list[str], *, mirror: bool, mask: Path | None = None
 ) -> tuple[PreparedImage, Logits]:
     """The network's answer."""
-    prepared = prepare_image(path, "skip")
+    prepared = prepare_image(path, "skip", lesion_path=mask)
     return prepared, predict(model, prepared.image, prepared.mask, views=views, mirror=mirror)
 
 
@@ -210,6 +227,38 @@ def summary(
     verdict = judge(doubted, plausibility=found)
     table["verdict"] = f"{verdict.level}: {'; '.join(verdict.reasons)}"
     return table
+
+
+def elsewhere(
+    name: str,
+    prepared: PreparedImage,
+    logits: Logits,
+    labels: npt.NDArray[np.uint8],
+    lesion: Mask,
+) -> pd.DataFrame:
+    """How far volumes outside a lesion differ from those of the scan without it."""
+    given = prepared.lesion
+    found = doubt_implausible_(logits, prepared.working, given)
+    result = segment(
+        logits, prepared.working, prepared.native, lesion=given, label_lesion=given is not None
+    )
+    ours = np.asarray(result.full(result.dseg))
+    before, after = (np.bincount(dseg[~lesion], minlength=256) for dseg in (labels, ours))
+    left = np.argwhere(lesion)[:, 0].mean() < labels.shape[0] / 2  # RAS
+    row: dict[str, object] = {"case": name, "mask": "no" if given is None else "given"}
+    sides = {"other": "R" if left else "L", "same": "L" if left else "R"}
+    for side, letter in sides.items():
+        group = [s for s in ASEG.structures if s.hemisphere == letter]
+        change = pd.Series({s.name: after[s.label] / before[s.label] - 1 for s in group})
+        worst = change.abs().idxmax()
+        row |= {f"{side} side, median": change.abs().median(), f"{side} side, most": change[worst]}
+        row[f"{side} side, structure"] = worst
+    row["labels in lesion agree"] = float((labels == ours)[lesion].mean())
+    table = measure(result, surplus_mm3=found.surplus_mm3)
+    named = None if given is None else GivenLesion("", given.ml)
+    verdict = judge(table, plausibility=found, lesion=named)
+    row["verdict"] = f"{verdict.level}: {'; '.join(verdict.reasons)}"
+    return pd.DataFrame([row])
 
 
 def dice(result: Segmentation, reference: npt.NDArray[np.uint8], label: int) -> float:

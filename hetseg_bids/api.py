@@ -13,7 +13,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from hetseg_bids.dataset.files import find_images, is_folder, mask_beside
-from hetseg_bids.errors import HetsegError
+from hetseg_bids.errors import HetsegError, OptionError
 from hetseg_bids.network.devices import resolve_device
 from hetseg_bids.network.models import Model, load_model
 from hetseg_bids.outputs.derivatives import placed_image, write_scaled
@@ -74,6 +74,8 @@ def segment(
     mirror: bool = True,
     brain_extraction: str = "auto",
     mask: str | os.PathLike[str] | None = None,
+    lesion_mask: str | os.PathLike[str] | None = None,
+    lesion_label: str = "background",
 ) -> Segmented:
     """Segment one T1w image.
 
@@ -95,6 +97,11 @@ def segment(
         ``auto`` takes deepbet, or ``skip`` for images that are stripped already.
     mask : path, optional
         Brain mask, with ``brain_extraction="mask"``.
+    lesion_mask : path, optional
+        Mask of a lesion in the space of the T1w: its voxels don't count for the standardisation,
+        their labels are unknown (flip probability 0.5).
+    lesion_label : {"background", "surrounding"}
+        What the lesion is labelled as: nothing, or the tissue around it.
 
     Raises
     ------
@@ -108,10 +115,12 @@ def segment(
     >>> result = segment("sub-01_T1w.nii.gz")  # doctest: +SKIP
     >>> result.volumes.set_index("name").loc["left_hippocampus", "volume_mm3"]  # doctest: +SKIP
     """
+    label_lesion = _label_lesion(lesion_label)
     network = load_model(model, resolve_device(device))
     division = network.plan.division(structures)
-    prepared = prepare_image(Path(t1w), brain_extraction, Path(mask) if mask is not None else None)
-    return _segmented(prepared, network, division, views, mirror)
+    masks = (None if path is None else Path(path) for path in (mask, lesion_mask))
+    prepared = prepare_image(Path(t1w), brain_extraction, *masks)
+    return _segmented(prepared, _How(network, division, views, mirror, label_lesion))
 
 
 def segment_all(
@@ -162,13 +171,13 @@ def segment_all(
     given = [t1ws] if isinstance(t1ws, str | os.PathLike) else t1ws
     paths = [image for path in map(Path, given) for image in _images_of(path)]
     network = load_model(model, resolve_device(device))
-    division = network.plan.division(structures)
+    how = _How(network, network.plan.division(structures), views, mirror)
 
     def one(path: Path) -> Segmented | HetsegError:
         try:
             mask = mask_beside(path) if brain_extraction == "mask" else None
             prepared = prepare_image(path, brain_extraction, mask)
-            return _segmented(prepared, network, division, views, mirror)
+            return _segmented(prepared, how)
         except Exception as error:  # the failure of one image must not stop the others
             return explained(error, path)
 
@@ -184,19 +193,44 @@ def _images_of(path: Path) -> list[Path]:
     return sorted(scan.path for scan in scans)
 
 
-def _segmented(
-    prepared: PreparedImage, network: Model, division: Division, views: Sequence[str], mirror: bool
-) -> Segmented:
-    parts = division.of_parts
+@dataclass(frozen=True)
+class _How:
+    """What doesn't change from image to image."""
+
+    network: Model
+    division: Division
+    views: Sequence[str]
+    mirror: bool
+    label_lesion: bool = False
+
+
+def _label_lesion(choice: str) -> bool:
+    if choice not in ("background", "surrounding"):
+        raise OptionError(f"{choice!r}: give background or surrounding", option="lesion_label")
+    return choice == "surrounding"
+
+
+def _segmented(prepared: PreparedImage, how: _How) -> Segmented:
     seen = predict_upright(
-        network, prepared, prepared.native, views=views, mirror=mirror, parts=parts
+        how.network,
+        prepared,
+        prepared.native,
+        views=how.views,
+        mirror=how.mirror,
+        parts=how.division.of_parts,
     )
-    plausibility = doubt_implausible_(seen.logits, seen.grid)
+    plausibility = doubt_implausible_(seen.logits, seen.grid, prepared.lesion)
     result = label_grid(
-        seen.logits, seen.grid, prepared.native, division=division, probability=True
+        seen.logits,
+        seen.grid,
+        prepared.native,
+        division=how.division,
+        probability=True,
+        lesion=prepared.lesion,
+        label_lesion=how.label_lesion,
     )
     noise, surplus = quality_of(prepared, result).noise, plausibility.surplus_mm3
-    volumes = measure(result, noise=noise, surplus_mm3=surplus, divided=division.divided)
+    volumes = measure(result, noise=noise, surplus_mm3=surplus, divided=how.division.divided)
     return _in_memory(result, volumes, prepared.warnings, plausibility)
 
 

@@ -60,6 +60,10 @@ class Settings:
         Grid of the results: the one of the T1w, or RAS with voxels of 1 mm.
     write_probseg : bool
         Whether to write the probability of each structure, too.
+    lesion_mask : {"none", "auto"}
+        ``auto`` takes the ``*_label-lesion_mask`` or ``_roi`` of a scan where there is one.
+    lesion_label : {"background", "surrounding"}
+        What a lesion is labelled as.
     """
 
     model: str = "label-flip"
@@ -69,6 +73,8 @@ class Settings:
     brain_extraction: str = "auto"
     output_resolution: str = "native"
     write_probseg: bool = False
+    lesion_mask: str = "none"
+    lesion_label: str = "background"
 
 
 @dataclass(frozen=True)

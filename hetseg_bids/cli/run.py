@@ -182,6 +182,7 @@ def _add_settings(group: argparse._ArgumentGroup) -> None:
         "image is stripped; auto: deepbet unless the image is stripped to less than 2 litres "
         "(default: %(default)s)",
     )
+    _add_lesion(group)
     group.add_argument(
         "--output-resolution",
         choices=("native", "1mm"),
@@ -190,6 +191,27 @@ def _add_settings(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--write-probseg", action="store_true", help="also write each structure's probability"
+    )
+
+
+def _add_lesion(group: argparse._ArgumentGroup) -> None:
+    defaults = Settings()
+    group.add_argument(
+        "--lesion-mask",
+        nargs="?",
+        const="auto",
+        choices=("none", "auto"),
+        default=defaults.lesion_mask,
+        help="auto, or no value: leave out what the *_label-lesion_mask or *_label-lesion_roi of a "
+        "scan covers, beside the T1w or under derivatives/; scans without such a mask are "
+        "processed as usual (default: %(default)s)",
+    )
+    group.add_argument(
+        "--lesion-label",
+        choices=("background", "surrounding"),
+        default=defaults.lesion_label,
+        help="background: a lesion gets no label; surrounding: that of the tissue around it, as "
+        "far as the network can tell; uncertain either way (default: %(default)s)",
     )
 
 
@@ -328,6 +350,8 @@ def _config(args: argparse.Namespace, command: str) -> RunConfig:
         brain_extraction=args.brain_extraction,
         output_resolution=args.output_resolution,
         write_probseg=args.write_probseg,
+        lesion_mask=args.lesion_mask,
+        lesion_label=args.lesion_label,
     )
     return RunConfig(
         bids_dir=args.bids_dir,

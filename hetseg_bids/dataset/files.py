@@ -21,7 +21,7 @@ ENDINGS = (".nii.gz", ".nii", ".mgz", ".mgh")
 # of a FreeSurfer subject one image is taken, the first that is there: FastSurfer makes no T1
 _OF_SUBJECT = ("orig.mgz", "T1.mgz", "rawavg.mgz")
 _AVERAGE = "fsaverage"  # and fsaverage5, ...: FreeSurfer's template beside the subjects
-_LABELS = re.compile(r"(?:^|.*[_.+-])(?:dseg|probseg|mask|seg|aseg|labels?)", re.IGNORECASE)
+_LABELS = re.compile(r"(?:^|.*[_.+-])(?:dseg|probseg|mask|roi|seg|aseg|labels?)", re.IGNORECASE)
 _OTHER_IMAGE = re.compile(
     r"(?:^|.*[_.-])(?:T2w?|T2starw?|T[12]map|FLAIR|PDw|PDT2|inplaneT2|bold|sbref|dwi|dti|epi|asl|"
     r"m0scan|pet|swi|angio|fieldmap|phasediff|(?:magnitude|phase)[12]?)",
@@ -271,17 +271,31 @@ def mask_beside(path: Path) -> Path:
         If there is none.
     """
     name = _bare_name(path)
+    more = ("mask",) if path.parent.name == "mri" else ()
+    found = _beside(path, ("_desc-brain_mask", "_brain_mask", "_mask"), more)
+    if found is None:
+        raise MaskError(
+            f"--brain-extraction mask needs {name}_desc-brain_mask.nii.gz or {name}_mask.nii.gz "
+            "beside it",
+            path=path,
+        )
+    return found
+
+
+def lesion_mask_beside(path: Path) -> Path | None:
+    """The lesion mask beside an image: ``X_label-lesion_mask``, ``_roi`` or ``X_lesion_mask``.
+
+    Beside ``X_T1w`` it may lack the ``_T1w``. None if there is none.
+    """
+    return _beside(path, ("_label-lesion_mask", "_label-lesion_roi", "_lesion_mask"))
+
+
+def _beside(path: Path, ends: Sequence[str], more: Sequence[str] = ()) -> Path | None:
+    """The first file beside an image whose name is the image's with one of the ends."""
+    name = _bare_name(path)
     beginnings = dict.fromkeys((name, name.removesuffix("_T1w")))
-    ends = ("_desc-brain_mask", "_brain_mask", "_mask")
-    stems = [start + end for start in beginnings for end in ends]
-    if path.parent.name == "mri":
-        stems.append("mask")
-    for stem in stems:
+    for stem in [*(start + end for start in beginnings for end in ends), *more]:
         for ending in ENDINGS:
             if (path.parent / f"{stem}{ending}").is_file():
                 return path.parent / f"{stem}{ending}"
-    raise MaskError(
-        f"--brain-extraction mask needs {name}_desc-brain_mask.nii.gz or {name}_mask.nii.gz "
-        "beside it",
-        path=path,
-    )
+    return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from io import BufferedIOBase
@@ -34,6 +34,7 @@ from hetseg_bids.images import Grid
 from hetseg_bids.network.models import Plan
 from hetseg_bids.quality.image_quality import ImageQuality
 from hetseg_bids.segmentation.labels import LevelMaps, Segmentation
+from hetseg_bids.segmentation.lesioned import GivenLesion
 from hetseg_bids.segmentation.morphometry import COLUMNS
 from hetseg_bids.segmentation.plausibility import Plausibility
 from hetseg_bids.structures.aseg import is_aseg
@@ -145,7 +146,7 @@ def check_inside(folder: Path, out_dir: Path) -> None:
         raise OutputError("a link leads out of the output folder", "remove it", path=folder)
 
 
-def sources_of(t1w: Path, mask: Path | None, bids_dir: Path) -> list[str]:
+def sources_of(t1w: Path, masks: Sequence[Path | None], bids_dir: Path) -> list[str]:
     """BIDS URIs of the files of the input that a scan's results are made from.
 
     They look like ``bids:raw:sub-01/anat/sub-01_T1w.nii.gz``; OUT/dataset_description.json says
@@ -153,11 +154,11 @@ def sources_of(t1w: Path, mask: Path | None, bids_dir: Path) -> list[str]:
 
     Examples
     --------
-    >>> sources_of(Path.cwd() / "sub-01/anat/sub-01_T1w.nii.gz", None, Path.cwd())
+    >>> sources_of(Path.cwd() / "sub-01/anat/sub-01_T1w.nii.gz", (), Path.cwd())
     ['bids:raw:sub-01/anat/sub-01_T1w.nii.gz']
     """
     root = bids_dir.resolve()
-    files = [t1w] if mask is None else [t1w, mask]
+    files = [t1w, *(mask for mask in masks if mask is not None)]
     names = (file.relative_to(root).as_posix() for file in files)
     return [f"bids:{_RAW}:{quote(name, safe='/+')}" for name in names]
 
@@ -288,7 +289,7 @@ class Provenance:
     Attributes
     ----------
     sources : list of str
-        BIDS URIs of the T1w and of the brain mask that was given, see `sources_of`.
+        BIDS URIs of the T1w and of the masks that were given, see `sources_of`.
     source_sha256 : str
         Checksum of the T1w file.
     mask_sha256 : str or None
@@ -306,6 +307,10 @@ class Provenance:
         See `Predicted`.
     warnings : tuple of str
         `PreparedImage.warnings`.
+    lesion_sha256 : str or None
+        Checksum of the lesion mask that was given.
+    lesion : GivenLesion or None
+        None also where its mask is empty.
     """
 
     sources: list[str]
@@ -319,6 +324,8 @@ class Provenance:
     plausibility: Plausibility
     turned_deg: float
     warnings: tuple[str, ...]
+    lesion_sha256: str | None = None
+    lesion: GivenLesion | None = None
 
     def sidecar(self, description: str, **more: Any) -> dict[str, Any]:
         """JSON content for one derivative."""
@@ -334,12 +341,14 @@ class Provenance:
             "HetsegImageSmoothing": self.plan.smoothing,
             "HetsegSourceSHA256": self.source_sha256,
             "HetsegMaskSHA256": self.mask_sha256,
+            "HetsegLesionSHA256": self.lesion_sha256,
             "HetsegSettings": asdict(self.settings),
             "HetsegBrainExtraction": self.extraction,
             "HetsegBrainMaskVolume": round(self.mask_mm3, 1),
             "HetsegImageQuality": self.image.for_record(),
             "HetsegPlausibility": self.plausibility.for_record(),
             "HetsegTurnedDegrees": round(self.turned_deg, 1),
+            "HetsegLesion": self.lesion.for_record() if self.lesion else None,
             "HetsegWarnings": list(self.warnings),
         }
 

@@ -16,6 +16,7 @@ from hetseg_bids.dataset.discovery import keys_of
 from hetseg_bids.errors import HetsegError
 from hetseg_bids.files import read_json
 from hetseg_bids.quality.image_quality import ImageQuality
+from hetseg_bids.segmentation.lesioned import GivenLesion
 from hetseg_bids.segmentation.morphometry import COLUMNS
 from hetseg_bids.segmentation.plausibility import Plausibility
 from hetseg_bids.structures.label_sets import LabelSet
@@ -43,6 +44,7 @@ class FinishedScan:
     label_set : LabelSet
     image : ImageQuality
     plausibility : Plausibility
+    lesion : GivenLesion or None
     dseg, flip_probability, page : Path
         The images and the page; not opened here, and they may be absent.
     began : datetime
@@ -55,6 +57,7 @@ class FinishedScan:
     label_set: LabelSet
     image: ImageQuality
     plausibility: Plausibility
+    lesion: GivenLesion | None
     dseg: Path
     flip_probability: Path
     page: Path
@@ -151,6 +154,7 @@ def _read(record_path: Path, out_dir: Path) -> FinishedScan:
         label_set=label_set,
         image=ImageQuality.of_record(record),
         plausibility=Plausibility.of_record(record),
+        lesion=GivenLesion.of_record(record),
         dseg=record_path.with_name(f"{start}_dseg.nii.gz"),
         flip_probability=record_path.with_name(f"{start}_desc-labelflip_probseg.nii.gz"),
         page=out_dir / f"{page}.html",

@@ -13,13 +13,15 @@ BACKGROUND = -3.0
 CLIP = 4.0
 
 
-def standardise(image: Tensor, mask: Tensor) -> Tensor:
+def standardise(image: Tensor, mask: Tensor, left_out: Tensor | None = None) -> Tensor:
     """Standard scores over the mask, clipped to +-`CLIP`, `BACKGROUND` outside it.
 
     Parameters
     ----------
     image : (X, Y, Z) float32 tensor
     mask : (X, Y, Z) bool tensor
+    left_out : (X, Y, Z) bool tensor, optional
+        Voxels that count neither for the mean nor for the standard deviation: a lesion.
 
     Returns
     -------
@@ -36,7 +38,7 @@ def standardise(image: Tensor, mask: Tensor) -> Tensor:
     >>> standardise(image, image > 0).flatten()
     tensor([-3., -1.,  1.])
     """
-    inside = image[mask].cpu().numpy()
+    inside = image[mask if left_out is None else mask & ~left_out].cpu().numpy()
     if not len(inside):
         raise ValueError("brain mask is empty")
     # numpy: torch's sums depend on the number of threads, and the training samples would, too

@@ -15,6 +15,7 @@ from hetseg_bids.preprocessing import brain_extraction as strip
 from hetseg_bids.preprocessing.conform import resample, resample_inside, working_grid
 from hetseg_bids.preprocessing.field import Box
 from hetseg_bids.preprocessing.headers import MAX_EXTENT_MM, T1w, read_t1w
+from hetseg_bids.preprocessing.lesions import Lesion, fill_lesion, place_lesion, read_lesion
 from hetseg_bids.preprocessing.normalisation import standardise
 
 _MM2_PER_CM2 = 100.0
@@ -31,13 +32,15 @@ class PreparedImage:
     image : (X, Y, Z) float32 tensor
         Standard scores on the working grid.
     mask : (X, Y, Z) bool tensor
-        Brain on the working grid.
+        Brain on the working grid; a lesion that was given belongs to it.
     extraction : str
         How the mask was made: ``deepbet``, ``mask`` or ``skip``.
     cut_cm2 : float
         Largest area in which the brain meets a face of the scanned box (padding left out), cm2.
     warnings : tuple of str
         What was unusual but could be used.
+    lesion : Lesion or None
+        The lesion that was given; None also where its mask is empty.
     """
 
     native: Grid
@@ -47,10 +50,14 @@ class PreparedImage:
     extraction: str
     cut_cm2: float
     warnings: tuple[str, ...]
+    lesion: Lesion | None = None
 
 
 def prepare_image(
-    path: Path, extraction: str = "auto", mask_path: Path | None = None
+    path: Path,
+    extraction: str = "auto",
+    mask_path: Path | None = None,
+    lesion_path: Path | None = None,
 ) -> PreparedImage:
     """Read, check, conform, strip and standardise a T1w image.
 
@@ -61,6 +68,9 @@ def prepare_image(
         ``auto`` skips the extraction for images that are stripped already.
     mask_path : Path, optional
         Brain mask of the scan, needed for ``mask``.
+    lesion_path : Path, optional
+        Lesion mask of the scan: its voxels don't count for the standard scores, and the network
+        sees healthy brain there (`fill_lesion`).
 
     Returns
     -------
@@ -91,14 +101,39 @@ def prepare_image(
             conformed = resample(volume, scan.grid, working, outside=scan.background)[0]
         mask = signal if method == "skip" else _brain_mask(conformed, method, mask_path, working)
         doubts = strip.check_brain(mask.numpy())
-        scores = standardise(conformed, mask)
+        healed = _healed(conformed, mask, lesion_path, working)
+        scores = standardise(healed.image, healed.mask, healed.lesioned)
     except HetsegError as error:
         raise error.at(path) from None
     except ValueError as error:
         raise ImageError(str(error), path=path) from None
+    mask, warnings = healed.mask, (*scan.warnings, *doubts, *healed.warnings)
     cut = cut_area(mask, working, scan.grid, scan.content)
-    warnings = (*scan.warnings, *doubts)
-    return PreparedImage(scan.grid, working, scores, mask, method, cut, warnings)
+    return PreparedImage(scan.grid, working, scores, mask, method, cut, warnings, healed.lesion)
+
+
+@dataclass(frozen=True)
+class _Healed:
+    """An image without its lesion; `lesioned` are the voxels that were filled, if any."""
+
+    image: Tensor
+    mask: Tensor
+    lesioned: Tensor | None = None
+    lesion: Lesion | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def _healed(image: Tensor, mask: Tensor, path: Path | None, working: Grid) -> _Healed:
+    """The image and the brain mask with the lesion of a file filled in."""
+    if path is None:
+        return _Healed(image, mask)
+    lesion = read_lesion(path)
+    if not lesion.mask.any():
+        return _Healed(image, mask, warnings=(f"the lesion mask {path.name} is empty",))
+    inside, warnings = place_lesion(lesion, mask.numpy(), working, path)
+    filled = fill_lesion(image, inside, mask.numpy())
+    lesioned = torch.from_numpy(inside)
+    return _Healed(filled, mask | lesioned, lesioned, lesion, tuple(warnings))
 
 
 def _working_grid(scan: T1w) -> Grid:

@@ -112,6 +112,8 @@ def quality_of(prepared: PreparedImage, result: Segmentation) -> ImageQuality:
     if label_set == WHOLE_ASEG:  # what is usual is known of whole structures
         label_set, dseg = ASEG, ASEG.collapse(dseg)
     labels = nearest(np.asarray(result.full(dseg)), result.grid, prepared.working)
+    if prepared.lesion is not None:
+        labels[prepared.lesion.on(prepared.working)] = 0  # the image is filled in there
     image, mask = prepared.image.numpy(), prepared.mask.numpy()
     measured = measure_image(image, mask, labels, label_set)
     return replace(measured, cut_cm2=prepared.cut_cm2)  # of the scan itself, without padding

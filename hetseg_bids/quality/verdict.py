@@ -10,11 +10,14 @@ import pandas as pd
 
 from hetseg_bids.quality.image_quality import ImageQuality
 from hetseg_bids.quality.whole import of_structures
+from hetseg_bids.segmentation.lesioned import GivenLesion
 from hetseg_bids.segmentation.plausibility import Plausibility
 from hetseg_bids.structures.label_sets import bare_name, hemisphere_of, partner_of
 
 Level = Literal["pass", "look", "fail"]
 _MM3_PER_ML = 1000.0
+_SHOWN_SHARE, _SHOWN_MM3 = 0.01, 500.0  # of a structure in a lesion: less isn't named
+_MOST_NAMED = 5
 # with these the structures together are a brain, and have its volume
 _MOST_OF_A_BRAIN = {"cerebral_cortex", "cerebral_white_matter", "cerebellum"}
 
@@ -111,6 +114,7 @@ def judge(
     image: ImageQuality | None = None,
     plausibility: Plausibility | None = None,
     limits: QcLimits | None = None,
+    lesion: GivenLesion | None = None,
 ) -> Verdict:
     """The verdict on one scan.
 
@@ -123,6 +127,8 @@ def judge(
     image : ImageQuality, optional
     plausibility : Plausibility, optional
     limits : QcLimits, optional
+    lesion : GivenLesion, optional
+        With one, the verdict is at least look.
 
     Examples
     --------
@@ -137,7 +143,8 @@ def judge(
     limits = limits or QcLimits()
     table = of_structures(table)
     failing = _failures(table, limits)
-    looking = [*_doubts(table, limits), *image_doubts(image or ImageQuality(), limits).values()]
+    looking = [] if lesion is None else [_lesion(table, lesion.ml)]
+    looking += [*_doubts(table, limits), *image_doubts(image or ImageQuality(), limits).values()]
     looking += _implausible(plausibility or Plausibility(), limits)
     looking += [f"warning: {text}" for text in warnings]
     level: Level = "fail" if failing else "look" if looking else "pass"
@@ -147,7 +154,8 @@ def judge(
 def _failures(table: pd.DataFrame, limits: QcLimits) -> list[str]:
     reasons = []
     volume = table["volume_mm3"].astype(float)
-    missing = table.loc[volume == 0, "name"]
+    lesioned = _column(table, "lesion_share") > 0  # the lesion's line names it
+    missing = table.loc[(volume == 0) & ~lesioned, "name"]
     if len(missing):
         reasons.append(f"not found: {_names(missing)}")
     brain = volume.sum() / _MM3_PER_ML
@@ -177,6 +185,28 @@ def _doubts(table: pd.DataFrame, limits: QcLimits) -> list[str]:
         pairs = dict.fromkeys(bare_name(name) for name in uneven.index)
         reasons.append(f"sides differ by more than {limits.asymmetry:.0%}: {_names(pairs)}")
     return reasons
+
+
+def _lesion(table: pd.DataFrame, ml: float) -> str:
+    """What a lesion mask covers, the structure with the largest share first."""
+    named = table.assign(
+        share=_column(table, "lesion_share"), mm3=_column(table, "lesion_mm3")
+    ).sort_values("share", ascending=False, kind="stable")
+    named = named[(named["share"] >= _SHOWN_SHARE) | (named["mm3"] >= _SHOWN_MM3)]
+    columns = (named["share"], named["mm3"], named["name"])
+    shown = [
+        f"{'less than 1%' if share < _SHOWN_SHARE else f'{share:.0%}'} of the "
+        f"{name.replace('_', ' ')} ({mm3 / _MM3_PER_ML:.1f} ml)"
+        for share, mm3, name in zip(*columns, strict=True)
+    ]
+    more = f" and parts of {len(shown) - _MOST_NAMED} more" if len(shown) > _MOST_NAMED else ""
+    covered = ", ".join(shown[:_MOST_NAMED]) or "no structure to speak of"
+    return f"a lesion mask of {ml:.1f} ml covers {covered}{more}"
+
+
+def _column(table: pd.DataFrame, name: str) -> pd.Series:
+    """Numbers of a column; NaN where older tables, or those without a lesion, have none."""
+    return table.reindex(columns=[name])[name].astype(float)
 
 
 def _implausible(found: Plausibility, limits: QcLimits) -> list[str]:

@@ -10,6 +10,8 @@ import pandas as pd
 
 from hetseg_bids.structures.aseg import ASEG, WHOLE_DIVISION, is_whole
 
+_COLUMNS = ("volume_mm3", "expected_dice", "lesion_mm3", "lesion_share")
+
 
 def of_structures(table: pd.DataFrame) -> pd.DataFrame:
     """A table of structures.
@@ -17,14 +19,15 @@ def of_structures(table: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     table : DataFrame
-        As `morphometry.measure` makes it: ``name``, ``volume_mm3``, ``expected_dice``.
+        As `morphometry.measure` makes it: ``name``, ``volume_mm3``, ``expected_dice``, and
+        ``lesion_mm3``, ``lesion_share`` where a lesion was given.
 
     Returns
     -------
     table : DataFrame
-        These three columns for each of the 28 structures, where the labels were all of an aseg:
-        the sum of volumes, and the mean of expected Dice weighted by volume. Otherwise the table
-        that was given.
+        These columns for each of the 28 structures, where the labels were all of an aseg: sums of
+        volumes, the mean of expected Dice weighted by volume, and the share of the whole that a
+        lesion covers. Otherwise the table that was given.
 
     Examples
     --------
@@ -33,16 +36,20 @@ def of_structures(table: pd.DataFrame) -> pd.DataFrame:
     >>> table = pd.DataFrame({"name": names, "volume_mm3": 100.0, "expected_dice": 0.5})
     >>> table.loc[names.index("cc_anterior"), ["volume_mm3", "expected_dice"]] = 400.0, 0.9
     >>> found = of_structures(table).set_index("name").loc["corpus_callosum"]
-    >>> found.to_dict()
+    >>> found[["volume_mm3", "expected_dice"]].to_dict()
     {'volume_mm3': 800.0, 'expected_dice': 0.7}
     """
     if not is_whole(table["name"]):
         return table
-    values = table.set_index("name")[["volume_mm3", "expected_dice"]].astype(float)
+    values = table.set_index("name").reindex(columns=list(_COLUMNS)).astype(float)
     rows = []
     for name in ASEG.names:
         labels = values.loc[list(WHOLE_DIVISION.divided.get(name, (name,)))]
         volume = labels["volume_mm3"].sum()
         weights = labels["volume_mm3"] if volume else None
-        rows.append((name, volume, np.average(labels["expected_dice"], weights=weights)))
-    return pd.DataFrame(rows, columns=["name", "volume_mm3", "expected_dice"])
+        dice = np.average(labels["expected_dice"], weights=weights)
+        lesion, share = labels["lesion_mm3"], labels["lesion_share"]
+        place = (lesion / share).where(share > 0, labels["volume_mm3"]).sum()
+        covered = lesion.sum(min_count=1)  # NaN without a lesion
+        rows.append((name, volume, dice, covered, covered / place if place else covered))
+    return pd.DataFrame(rows, columns=["name", *_COLUMNS])

@@ -57,6 +57,12 @@ def methods_text(record: dict[str, Any], structures: int) -> Methods:
     )
     dataset = str(record["Sources"][0]).startswith("bids:")
     organised = " organised as BIDS (Gorgolewski et al., 2016)" if dataset else ""
+    lesion = (
+        "The voxels of a lesion mask were left out of the standardisation and filled from the "
+        "tissue around them; their labels count as unknown. "
+        if record.get("HetsegLesion")
+        else ""
+    )
     text = (
         f"T1-weighted images{organised} were segmented into "
         f"{structures} structures with hetseg {record['HetsegVersion']}, model "
@@ -64,7 +70,7 @@ def methods_text(record: dict[str, Any], structures: int) -> Methods:
         f"after McKinley et al. (2019) applied to {views} slices of the image at 1 mm{mirror}; its "
         "logits were averaged and smoothed by half a voxel. "
         f"Heads that lay more than {UPRIGHT_DEG:.0f} degrees from upright were turned first. "
-        f"{strip}"
+        f"{strip}{lesion}"
         "For each voxel and structure it forecasts the probability that its label disagrees with "
         f"a reference; expected Dice and intervals for a reference's volumes follow from it. "
         f"{atlas}"

@@ -34,6 +34,7 @@ _GREY = 128
 _WHITE = 255
 _CONTOUR = np.array((255, 176, 0, 255), np.uint8)
 _LETTER_AT, _LETTER_PIXELS = (3, 1), 15
+_LESION = np.array((255, 255, 255, 255), np.uint8)
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -81,6 +82,8 @@ class View:
         Voxel to mm.
     label_set : LabelSet
         Structures of `dseg`.
+    lesion : (X, Y, Z) bool array or None
+        The lesion that was given.
     """
 
     image: npt.NDArray[np.float32]
@@ -89,6 +92,7 @@ class View:
     mask: npt.NDArray[np.bool_]
     affine: npt.NDArray[np.float64]
     label_set: LabelSet = ASEG
+    lesion: npt.NDArray[np.bool_] | None = None
 
     @cached_property
     def window(self) -> tuple[float, float]:
@@ -100,7 +104,9 @@ class View:
         affine = self.affine.copy()
         affine[:3, 3] += self.affine[:3, :3] @ [part.start for part in box]
         q = None if self.flip_probability is None else self.flip_probability[box]
-        return View(self.image[box], self.dseg[box], q, self.mask[box], affine, self.label_set)
+        lesion = None if self.lesion is None else self.lesion[box]
+        cut = (self.image[box], self.dseg[box], q, self.mask[box], affine, self.label_set, lesion)
+        return View(*cut)
 
 
 Layer = Callable[[Plane, int], Pixels]
@@ -295,7 +301,11 @@ def _outlines(view: View) -> Layer:
 
     def layer(plane: Plane, place: int) -> Pixels:
         labels = display_slice(view.dseg, plane, place)
-        return colors[np.where(_edges(labels), labels, 0)]
+        outlines = colors[np.where(_edges(labels), labels, 0)]
+        if view.lesion is not None:
+            inside = display_slice(view.lesion, plane, place)
+            outlines[_edges(inside) & inside.astype(bool)] = _LESION
+        return outlines
 
     return layer
 

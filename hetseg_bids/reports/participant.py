@@ -19,6 +19,7 @@ from hetseg_bids.images import Grid, read_labels, read_largest
 from hetseg_bids.outputs.derivatives import OutputPaths
 from hetseg_bids.preprocessing.conform import nearest, resample, working_grid
 from hetseg_bids.preprocessing.headers import read_t1w
+from hetseg_bids.preprocessing.lesions import read_lesion
 from hetseg_bids.quality.image_quality import ImageQuality
 from hetseg_bids.quality.verdict import asymmetry, judge
 from hetseg_bids.quality.whole import of_structures
@@ -36,6 +37,7 @@ from hetseg_bids.reports.quality import quality_rows
 from hetseg_bids.reports.templating import environment
 from hetseg_bids.reports.viewer import viewer_data
 from hetseg_bids.segmentation.labels import LEVELS, Segmentation
+from hetseg_bids.segmentation.lesioned import GivenLesion
 from hetseg_bids.segmentation.plausibility import Plausibility
 from hetseg_bids.structures.label_sets import LabelSet, Structure
 from hetseg_bids.structures.label_tables import read_label_table
@@ -45,6 +47,7 @@ _AT_A_GLANCE = 3  # of these
 _MARGIN = 5  # voxels around the brain
 _MM3_PER_ML = 1000.0
 _REPEAT_SD = "volume_repeat_sd_mm3"  # tables made before it was measured don't have it
+_LESION = "lesion_share"
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ def write_report(
     source: Path,
     run: dict[str, str] | None = None,
     shown: Shown | None = None,
+    lesion_path: Path | None = None,
 ) -> Path:
     """Write a scan's page from its T1w and derivatives.
 
@@ -101,6 +105,8 @@ def write_report(
         Facts about the run that made the results, for the page's end.
     shown : Shown, optional
         The derivatives' images, where they are in memory.
+    lesion_path : Path, optional
+        The lesion mask that was given, for its contour.
 
     Returns
     -------
@@ -109,17 +115,19 @@ def write_report(
     record = read_json(paths.record)
     table = pd.read_csv(paths.morph, sep="\t", na_values="n/a", keep_default_na=False)
     label_set = read_label_table(paths.labels)
-    head = _view(shown or Shown.read(paths), source, label_set)
+    head = _view(shown or Shown.read(paths), source, label_set, lesion_path)
     brain = head.cropped(_brain_box(head.mask | (head.dseg > 0)))
     whole = of_structures(table)
     worst = _least_certain(whole[whole["name"].isin(label_set.names)])
-    image = ImageQuality.of_record(record)
+    image, lesion = ImageQuality.of_record(record), GivenLesion.of_record(record)
+    found = Plausibility.of_record(record)
     html = (
         environment()
         .get_template("participant.html.jinja")
         .render(
             title=paths.report.stem,
-            verdict=judge(table, record["HetsegWarnings"], image, Plausibility.of_record(record)),
+            verdict=judge(table, record["HetsegWarnings"], image, found, lesion=lesion),
+            lesion=lesion,
             glance=_glance(whole, table, label_set, worst),
             picture=draw_glance(brain),
             quality=quality_rows(image),
@@ -225,14 +233,20 @@ class Row:
 
 def _heads(table: pd.DataFrame) -> list[str]:
     repeat = ["Repeat SD, mm³"] if _REPEAT_SD in table else []
+    lesion = ["In the lesion"] if _lesioned(table) else []
     return [
         *("Structure", "Volume, mm³", "95 % interval of a reference, mm³", *repeat),
         *("Asymmetry (L \N{MINUS SIGN} R) / mean", "Mean flip probability", "Expected Dice"),
+        *lesion,
     ]
 
 
+def _lesioned(table: pd.DataFrame) -> bool:
+    return _LESION in table and bool(table[_LESION].notna().any())
+
+
 def _rows(table: pd.DataFrame, label_set: LabelSet) -> list[Row]:
-    uneven = asymmetry(table)
+    uneven, lesioned = asymmetry(table), _lesioned(table)
     rows = []
     for i, structure in enumerate(label_set.structures):
         facts = table.iloc[i]
@@ -247,6 +261,7 @@ def _rows(table: pd.DataFrame, label_set: LabelSet) -> list[Row]:
             else _cell(uneven[structure.name], 2, full=1, sign="+"),
             _cell(float(facts["mean_flip_probability"]), 3, full=0.5),
             _cell(float(facts["expected_dice"]), 2, full=1),
+            *([_cell(float(facts[_LESION]), 2, full=1)] if lesioned else []),
         )
         rows.append(Row(structure.title, _css(structure), cells))
     return rows
@@ -277,10 +292,15 @@ def _provenance(record: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     if record["HetsegMaskSHA256"]:
         facts.append(("SHA-256 of the brain mask", record["HetsegMaskSHA256"]))
+    lesion = GivenLesion.of_record(record)
+    if lesion is not None:
+        facts.append(("Lesion mask", f"{lesion.source} ({lesion.ml:.1f} ml)"))
+    elif record["HetsegSettings"].get("lesion_mask", "none") != "none":
+        facts.append(("Lesion mask", "none for this scan"))
     return facts
 
 
-def _view(shown: Shown, source: Path, label_set: LabelSet) -> View:
+def _view(shown: Shown, source: Path, label_set: LabelSet, lesion_path: Path | None) -> View:
     working = working_grid(shown.grid)
     t1w = read_t1w(source)  # with the same corrections as for the network
     q = shown.flip_probability
@@ -291,6 +311,7 @@ def _view(shown: Shown, source: Path, label_set: LabelSet) -> View:
         mask=nearest(shown.mask, shown.grid, working) > 0,
         affine=working.affine,
         label_set=label_set,
+        lesion=None if lesion_path is None else read_lesion(lesion_path).on(working),
     )
 
 

@@ -50,6 +50,7 @@ _QC_COLUMNS = _KEYS | {
     "mean_expected_dice": "Mean over the structures; of all labels of an aseg, over the 28",
     "brain_mask_ml": "Volume of the brain mask, ml",
     "structures_ml": "Volume of all structures together, ml",
+    "lesion_ml": "Volume of the lesion mask that was given, ml; n/a without one",
     "noise": "Noise in white matter, contrast of white matter to cortex = 1",
     "edge": "Step from white matter to cortex between neighbouring voxels, of the same contrast",
     "ripple": "Ripples of 1 to 3 mm in white matter, of the same contrast",
@@ -217,7 +218,8 @@ def quality_table(scans: Sequence[FinishedScan], outliers: Sequence[Outlier]) ->
     rows = []
     for scan, outlier in zip(scans, outliers, strict=True):
         record = scan.record
-        verdict = judge(scan.table, record.get("HetsegWarnings", ()), scan.image, scan.plausibility)
+        warnings, lesion = record.get("HetsegWarnings", ()), scan.lesion
+        verdict = judge(scan.table, warnings, scan.image, scan.plausibility, lesion=lesion)
         mask = record.get("HetsegBrainMaskVolume")
         table = of_structures(scan.table)
         facts = {
@@ -228,6 +230,7 @@ def quality_table(scans: Sequence[FinishedScan], outliers: Sequence[Outlier]) ->
             "mean_expected_dice": table["expected_dice"].astype(float).mean(),
             "brain_mask_ml": float("nan") if mask is None else mask / _MM3_PER_ML,
             "structures_ml": table["volume_mm3"].astype(float).sum() / _MM3_PER_ML,
+            "lesion_ml": float("nan") if lesion is None else lesion.ml,
             **asdict(scan.image),
             "model": scan.model,
             "processing": scan.processing,

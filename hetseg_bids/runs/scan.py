@@ -16,12 +16,14 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 
 from hetseg_bids import __version__
 from hetseg_bids.config import RunConfig, Settings
 from hetseg_bids.dataset.discovery import Scan
 from hetseg_bids.dataset.files import mask_beside, path_from
+from hetseg_bids.dataset.lesion_masks import FoundLesionMask, find_lesion_mask
 from hetseg_bids.errors import HetsegError, MaskError, OptionError, OutputError
 from hetseg_bids.files import read_json, remove_leftovers, write_json
 from hetseg_bids.network.devices import device_name, return_freed_memory, sparing_memory
@@ -35,6 +37,7 @@ from hetseg_bids.reports.participant import Shown, write_report
 from hetseg_bids.runs.locks import claimed, lock_beside
 from hetseg_bids.runs.memory import check_room
 from hetseg_bids.segmentation.labels import Segmentation, segment
+from hetseg_bids.segmentation.lesioned import GivenLesion
 from hetseg_bids.segmentation.morphometry import has_columns, measure
 from hetseg_bids.segmentation.plausibility import Plausibility, doubt_implausible_
 from hetseg_bids.segmentation.upright import predict_upright
@@ -78,6 +81,8 @@ class Job:
     paths : OutputPaths
     mask_path : Path or None
         The brain mask that belongs to the scan, where the settings ask for one.
+    lesion_mask : FoundLesionMask
+        The lesion mask that belongs to it, where the settings ask for one and it has one.
     """
 
     scan: Scan
@@ -85,13 +90,15 @@ class Job:
     model: Model
     paths: OutputPaths
     mask_path: Path | None
+    lesion_mask: FoundLesionMask
 
     @property
     def sources(self) -> list[str]:
         """See `derivatives.sources_of`; without a dataset, paths from the output folder."""
+        masks = (self.mask_path, self.lesion_mask.path)
         if self.config.bids_dir is not None:
-            return sources_of(self.scan.path, self.mask_path, self.config.bids_dir)
-        files = [path for path in (self.scan.path, self.mask_path) if path is not None]
+            return sources_of(self.scan.path, masks, self.config.bids_dir)
+        files = [path for path in (self.scan.path, *masks) if path is not None]
         return [path_from(self.config.out_dir, path) for path in files]
 
 
@@ -171,14 +178,14 @@ def _run_scan(
 ) -> Outcome:
     paths = output_paths(config.out_dir, scan, config.settings)
     derivatives.check_inside(paths.folder, config.out_dir)
-    job = Job(scan, config, model, paths, _mask_of(scan, config))
+    job = Job(scan, config, model, paths, _mask_of(scan, config), _lesion_mask_of(scan, config))
     complete = not config.overwrite and is_complete(job)
     if config.reports_only:
         if not complete:
             raise OutputError(
                 "no complete results to report", "run without that option", path=scan.path
             )
-        return Outcome(scan, "done", str(_report(paths, scan)))
+        return Outcome(scan, "done", str(_report(job)))
     lock = lock_beside(paths.run_log, paths.report)
     if not complete or lock.exists():  # a killed run's lock file is removed with ours
         with claimed(lock, scan.path):
@@ -188,7 +195,7 @@ def _run_scan(
                 check_room(scan.path, config.settings, room_gb)
                 return _make(job, stages)
     if not paths.report.exists():
-        _report(paths, scan)
+        _report(job)
     return Outcome(scan, "skipped", str(paths.report))
 
 
@@ -219,7 +226,8 @@ def _make(job: Job, stages: ScanStages) -> Outcome:
     started, clock = datetime.datetime.now(tz=datetime.UTC), time.monotonic()
     stages.stage("brain extraction")
     with sparing_memory():
-        prepared = prepare_image(scan.path, config.settings.brain_extraction, job.mask_path)
+        method, lesion = config.settings.brain_extraction, job.lesion_mask.path
+        prepared = prepare_image(scan.path, method, job.mask_path, lesion)
     stages.stage("segmentation")
     result, plausibility, turned_deg = _segment(prepared, job.model, config.settings, stages)
     stages.stage("writing")
@@ -236,16 +244,17 @@ def _make(job: Job, stages: ScanStages) -> Outcome:
     del prepared, result
     return_freed_memory()
     stages.stage("report")
-    return Outcome(scan, "done", str(_report(job.paths, scan, shown)))
+    return Outcome(scan, "done", str(_report(job, shown)))
 
 
-def _report(paths: OutputPaths, scan: Scan, shown: Shown | None = None) -> Path:
+def _report(job: Job, shown: Shown | None = None) -> Path:
     """Write the page, with the run's facts where they are known."""
     try:
-        facts = read_json(paths.run_log)
+        facts = read_json(job.paths.run_log)
     except (OSError, ValueError):
         facts = {}
-    return write_report(paths, scan.path, {str(k): str(v) for k, v in facts.items()}, shown)
+    run = {str(k): str(v) for k, v in facts.items()}
+    return write_report(job.paths, job.scan.path, run, shown, job.lesion_mask.path)
 
 
 def _segment(
@@ -264,9 +273,15 @@ def _segment(
         progress=stages.slices,
     )
     return_freed_memory()
-    plausibility = doubt_implausible_(seen.logits, seen.grid)
+    plausibility = doubt_implausible_(seen.logits, seen.grid, prepared.lesion)
     result = segment(
-        seen.logits, seen.grid, output, division=division, probability=settings.write_probseg
+        seen.logits,
+        seen.grid,
+        output,
+        division=division,
+        probability=settings.write_probseg,
+        lesion=prepared.lesion,
+        label_lesion=settings.lesion_label == "surrounding",
     )
     return result, plausibility, seen.turned_deg
 
@@ -289,10 +304,16 @@ def _write(
         writing = beside.submit(derivatives.write_images, paths, result, mask)
         quality = quality_of(prepared, result)
         writing.result()
+    table = measure(
+        result,
+        noise=quality.noise,
+        surplus_mm3=plausibility.surplus_mm3,
+        divided=job.model.plan.division(job.config.settings.structures).divided,
+    )
     provenance = Provenance(
         sources=job.sources,
         source_sha256=file_sha256(job.scan.path),
-        mask_sha256=file_sha256(job.mask_path) if job.mask_path else None,
+        mask_sha256=_sha256(job.mask_path),
         plan=job.model.plan,
         settings=job.config.settings,
         extraction=prepared.extraction,
@@ -300,18 +321,25 @@ def _write(
         image=quality,
         plausibility=plausibility,
         turned_deg=turned_deg,
-        warnings=prepared.warnings,
-    )
-    table = measure(
-        result,
-        noise=quality.noise,
-        surplus_mm3=plausibility.surplus_mm3,
-        divided=job.model.plan.division(job.config.settings.structures).divided,
+        warnings=(*prepared.warnings, *filter(None, [job.lesion_mask.doubt])),
+        lesion_sha256=_sha256(job.lesion_mask.path),
+        lesion=_given_lesion(job, prepared, table),
     )
     derivatives.write_tables(paths, table, result.label_set)
     there = result.flip_probability is not None
     derivatives.write_sidecars(paths, provenance, result.label_set, flip_probability=there)
     return mask
+
+
+def _given_lesion(job: Job, prepared: PreparedImage, table: pd.DataFrame) -> GivenLesion | None:
+    if prepared.lesion is None:
+        return None
+    names = table.loc[table["lesion_mm3"] > 0, "name"]
+    return GivenLesion(job.sources[-1], prepared.lesion.ml, tuple(names))
+
+
+def _sha256(path: Path | None) -> str | None:
+    return None if path is None else file_sha256(path)
 
 
 def is_complete(job: Job) -> bool:
@@ -344,9 +372,18 @@ def is_complete(job: Job) -> bool:
         and atlas in (None, load_atlas().version)  # None: not compared with any
         and record.get("HetsegSettings") == json.loads(json.dumps(asdict(settings)))
         and record.get("HetsegSourceSHA256") == file_sha256(job.scan.path)
-        and record.get("HetsegMaskSHA256")
-        == (file_sha256(job.mask_path) if job.mask_path else None)
+        and record.get("HetsegMaskSHA256") == _sha256(job.mask_path)
+        and record.get("HetsegLesionSHA256") == _sha256(job.lesion_mask.path)
     )
+
+
+def _lesion_mask_of(scan: Scan, config: RunConfig) -> FoundLesionMask:
+    """The lesion mask of a scan, where the settings ask for it."""
+    if config.settings.lesion_mask == "none":
+        return FoundLesionMask()
+    found = find_lesion_mask(scan, config.bids_dir)
+    log.info("%s: lesion mask: %s", scan.stem, found.path or found.doubt or "none")
+    return found
 
 
 def _mask_of(scan: Scan, config: RunConfig) -> Path | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from hetseg_bids.images import Grid
 from hetseg_bids.segmentation.inference import Logits
@@ -35,7 +36,9 @@ class CoarseLook:
     label_set: LabelSet
 
     @classmethod
-    def of(cls, logits: Logits, grid: Grid) -> CoarseLook:
+    def of(
+        cls, logits: Logits, grid: Grid, unknown: npt.NDArray[np.bool_] | None = None
+    ) -> CoarseLook:
         """Look at logits.
 
         Parameters
@@ -44,9 +47,13 @@ class CoarseLook:
             With or without parts.
         grid : Grid
             The grid of which they have a box.
+        unknown : (x, y, z) bool array, optional
+            Voxels of the box, such as those of a lesion, in which nothing wins.
         """
         whole = logits.of_structures()
         winner = most_probable(whole.label[:, ::STRIDE, ::STRIDE, ::STRIDE])
+        if unknown is not None:
+            winner[torch.from_numpy(unknown[::STRIDE, ::STRIDE, ::STRIDE])] = 0
         affine = grid.part(logits.box).affine @ np.diag([STRIDE, STRIDE, STRIDE, 1.0])
         i, j, k = winner.shape
         return cls(winner.numpy().astype(np.uint8), Grid((i, j, k), affine), whole.label_set)

@@ -13,9 +13,11 @@ from torch import Tensor
 
 from hetseg_bids.images import Grid
 from hetseg_bids.preprocessing.conform import resample
+from hetseg_bids.preprocessing.lesions import Lesion
 from hetseg_bids.segmentation.dividing import OUTSIDE_LOGIT, Divider
 from hetseg_bids.segmentation.inference import Logits
 from hetseg_bids.segmentation.islands import most_probable
+from hetseg_bids.segmentation.lesioned import Covered, doubt_lesion_
 from hetseg_bids.segmentation.uncertainty import (
     FlipSums,
     StructureUncertainty,
@@ -90,6 +92,8 @@ class Segmentation:
         The structures.
     uncertainty : tuple of S StructureUncertainty, or None
         Summed from flip probabilities before they were rounded to levels.
+    covered : Covered or None
+        How much of each structure a lesion covers; None without a lesion.
     """
 
     grid: Grid
@@ -99,6 +103,7 @@ class Segmentation:
     probability: LevelMaps | None
     label_set: LabelSet
     uncertainty: tuple[StructureUncertainty, ...] | None = None
+    covered: Covered | None = None
 
     def full(self, cropped: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
         """Put a (..., x, y, z) array of the box back on the whole grid, zero elsewhere.
@@ -127,6 +132,8 @@ def segment(
     *,
     division: Division | None = None,
     probability: bool = False,
+    lesion: Lesion | None = None,
+    label_lesion: bool = False,
 ) -> Segmentation:
     """Resample logits to a grid and label it.
 
@@ -142,6 +149,10 @@ def segment(
         Which labels are written; all structures of the logits unless it is given.
     probability : bool
         Whether to keep the probabilities.
+    lesion : Lesion, optional
+        Its voxels have the flip probability 0.5 (`doubt_lesion_`), and no label,
+    label_lesion : bool
+        unless this is True: then that of the tissue which the network saw in its place.
     """
     box_grid = working.part(logits.box)
     division = division or undivided(logits.label_set)
@@ -149,34 +160,37 @@ def segment(
     label_set = division.label_set
     target_box = covering_box(box_grid, output)
     target = output.part(target_box)
-    count = len(label_set.structures)
-    maps = (count, *target.shape)
+    maps = (len(label_set.structures), *target.shape)
     dseg = np.empty(target.shape, np.uint8)
     doubted = logits.second_output is not None
     q_maps = LevelMaps(np.empty(maps, np.uint8), MAX_FLIP_PROBABILITY) if doubted else None
     p_maps = LevelMaps(np.empty(maps, np.uint8), MAX_PROBABILITY) if probability else None
-    sums = []
-    planes = max(1, _SLAB_VALUES // (count * target.shape[1] * target.shape[2]))
+    there = None if lesion is None else torch.from_numpy(lesion.on(target))
+    sums, covered = list[FlipSums](), list[Covered]()
+    planes = max(1, _SLAB_VALUES // (maps[0] * maps[2] * maps[3]))
     for start in range(0, target.shape[0], planes):
         slab = slice(start, min(start + planes, target.shape[0]))
         part = target.part((slab, slice(0, target.shape[1]), slice(0, target.shape[2])))
-        label, q, p = _written(logits, divider, box_grid, part)
+        label, q, p = _written(logits, divider, box_grid, part, probability=probability)
         winner = most_probable(label)
+        if there is not None:
+            found, inside = [m for m in (q, p) if m is not None], there[slab]
+            covered.append(doubt_lesion_(label, found, winner, inside, keep=label_lesion))
         dseg[slab] = label_values(label_set)[winner].numpy()
         if q_maps is not None and q is not None:
             q_maps.levels[:, slab] = to_levels(q, MAX_FLIP_PROBABILITY).numpy()
             sums.append(FlipSums.of(winner.numpy(), q.numpy()))
-        if p_maps is not None:
-            p = probability_map(label, q) if p is None else p
+        if p_maps is not None and p is not None:
             p_maps.levels[:, slab] = to_levels(p, MAX_PROBABILITY).numpy()
     uncertainty = reduce(add, sums).summaries() if sums else None
-    return Segmentation(output, target_box, dseg, q_maps, p_maps, label_set, uncertainty)
+    places = reduce(add, covered) if covered else None
+    return Segmentation(output, target_box, dseg, q_maps, p_maps, label_set, uncertainty, places)
 
 
 def _written(
-    logits: Logits, divider: Divider, source: Grid, target: Grid
+    logits: Logits, divider: Divider, source: Grid, target: Grid, *, probability: bool
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Logits of the written labels on a grid, q where there are second outputs, p if divided."""
+    """Logits of the written labels on a grid, q where there are second outputs, p if wanted."""
     label = resample(logits.label, source, target, outside=OUTSIDE_LOGIT)
     q = None
     if logits.second_output is not None and logits.system is not None:
@@ -184,7 +198,8 @@ def _written(
         q = logits.system.flip_probability(label, second)
     if not divider.division.of_parts:
         count = len(divider.division.rows)
-        return label[:count], None if q is None else q[:count], None
+        label, q = label[:count], None if q is None else q[:count]
+        return label, q, probability_map(label, q) if probability else None
     label, p = divider.divided(label, probability_map(label, q), target)
     if q is not None:
         q = torch.where(label > 0, 1 - p, p).clamp_max_(MAX_FLIP_PROBABILITY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from hetseg_bids.segmentation.labels import Segmentation
+from hetseg_bids.segmentation.lesioned import UNKNOWN
 from hetseg_bids.segmentation.uncertainty import REPEAT_NOISE, StructureUncertainty, volume_sd
 
 _NORMAL_975 = 1.959964
@@ -30,6 +32,10 @@ COLUMNS: dict[str, str] = {
     "mean_flip_probability": "Mean probability, inside the structure, that the label disagrees "
     "with the reference",
     "expected_dice": "Dice that the flip map expects against the reference",
+    "lesion_mm3": "Volume of the lesion mask that was most probably the structure, mm3: no part of "
+    "volume_mm3 unless lesions are labelled; n/a without a lesion mask",
+    "lesion_share": "Share of the structure that the lesion mask covers, 0-1: lesion_mm3 of the "
+    "sum of lesion_mm3 and what is labelled outside the lesion; n/a without a lesion mask",
 }
 
 
@@ -77,7 +83,11 @@ def measure(
         }
         if result.uncertainty is not None:
             surplus = surplus_mm3.get(structure.name, 0.0) / voxel
-            row |= _error_bars(result.uncertainty[i].without(surplus), voxel, noise)
+            lesion = 0.0 if result.covered is None else float(result.covered.inside[i])
+            row |= _error_bars(result.uncertainty[i].without(surplus), voxel, noise, lesion)
+        if result.covered is not None:
+            row["lesion_mm3"] = float(result.covered.inside[i]) * voxel
+            row["lesion_share"] = float(result.covered.share[i])
         rows.append(row)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
@@ -103,15 +113,24 @@ def has_columns(path: Path) -> bool:
         return lines.readline().rstrip("\n").split("\t") == list(COLUMNS)
 
 
-def _error_bars(u: StructureUncertainty, voxel: float, noise: float) -> dict[str, float]:
-    sd = volume_sd(u.flip_variance * voxel)
-    low = max(0.0, u.expected_size * voxel - _NORMAL_975 * sd)
+def _error_bars(
+    u: StructureUncertainty, voxel: float, noise: float, lesion: float = 0.0
+) -> dict[str, float]:
+    """Error bars of one structure, `lesion` voxels of which a lesion may have replaced.
+
+    All or nothing of these may be the structure in a reference: they widen the interval as a whole,
+    and no scan of the person tells more about them.
+    """
+    variance = (u.flip_variance - UNKNOWN * (1 - UNKNOWN) * lesion) * voxel
+    known = u.expected_size - UNKNOWN * lesion
+    sd = volume_sd(max(variance, 0.0))
+    low = max(0.0, known * voxel - _NORMAL_975 * sd)
     return {
-        "volume_sd_mm3": sd,
+        "volume_sd_mm3": math.hypot(sd, UNKNOWN * lesion * voxel),
         # where the network found almost nothing, the reference may not have the structure
-        "volume_ci95_low_mm3": 0.0 if u.size <= _GONE * u.expected_size else low,
-        "volume_ci95_high_mm3": u.expected_size * voxel + _NORMAL_975 * sd,
-        "volume_repeat_sd_mm3": REPEAT_NOISE.sd(u.size * voxel, u.flip_variance * voxel, noise),
+        "volume_ci95_low_mm3": 0.0 if u.size <= _GONE * known else low,
+        "volume_ci95_high_mm3": known * voxel + _NORMAL_975 * sd + lesion * voxel,
+        "volume_repeat_sd_mm3": REPEAT_NOISE.sd(u.size * voxel, max(variance, 0.0), noise),
         "mean_flip_probability": u.mean_flip_probability,
         "expected_dice": u.expected_dice,
     }

@@ -18,6 +18,7 @@ import torch
 from scipy import ndimage
 
 from hetseg_bids.images import Grid
+from hetseg_bids.preprocessing.lesions import Lesion
 from hetseg_bids.segmentation.coarse import STRIDE, CoarseLook
 from hetseg_bids.segmentation.inference import Logits
 from hetseg_bids.segmentation.islands import most_probable
@@ -148,13 +149,17 @@ _NUMBERS = ("misplaced_ml", "missing_ml", "times_largest", "surplus_ml")
 
 @dataclass(frozen=True)
 class _Scan:
-    """Logits laid on the atlas; `cells` takes voxels of the logits' box to cells."""
+    """Logits laid on the atlas; `cells` takes voxels of the logits' box to cells.
+
+    `unknown` are voxels of the box in a lesion that was given: nothing is said of them.
+    """
 
     logits: Logits
     atlas: Atlas
     cells: npt.NDArray[np.float64]
     coarse: npt.NDArray[np.uint8]
     voxel_ml: float
+    unknown: npt.NDArray[np.bool_]
 
     def wrong(self, beyond: Values, places: npt.NDArray[np.integer]) -> Values:
         """Probability that a label is wrong, by its distance beyond the atlas's."""
@@ -168,7 +173,7 @@ class _Scan:
         return ndimage.map_coordinates(field, cells, np.float32, order=1, mode="nearest")
 
 
-def doubt_implausible_(logits: Logits, grid: Grid) -> Plausibility:
+def doubt_implausible_(logits: Logits, grid: Grid, lesion: Lesion | None = None) -> Plausibility:
     """Raise the flip probability where labels lie as in no brain, and say where they do.
 
     Parameters
@@ -178,6 +183,8 @@ def doubt_implausible_(logits: Logits, grid: Grid) -> Plausibility:
         structures that the atlas doesn't have.
     grid : Grid
         The grid of which they have a box.
+    lesion : Lesion, optional
+        Given by the user: what is labelled there, or missing, is no finding.
 
     Returns
     -------
@@ -187,7 +194,9 @@ def doubt_implausible_(logits: Logits, grid: Grid) -> Plausibility:
     logits = logits.of_structures()
     if logits.label_set != atlas.label_set:
         return Plausibility()
-    look = CoarseLook.of(logits, grid)
+    box = grid.part(logits.box)
+    unknown = np.zeros(box.shape, bool) if lesion is None else lesion.on(box)
+    look = CoarseLook.of(logits, grid, unknown)
     found = look.centroids()
     affine = template_affine(found)
     if affine is None:
@@ -195,8 +204,8 @@ def doubt_implausible_(logits: Logits, grid: Grid) -> Plausibility:
     spread = misfit(found, affine)
     if spread > _MISFIT_MM:
         return Plausibility(atlas.version, spread)
-    cells = to_cells() @ affine @ grid.part(logits.box).affine
-    scan = _Scan(logits, atlas, cells, look.winner, grid.voxel_volume / _MM3_PER_ML)
+    cells, voxel_ml = to_cells() @ affine @ box.affine, grid.voxel_volume / _MM3_PER_ML
+    scan = _Scan(logits, atlas, cells, look.winner, voxel_ml, unknown)
     findings = _misplaced_(scan) + _missing_(scan, grid)
     return Plausibility(atlas.version, spread, _merged(findings))
 
@@ -248,7 +257,7 @@ def _beyond(scan: _Scan, number: int, sizes: Mapping[str, float]) -> Values:
 def _doubt_(scan: _Scan, number: int, box: Box, beyond: Values, excess: float) -> float:
     """Raise q of a structure in a box, and of those that belong there; returns the surplus, ml."""
     label = scan.logits.label[(slice(None), *box)]
-    places = np.argwhere((label[number] > 0).numpy())
+    places = np.argwhere((label[number] > 0).numpy() & ~scan.unknown[box])
     wrong = np.maximum(scan.wrong(beyond, places + [part.start for part in box]), excess)
     places, wrong = places[wrong > 0], wrong[wrong > 0]
     where = tuple(torch.from_numpy(axis) for axis in places.T)
@@ -280,6 +289,7 @@ def _missing_(scan: _Scan, grid: Grid) -> list[Finding]:
     findings = []
     to_voxels = np.linalg.inv(scan.cells)
     low = -np.array([part.start for part in scan.logits.box])
+    unknown = scan.unknown[::STRIDE, ::STRIDE, ::STRIDE]
     cell_ml = scan.voxel_ml / abs(np.linalg.det(scan.cells[:3, :3]))
     for i, share in enumerate(scan.atlas.share):
         if bare_name(scan.atlas.label_set.names[i]) == VENTRICLE:
@@ -292,7 +302,8 @@ def _missing_(scan: _Scan, grid: Grid) -> list[Finding]:
         coarse = voxels // STRIDE
         inside = ((coarse >= 0) & (coarse < scan.coarse.shape)).all(axis=1)
         there = np.zeros(len(core), bool)
-        there[inside] = scan.coarse[tuple(coarse[inside].T)] == i + 1
+        nearby = tuple(coarse[inside].T)
+        there[inside] = (scan.coarse[nearby] == i + 1) | unknown[nearby]
         gone = _clustered(core, seen & ~there, share.shape)
         missing = float(np.count_nonzero(gone) * cell_ml)
         if missing > _LEAST_ML:
@@ -320,7 +331,7 @@ def _expect_(
     field = np.zeros(scan.atlas.share.shape[1:], np.float32)
     field[tuple(cells.T)] = 1
     box = _around(voxels, scan.logits)
-    places = np.argwhere((scan.logits.label[(number, *box)] <= 0).numpy())
+    places = np.argwhere((scan.logits.label[(number, *box)] <= 0).numpy() & ~scan.unknown[box])
     expected = scan.at(field, places + [part.start for part in box])
     _raise_(scan.logits, number, box, places[expected > 0], _EVEN * expected[expected > 0])
 

@@ -174,6 +174,7 @@ def test_sidecars_say_how_the_result_came_to_be(tmp_path):
         "HetsegImageSmoothing": 2,
         "HetsegSourceSHA256": "aa",
         "HetsegMaskSHA256": "bb",
+        "HetsegLesionSHA256": None,
         "HetsegSettings": {
             "model": "label-flip",
             "structures": "paper",
@@ -182,6 +183,8 @@ def test_sidecars_say_how_the_result_came_to_be(tmp_path):
             "brain_extraction": "auto",
             "output_resolution": "native",
             "write_probseg": True,
+            "lesion_mask": "none",
+            "lesion_label": "background",
         },
         "HetsegBrainExtraction": "deepbet",
         "HetsegBrainMaskVolume": 1234.6,
@@ -207,6 +210,7 @@ def test_sidecars_say_how_the_result_came_to_be(tmp_path):
             ],
         },
         "HetsegTurnedDegrees": 17.3,
+        "HetsegLesion": None,
         "HetsegWarnings": ["dark"],
     }
     folder = paths.folder
@@ -257,7 +261,7 @@ def test_links_lead_to_the_input(tmp_path):
         path.touch()
     about = {"License": "CC0", "DatasetDOI": "10.1/x", "Name": "x", "Authors": []}
     (bids / "dataset_description.json").write_text(json.dumps(about))
-    sources = sources_of(t1w, mask, bids)
+    sources = sources_of(t1w, [mask], bids)
     assert sources[0] == "bids:raw:sub-a+b/anat/sub-a+b_T1w.nii.gz"
     for out in (bids / "derivatives" / "hetseg", tmp_path / "out"):
         out.mkdir()

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from hetseg_bids.quality.image_quality import ImageQuality
-from hetseg_bids.quality.verdict import asymmetry, judge
+from hetseg_bids.quality.verdict import Verdict, asymmetry, judge
+from hetseg_bids.segmentation.lesioned import GivenLesion
 from hetseg_bids.segmentation.plausibility import Finding, Plausibility
 from hetseg_bids.structures.aseg import N_STRUCTURES, STRUCTURES
 
@@ -29,6 +30,27 @@ def table(**volumes: float) -> pd.DataFrame:
 def test_a_good_scan_passes_without_a_reason():
     verdict = judge(table())
     assert (verdict.level, verdict.reasons) == ("pass", ())
+
+
+def test_a_lesion_is_named_with_what_it_covers_most_of_first():
+    covered = {"left_putamen": (600.0, 0.12), "left_cerebral_cortex": (900.0, 0.004)}
+    covered |= {"left_caudate": (30.0, 1.0), "left_thalamus": (1.0, 0.0001)}
+    scan = table(left_caudate=0.0)
+    for column, place in (("lesion_mm3", 0), ("lesion_share", 1)):
+        scan[column] = [covered.get(name, (0.0, 0.0))[place] for name in scan["name"]]
+    lesion = GivenLesion("bids:raw:x", 31.24, tuple(covered))
+    assert judge(scan, lesion=lesion) == Verdict(
+        "look",
+        (
+            "a lesion mask of 31.2 ml covers 100% of the left caudate (0.0 ml), 12% of the left "
+            "putamen (0.6 ml), less than 1% of the left cerebral cortex (0.9 ml)",
+        ),
+    )
+    assert judge(table(), lesion=lesion).reasons == (
+        "a lesion mask of 31.2 ml covers no structure to speak of",
+    )
+    scan[["lesion_mm3", "lesion_share"]] = 5000.0, 0.1
+    assert "and parts of 23 more" in judge(scan, lesion=lesion).reasons[0]
 
 
 def test_asymmetry_is_signed_and_relative_to_the_mean():

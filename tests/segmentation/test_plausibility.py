@@ -20,8 +20,10 @@ from hetseg_bids.network.systems import (
     PooledEnsemble,
     PredictiveVariance,
 )
+from hetseg_bids.preprocessing.lesions import Lesion
 from hetseg_bids.segmentation.inference import Logits
 from hetseg_bids.segmentation.labels import Segmentation
+from hetseg_bids.segmentation.lesioned import Covered
 from hetseg_bids.segmentation.morphometry import measure
 from hetseg_bids.segmentation.plausibility import Finding, Plausibility, doubt_implausible_
 from hetseg_bids.segmentation.uncertainty import FlipSums
@@ -107,6 +109,24 @@ def test_a_ball_of_ventricle_in_white_matter_is_named_and_doubted(system):
     assert torch.equal(logits.label, label)
     right = [i for i, name in enumerate(KNOWN.names) if name.startswith("right_")]
     assert q[right].max() == pytest.approx(SURE, abs=0.005)
+
+
+def test_what_a_given_lesion_covers_is_not_blamed():
+    """Neither fluid that is labelled there, nor white matter that is missing."""
+    winner, grid = atlas_brain()
+    cyst, hole = ball(grid, (-32, -25, 30), 30), ball(grid, (32, -25, 30), 30)
+    winner[cyst], winner[hole] = number("left_lateral_ventricle") + 1, 0
+    assert len(doubt_implausible_(logits_of(winner), grid).findings) >= 2
+    logits = logits_of(winner)
+    before = logits.second_output.clone()
+    lesion = Lesion((cyst | hole).astype(np.uint8), grid)
+    result = doubt_implausible_(logits, grid, lesion)
+    assert (result.findings, result.fits) == ((), True)
+    assert torch.equal(logits.second_output, before)
+    beside = Lesion(ball(grid, (30, 40, 10), 30).astype(np.uint8), grid)
+    assert (
+        finding(doubt_implausible_(logits, grid, beside), "left_lateral_ventricle").surplus_ml > 5
+    )
 
 
 def test_a_turned_head_tells_the_same():
@@ -218,6 +238,23 @@ def one_structure(labelled: int, q_inside: float, q_outside: float) -> Segmentat
     return Segmentation(
         grid, box, dseg, level_maps(q, 0.5), None, make_label_set((structure,)), sums
     )
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_the_interval_goes_from_nothing_of_a_lesion_to_all_of_it(labelled):
+    """100 of 500 mm3 of a structure lie in a lesion."""
+    plain = measure(one_structure(400, 0.1, 0.0)).loc[0]
+    result = one_structure(500 if labelled else 400, 0.1, 0.0)
+    q = np.where(np.arange(1000) < 400, 0.1, np.where(np.arange(1000) < 500, 0.5, 0.0))
+    sums = FlipSums.of(result.dseg.reshape(-1), q[None]).summaries()
+    covered = Covered(np.array([100.0]), np.array([400.0]))
+    row = measure(replace(result, uncertainty=sums, covered=covered)).loc[0]
+    assert row["volume_ci95_low_mm3"] == pytest.approx(plain["volume_ci95_low_mm3"])
+    assert row["volume_ci95_high_mm3"] == pytest.approx(plain["volume_ci95_high_mm3"] + 100)
+    assert row["volume_sd_mm3"] == pytest.approx(np.hypot(plain["volume_sd_mm3"], 50))
+    assert row["expected_dice"] < plain["expected_dice"]
+    assert (row["lesion_mm3"], row["lesion_share"]) == (100, pytest.approx(0.2))
+    assert plain[["lesion_mm3", "lesion_share"]].isna().all()
 
 
 def test_what_q_cannot_say_lowers_expected_dice_and_the_middle_of_the_interval():

@@ -1,0 +1,120 @@
+"""Which lesion mask of a dataset belongs to a T1w image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hetseg_bids.dataset.bids_index import EXTENSIONS
+from hetseg_bids.dataset.discovery import Scan, entities_of
+from hetseg_bids.dataset.files import lesion_mask_beside
+from hetseg_bids.errors import MaskError
+
+_SUFFIXES = ("mask", "roi")  # of BIDS derivatives, and as fMRIPrep reads it beside the T1w
+_T1W = "T1w"
+_OWN_SPACES = ("orig", "individual", _T1W)
+# entities that a mask has beside those of its T1w
+_OF_A_MASK = ("label", "desc", "space", "mod")
+
+
+@dataclass(frozen=True)
+class FoundLesionMask:
+    """What was found for one T1w image.
+
+    Attributes
+    ----------
+    path : Path or None
+        Its lesion mask.
+    doubt : str
+        A warning, where there is none but the folder holds a lesion mask of another name.
+    """
+
+    path: Path | None = None
+    doubt: str = ""
+
+
+def find_lesion_mask(scan: Scan, bids_dir: Path | None) -> FoundLesionMask:
+    """The lesion mask of a scan: beside it, or in a dataset under derivatives/.
+
+    Its name is that of the T1w with ``_label-lesion_mask`` or ``_label-lesion_roi`` in place of, or
+    after, ``_T1w``; ``space-orig``, ``space-T1w``, ``mod-T1w`` and any ``desc`` are allowed.
+
+    Parameters
+    ----------
+    scan : Scan
+    bids_dir : Path or None
+        Without a dataset: see `lesion_mask_beside`.
+
+    Returns
+    -------
+    found : FoundLesionMask
+
+    Raises
+    ------
+    MaskError
+        If several files have such a name.
+
+    Examples
+    --------
+    >>> from hetseg_bids.dataset.discovery import scan_of_dataset
+    >>> bids = getfixture("tmp_path")
+    >>> anat = bids / "sub-01" / "anat"
+    >>> anat.mkdir(parents=True)
+    >>> scan = scan_of_dataset(anat / "sub-01_T1w.nii.gz", "sub-01")
+    >>> find_lesion_mask(scan, bids).path is None
+    True
+    >>> (anat / "sub-01_T1w_label-lesion_roi.nii.gz").touch()
+    >>> find_lesion_mask(scan, bids).path.name
+    'sub-01_T1w_label-lesion_roi.nii.gz'
+    """
+    if bids_dir is None:
+        return FoundLesionMask(lesion_mask_beside(scan.path))
+    own: list[Path] = []
+    others: list[Path] = []
+    for path in _candidates(scan, bids_dir):
+        (own if _belongs(path, scan) else others).append(path)
+    if len(own) > 1:
+        names = ", ".join(str(path) for path in own)
+        raise MaskError(
+            f"{len(own)} lesion masks ({names})", "keep one, or merge them", path=scan.path
+        )
+    if own:
+        return FoundLesionMask(own[0])
+    if not others:
+        return FoundLesionMask()
+    wanted = f"{scan.stem}_label-lesion_mask.nii.gz"
+    return FoundLesionMask(
+        doubt=f"no lesion mask named {wanted}, but there is {others[0].name}: the scan was "
+        "processed as one without a lesion"
+    )
+
+
+def _candidates(scan: Scan, bids_dir: Path) -> Iterator[Path]:
+    """Files of the scan's folder, and of the same under derivatives/, that may be lesion masks."""
+    root = bids_dir.resolve()
+    for folder in (scan.path.parent, *sorted(root.glob(f"derivatives/*/{scan.folder}"))):
+        for path in sorted(folder.glob(f"sub-{scan.subject}_*")):
+            stem = _stem(path)
+            if stem and "lesion" in stem.lower() and stem.split("_")[-1] in _SUFFIXES:
+                yield path
+
+
+def _stem(path: Path) -> str:
+    """The name without the ending of a NIfTI file; empty for other files."""
+    return next((path.name.removesuffix(e) for e in EXTENSIONS if path.name.endswith(e)), "")
+
+
+def _belongs(path: Path, scan: Scan) -> bool:
+    """Whether a file has the name of this scan's lesion mask."""
+    *words, _ = _stem(path).split("_")
+    bare = [word for word in words if "-" not in word]
+    entities, own = entities_of("_".join(words)), entities_of(scan.stem)
+    label, space = entities.get("label"), entities.get("space", _T1W)
+    in_place = space in _OWN_SPACES or space == own.get("space")
+    of_t1w = bare in ([], [_T1W]) and entities.get("mod", _T1W) == _T1W
+    return label == "lesion" and in_place and of_t1w and _rest(entities) == _rest(own)
+
+
+def _rest(entities: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in entities.items() if name not in _OF_A_MASK}
