@@ -14,12 +14,17 @@ SYSTEM_NAMES = ("plain", "predictive-variance", "label-flip")  # `network.system
 
 @dataclass(frozen=True)
 class Selection:
-    """Which T1w images to take.
+    """Which images to take.
 
     Attributes
     ----------
     participants, sessions, runs : tuple of str
         Labels without their prefix: ``01`` and not ``sub-01``. An empty tuple means all.
+    suffix : {"T1w", "UNIT1"}
+        Suffix of the images.
+    choose : {"best", "first", "all"}
+        Which images of a session: with ``first`` the first by name. All of them with ``best``, too,
+        since quality is known afterwards: the group level chooses.
     filter_file : Path or None
         fMRIPrep-style BIDS filter file; its ``t1w`` entry adds entity filters.
     database : Path or None
@@ -31,6 +36,8 @@ class Selection:
     participants: tuple[str, ...] = ()
     sessions: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()
+    suffix: str = "T1w"
+    choose: str = "all"
     filter_file: Path | None = None
     database: Path | None = None
     validate: bool = True
@@ -98,7 +105,7 @@ class Execution:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One call of ``hetseg BIDS OUT participant``.
+    """One call of ``hetseg BIDS OUT participant`` or ``group``.
 
     Attributes
     ----------
@@ -119,6 +126,8 @@ class RunConfig:
         List the selected images and process nothing.
     reports_only : bool
         Write the pages of complete results again.
+    covariates : tuple of str
+        Columns of participants.tsv that the group level joins to its wide tables, or ``all``.
     command : str
         The command line, for provenance.
     """
@@ -134,4 +143,5 @@ class RunConfig:
     stop_on_first_crash: bool = False
     dry_run: bool = False
     reports_only: bool = False
+    covariates: tuple[str, ...] = ()
     command: str = ""

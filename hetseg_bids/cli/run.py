@@ -17,6 +17,7 @@ from pathlib import Path
 from hetseg_bids import __version__
 from hetseg_bids.cli.arguments import name_or_path, path, positive
 from hetseg_bids.config import Execution, RunConfig, Selection, Settings
+from hetseg_bids.dataset.names import SUFFIXES, T1W
 from hetseg_bids.errors import HetsegError, OptionError
 from hetseg_bids.planes import PLANES
 from hetseg_bids.preprocessing.brain_extraction import BRAIN_EXTRACTION_CHOICES
@@ -74,6 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_selection(parser.add_argument_group("which images"))
     _add_settings(parser.add_argument_group("how they are segmented"))
     _add_execution(parser.add_argument_group("how the run goes"))
+    _add_tables(parser.add_argument_group("tables of the group level"))
     parser.add_argument("--version", action="version", version=f"hetseg {__version__}")
     return parser
 
@@ -95,6 +97,21 @@ def _add_selection(group: argparse._ArgumentGroup) -> None:
         **labels,  # type: ignore[arg-type]
     )
     group.add_argument("--run-label", type=_run, help="runs", **labels)  # type: ignore[arg-type]
+    group.add_argument(
+        "--suffix",
+        choices=SUFFIXES,
+        default=T1W,
+        help="suffix of the images: T1w, or UNIT1, the uniform image of an MP2RAGE; results of "
+        "UNIT1 images have mod-UNIT1 in their names (default: %(default)s)",
+    )
+    group.add_argument(
+        "--choose",
+        choices=("best", "first", "all"),
+        default=Selection.choose,
+        help="of several images of a session (runs, acq): all; first: only the first by name; "
+        "best: all are segmented, and group_volumes.tsv has the one of best quality. Give the "
+        "group level the same choice (default: %(default)s)",
+    )
     group.add_argument(
         "--bids-filter-file",
         type=path,
@@ -227,6 +244,17 @@ def _add_execution(group: argparse._ArgumentGroup) -> None:
     group.add_argument("-v", "--verbose", action="count", default=0, help="more messages")
 
 
+def _add_tables(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--covariates",
+        nargs="+",
+        default=(),
+        metavar="COLUMN",
+        help="columns of participants.tsv, e.g. age sex, or all, for group_volumes.tsv and "
+        "group_soft_volumes.tsv",
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -287,6 +315,8 @@ def _config(args: argparse.Namespace, command: str) -> RunConfig:
         participants=tuple(dict.fromkeys(args.participant_label)),
         sessions=tuple(args.session_label),
         runs=tuple(args.run_label),
+        suffix=args.suffix,
+        choose=args.choose,
         filter_file=args.bids_filter_file,
         database=args.bids_database_dir,
         validate=not args.skip_bids_validation,
@@ -312,6 +342,7 @@ def _config(args: argparse.Namespace, command: str) -> RunConfig:
         stop_on_first_crash=args.stop_on_first_crash,
         dry_run=args.dry_run,
         reports_only=args.reports_only,
+        covariates=tuple(args.covariates),
         command=command,
     )
 
@@ -338,8 +369,11 @@ def _carry_out(config: RunConfig, level: str) -> int:
     if level == "group":
         from hetseg_bids.runs.group import run_group
 
-        print(run_group(config.bids_dir, config.out_dir))
+        choose = config.selection.choose
+        print(run_group(config.bids_dir, config.out_dir, config.covariates, choose))
         return 0
+    if config.covariates:
+        raise OptionError("only the group level joins them", option="--covariates")
     from hetseg_bids.runs.participants import run_participants  # torch is slow to import
 
     return run_participants(config)

@@ -12,13 +12,20 @@ import pandas as pd
 
 from hetseg_bids.errors import OutputError
 from hetseg_bids.files import write_json, write_tsv
-from hetseg_bids.outputs.finished import FinishedScan, processed_alike, read_results, shortened
+from hetseg_bids.outputs.finished import (
+    KEYS,
+    FinishedScan,
+    processed_alike,
+    read_results,
+    shortened,
+)
 from hetseg_bids.quality.flip_map import CohortMap, cohort_map, load_template
 from hetseg_bids.quality.outliers import LEAST_PEOPLE, Measure, Outlier, find_outliers
 from hetseg_bids.quality.verdict import asymmetry, judge
 from hetseg_bids.quality.whole import of_structures
 from hetseg_bids.reports.group import Cohort, write_group_page
 from hetseg_bids.runs import missing as absence
+from hetseg_bids.runs import wide
 from hetseg_bids.segmentation.morphometry import COLUMNS
 from hetseg_bids.structures.aseg import ASEG, is_whole
 from hetseg_bids.structures.label_sets import Structure
@@ -26,12 +33,7 @@ from hetseg_bids.structures.label_sets import Structure
 log = logging.getLogger(__name__)
 MAP_SCANS = 500  # more change the mean map invisibly, and each takes about a second
 _MM3_PER_ML = 1000.0
-_KEYS = {
-    "participant_id": "Participant",
-    "session_id": "Session",
-    "scan": "Entities of the T1w image",
-}
-_QC_COLUMNS = _KEYS | {
+_QC_COLUMNS = KEYS | {
     "verdict": "pass, look or fail: see `reasons`",
     "reasons": "Why the verdict isn't a pass",
     "outlier_score": "Largest robust |z| over volumes (relative to the brain mask's), asymmetries, "
@@ -52,7 +54,9 @@ _QC_COLUMNS = _KEYS | {
 }
 
 
-def run_group(bids_dir: Path, out_dir: Path) -> Path:
+def run_group(
+    bids_dir: Path, out_dir: Path, covariates: Sequence[str] = (), choose: str = "all"
+) -> Path:
     """Write the tables of the cohort, with data dictionaries, and group.html.
 
     Uses the scans that are finished now, and may be run again at any time: missing scans are
@@ -63,6 +67,10 @@ def run_group(bids_dir: Path, out_dir: Path) -> Path:
     ----------
     bids_dir, out_dir : Path
         The dataset, and the output folder of the participant level.
+    covariates : sequence of str
+        Columns of participants.tsv that the wide tables get, too, or ``all``.
+    choose : {"best", "first", "all"}
+        Which scans of a session are in the wide tables.
 
     Returns
     -------
@@ -73,24 +81,30 @@ def run_group(bids_dir: Path, out_dir: Path) -> Path:
     ------
     OutputError
         If there are no finished scans.
+    OptionError
+        If participants.tsv has no such covariates.
     """
     results = read_results(out_dir)
     scans = results.scans
     if not scans:
         raise OutputError("no finished scans", "run the participant level first", path=out_dir)
+    participants = absence.read_participants(bids_dir)
+    structures = scans[0].label_set.structures
+    described = wide.read_covariates(bids_dir, participants, covariates, scans[0].label_set)
     morph = pd.concat([scan.table.assign(**scan.keys) for scan in scans])
-    _write(morph[[*_KEYS, *COLUMNS]].round(5), out_dir / "group_morph.tsv", _KEYS | COLUMNS)
+    _write(morph[[*KEYS, *COLUMNS]].round(5), out_dir / "group_morph.tsv", KEYS | COLUMNS)
     tables = [scan.table for scan in scans]
     volumes, dice, uneven = _matrices(tables)
     masks = np.array([float(s.record.get("HetsegBrainMaskVolume", np.nan)) for s in scans])
-    structures = scans[0].label_set.structures
     compared = ASEG.structures if is_whole(scans[0].label_set.names) else structures
     sizes, *others = _matrices([of_structures(table) for table in tables])
     measures = cohort_measures(compared, sizes, masks, *others)
     quality = quality_table(scans, compare([*measures, *image_measures(scans)], scans))
     _write(quality.round(4), out_dir / "group_qc.tsv", _QC_COLUMNS)
-    participants = absence.read_participants(bids_dir)
-    missing = absence.missing_scans(bids_dir, out_dir, results, participants.index)
+    people = participants.reindex([scan.person for scan in scans])
+    joined = wide.join_covariates(people, list(described))
+    wide.write_wide_tables(out_dir, scans, quality, joined, described, choose)
+    missing = absence.missing_scans(bids_dir, out_dir, results, participants.index, choose)
     _write_missing(missing, out_dir)
     crashes = absence.crashes_since(out_dir, results)
     cohort = Cohort(
@@ -100,7 +114,7 @@ def run_group(bids_dir: Path, out_dir: Path) -> Path:
         volume_ml=volumes / _MM3_PER_ML,
         expected_dice=dice,
         asymmetry=uneven,
-        participants=participants.reindex([scan.person for scan in scans]).fillna("n/a"),
+        participants=people.fillna("n/a"),
         missing=missing,
         crashes=[name for names in crashes.values() for name in names],
     )

@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from hetseg_bids.dataset.discovery import entities_of, expected_scans
-from hetseg_bids.outputs.finished import Results
+from hetseg_bids.dataset.discovery import expected_scans
+from hetseg_bids.dataset.names import SUFFIXES, T1W, entities_of, one_of_each_session, suffix_of
+from hetseg_bids.outputs.finished import Results, shortened
 
 log = logging.getLogger(__name__)
 COLUMNS = {
     "participant_id": "Participant",
     "session_id": "Session",
-    "scan": "Entities of the T1w image; n/a where the participant has none",
+    "scan": "Entities of the image; n/a where the participant has none",
     "reason": "What is known: what the newest crash file says last, or why a result can't be used",
     "crash_file": "Newest crash file of the scan, in logs/",
 }
@@ -47,6 +48,11 @@ def read_participants(bids_dir: Path) -> pd.DataFrame:
             keep_default_na=False,
             quoting=csv.QUOTE_NONE,  # BIDS has no quotes in TSV files
         )
+        twice = table["participant_id"][table["participant_id"].duplicated()].unique()
+        if len(twice):
+            log.warning(
+                "%s: several rows, of which the first counts: %s", path, shortened([*twice])
+            )
         return table.drop_duplicates("participant_id").set_index("participant_id")
     except FileNotFoundError:  # BIDS doesn't ask for it
         pass
@@ -56,9 +62,16 @@ def read_participants(bids_dir: Path) -> pd.DataFrame:
 
 
 def missing_scans(
-    bids_dir: Path, out_dir: Path, results: Results, participants: Iterable[str]
+    bids_dir: Path,
+    out_dir: Path,
+    results: Results,
+    participants: Iterable[str],
+    choose: str = "all",
 ) -> pd.DataFrame | None:
     """One row per scan without a finished result, and per participant without a scan.
+
+    UNIT1 images are expected where OUT holds results of some, and T1w images where it holds results
+    of theirs.
 
     Parameters
     ----------
@@ -66,6 +79,8 @@ def missing_scans(
     results : Results
     participants : iterable of str
         participant_id of those in participants.tsv.
+    choose : {"best", "first", "all"}
+        With ``first``, only the first image of each session is expected.
 
     Returns
     -------
@@ -81,11 +96,15 @@ def missing_scans(
         )
         return None
     try:
-        expected = {scan.stem for scan in expected_scans(bids_dir)}
+        images = {scan.stem for suffix in SUFFIXES for scan in expected_scans(bids_dir, suffix)}
     except OSError as error:
         log.warning("%s: can't be read, so nobody is named as missing (%s)", bids_dir, error)
         return None
     finished = {scan.keys["scan"] for scan in results.scans}
+    suffixes = sorted({suffix_of(stem) for stem in finished}) or [T1W]
+    expected = {stem for stem in images if suffix_of(stem) in suffixes}
+    if choose == "first":
+        expected = {*one_of_each_session(expected)}
     crashes = crashes_since(out_dir, results)
     rows = [
         _row(stem, results.unusable, crashes, out_dir)
@@ -94,9 +113,13 @@ def missing_scans(
     there = {folder.name for folder in folders}
     with_scan = {f"sub-{entities_of(stem)['sub']}" for stem in {*expected, *crashes}}
     for person in {*there, *participants} - with_scan:
-        lack = "no T1w image in the dataset" if person in there else "only in participants.tsv"
+        lack = (
+            f"no {' or '.join(suffixes)} image in the dataset"
+            if person in there
+            else "only in participants.tsv"
+        )
         rows.append(dict.fromkeys(COLUMNS, "n/a") | {"participant_id": person, "reason": lack})
-    extra = finished - expected
+    extra = finished - images
     if extra:
         log.warning("%s: %d finished scans are not of this dataset", bids_dir, len(extra))
     table = pd.DataFrame(rows, columns=list(COLUMNS))

@@ -90,6 +90,8 @@ class Segmentation:
         The structures.
     uncertainty : tuple of S StructureUncertainty, or None
         Summed from flip probabilities before they were rounded to levels.
+    probability_sums : (S,) float64 array or None
+        Sum of the probability of each structure over all voxels, before it was rounded.
     """
 
     grid: Grid
@@ -99,6 +101,7 @@ class Segmentation:
     probability: LevelMaps | None
     label_set: LabelSet
     uncertainty: tuple[StructureUncertainty, ...] | None = None
+    probability_sums: npt.NDArray[np.float64] | None = None
 
     def full(self, cropped: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
         """Put a (..., x, y, z) array of the box back on the whole grid, zero elsewhere.
@@ -155,22 +158,24 @@ def segment(
     doubted = logits.second_output is not None
     q_maps = LevelMaps(np.empty(maps, np.uint8), MAX_FLIP_PROBABILITY) if doubted else None
     p_maps = LevelMaps(np.empty(maps, np.uint8), MAX_PROBABILITY) if probability else None
-    sums = []
+    sums, expected = [], np.zeros(count)
     planes = max(1, _SLAB_VALUES // (count * target.shape[1] * target.shape[2]))
     for start in range(0, target.shape[0], planes):
         slab = slice(start, min(start + planes, target.shape[0]))
         part = target.part((slab, slice(0, target.shape[1]), slice(0, target.shape[2])))
         label, q, p = _written(logits, divider, box_grid, part)
+        p = probability_map(label, q) if p is None else p
+        # numpy: torch's sums depend on the number of threads
+        expected += p.numpy().sum(axis=(1, 2, 3), dtype=np.float64)
         winner = most_probable(label)
         dseg[slab] = label_values(label_set)[winner].numpy()
         if q_maps is not None and q is not None:
             q_maps.levels[:, slab] = to_levels(q, MAX_FLIP_PROBABILITY).numpy()
             sums.append(FlipSums.of(winner.numpy(), q.numpy()))
         if p_maps is not None:
-            p = probability_map(label, q) if p is None else p
             p_maps.levels[:, slab] = to_levels(p, MAX_PROBABILITY).numpy()
     uncertainty = reduce(add, sums).summaries() if sums else None
-    return Segmentation(output, target_box, dseg, q_maps, p_maps, label_set, uncertainty)
+    return Segmentation(output, target_box, dseg, q_maps, p_maps, label_set, uncertainty, expected)
 
 
 def _written(
