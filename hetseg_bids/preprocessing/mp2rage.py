@@ -48,7 +48,7 @@ def darken_noise(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     Notes
     -----
     The robust combination of O'Brien et al. 2014 needs the images of both inversions, which many
-    datasets don't keep. Masks were the same (docs/outputs.md).
+    datasets do not keep. The mask was as good without it (docs/outputs.md, MP2RAGE).
 
     Examples
     --------

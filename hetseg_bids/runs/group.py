@@ -79,10 +79,8 @@ def run_group(
 
     Raises
     ------
-    OutputError
-        If there are no finished scans.
-    OptionError
-        If participants.tsv has no such covariates.
+    OutputError, OptionError
+        If there are no finished scans, or no such covariates.
     """
     results = read_results(out_dir)
     scans = results.scans
@@ -91,22 +89,19 @@ def run_group(
     participants = absence.read_participants(bids_dir)
     structures = scans[0].label_set.structures
     described = wide.read_covariates(bids_dir, participants, covariates, scans[0].label_set)
-    morph = pd.concat([scan.table.assign(**scan.keys) for scan in scans])
-    _write(morph[[*KEYS, *COLUMNS]].round(5), out_dir / "group_morph.tsv", KEYS | COLUMNS)
-    tables = [scan.table for scan in scans]
-    volumes, dice, uneven = _matrices(tables)
+    _write_morph(scans, out_dir)
+    volumes, dice, uneven = _matrices([scan.table for scan in scans])
     masks = np.array([float(s.record.get("HetsegBrainMaskVolume", np.nan)) for s in scans])
     compared = ASEG.structures if is_whole(scans[0].label_set.names) else structures
-    sizes, *others = _matrices([of_structures(table) for table in tables])
+    sizes, *others = _matrices([of_structures(scan.table) for scan in scans])
     measures = cohort_measures(compared, sizes, masks, *others)
     quality = quality_table(scans, compare([*measures, *image_measures(scans)], scans))
     _write(quality.round(4), out_dir / "group_qc.tsv", _QC_COLUMNS)
     people = participants.reindex([scan.person for scan in scans])
-    joined = wide.join_covariates(people, list(described))
-    wide.write_wide_tables(out_dir, scans, quality, joined, described, choose)
+    wide.write_wide_tables(out_dir, scans, quality, people, described, choose)
     missing = absence.missing_scans(bids_dir, out_dir, results, participants.index, choose)
     _write_missing(missing, out_dir)
-    crashes = absence.crashes_since(out_dir, results)
+    crashes = absence.crashes_since(out_dir, results).values()
     cohort = Cohort(
         structures=[s.title for s in structures],
         quality=quality,
@@ -116,9 +111,14 @@ def run_group(
         asymmetry=uneven,
         participants=people.fillna("n/a"),
         missing=missing,
-        crashes=[name for names in crashes.values() for name in names],
+        crashes=[name for names in crashes for name in names],
     )
     return write_group_page(out_dir, cohort, _map(scans))
+
+
+def _write_morph(scans: Sequence[FinishedScan], out_dir: Path) -> None:
+    morph = pd.concat([scan.table.assign(**scan.keys) for scan in scans])
+    _write(morph[[*KEYS, *COLUMNS]].round(5), out_dir / "group_morph.tsv", KEYS | COLUMNS)
 
 
 def cohort_measures(

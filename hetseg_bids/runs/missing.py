@@ -103,21 +103,16 @@ def missing_scans(
     finished = {scan.keys["scan"] for scan in results.scans}
     suffixes = sorted({suffix_of(stem) for stem in finished}) or [T1W]
     expected = {stem for stem in images if suffix_of(stem) in suffixes}
-    if choose == "first":
-        expected = {*one_of_each_session(expected)}
+    expected = {*one_of_each_session(expected)} if choose == "first" else expected
     crashes = crashes_since(out_dir, results)
     rows = [
         _row(stem, results.unusable, crashes, out_dir)
         for stem in sorted({*expected, *crashes} - finished)
     ]
-    there = {folder.name for folder in folders}
+    there, kinds = {folder.name for folder in folders}, " or ".join(suffixes)
     with_scan = {f"sub-{entities_of(stem)['sub']}" for stem in {*expected, *crashes}}
     for person in {*there, *participants} - with_scan:
-        lack = (
-            f"no {' or '.join(suffixes)} image in the dataset"
-            if person in there
-            else "only in participants.tsv"
-        )
+        lack = f"no {kinds} image in the dataset" if person in there else "only in participants.tsv"
         rows.append(dict.fromkeys(COLUMNS, "n/a") | {"participant_id": person, "reason": lack})
     extra = finished - images
     if extra:

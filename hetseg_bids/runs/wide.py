@@ -90,31 +90,12 @@ def read_covariates(
     return {name: known[name] if isinstance(known.get(name), dict) else plain for name in names}
 
 
-def join_covariates(participants: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """Columns of participants.tsv for each scan, ``n/a`` where a cell is empty or there is no row.
-
-    Parameters
-    ----------
-    participants : DataFrame
-        participants.tsv, one row per scan: NaN where it has no row.
-    names : sequence of str
-    """
-    lost = sorted({*participants.index[participants.isna().all(axis=1)]})
-    if names and lost:
-        log.warning(
-            "--covariates: n/a for %d participants without a row in participants.tsv: %s",
-            len(lost),
-            shortened(lost),
-        )
-    return participants[list(names)].fillna("n/a").replace("", "n/a").reset_index(drop=True)
-
-
 def write_wide_tables(
     out_dir: Path,
     scans: Sequence[FinishedScan],
     quality: pd.DataFrame,
-    joined: pd.DataFrame,
-    dictionary: dict[str, Any],
+    participants: pd.DataFrame,
+    covariates: dict[str, Any],
     choose: str,
 ) -> None:
     """Write OUT/group_volumes.tsv and group_soft_volumes.tsv, with data dictionaries.
@@ -125,10 +106,10 @@ def write_wide_tables(
     scans : sequence of FinishedScan
     quality : DataFrame
         group_qc.tsv, one row per scan, in their order.
-    joined : DataFrame
-        As `join_covariates` returns them.
-    dictionary : dict of str
-        Data dictionaries of these columns.
+    participants : DataFrame
+        participants.tsv, one row per scan, in their order: NaN where it has no row.
+    covariates : dict of str
+        Columns of it that are joined, as `read_covariates` returns them.
     choose : {"best", "first", "all"}
         Which scans of a session and suffix have a row.
     """
@@ -146,8 +127,9 @@ def write_wide_tables(
     facts = pd.DataFrame(rows, columns=list(_FACTS))
     kept = {_ALL: {*facts["scan"]}, "best": best, "first": one_of_each_session(facts["scan"])}
     chosen = facts["scan"].isin(kept[choose])
+    joined = _joined(participants, list(covariates))
     names = list(scans[0].label_set.names)
-    described = {name: {"Description": text} for name, text in _FACTS.items()} | dictionary
+    described = {name: {"Description": text} for name, text in _FACTS.items()} | covariates
     described["brain_mask_mm3"]["Units"] = "mm^3"
     for name, (column, text) in _TABLES.items():
         values = [scan.table[column].to_numpy(dtype=float) for scan in scans]
@@ -155,6 +137,18 @@ def write_wide_tables(
         write_tsv(out_dir / f"{name}.tsv", pd.concat([facts, joined, volumes], axis=1)[chosen])
         what = {"Description": text, "Units": "mm^3"}
         write_json(out_dir / f"{name}.json", described | dict.fromkeys(names, what))
+
+
+def _joined(participants: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    """The covariates of each scan, ``n/a`` where a cell is empty or there is no row."""
+    lost = sorted({*participants.index[participants.isna().all(axis=1)]})
+    if names and lost:
+        log.warning(
+            "--covariates: n/a for %d participants without a row in participants.tsv: %s",
+            len(lost),
+            shortened(lost),
+        )
+    return participants[names].fillna("n/a").replace("", "n/a").reset_index(drop=True)
 
 
 def best_of_sessions(quality: pd.DataFrame) -> frozenset[str]:
