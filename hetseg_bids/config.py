@@ -14,7 +14,7 @@ SYSTEM_NAMES = ("plain", "predictive-variance", "label-flip")  # `network.system
 
 @dataclass(frozen=True)
 class Selection:
-    """Which T1w images to take.
+    """Which images to take.
 
     Attributes
     ----------
@@ -22,6 +22,11 @@ class Selection:
         Without a BIDS dataset: files, and folders that are searched. The others are of datasets.
     participants, sessions, runs : tuple of str
         Labels without their prefix: ``01`` and not ``sub-01``. An empty tuple means all.
+    suffix : {"T1w", "UNIT1"}
+        Suffix of the images.
+    choose : {"best", "first", "all"}
+        Which images of a session: with ``first`` the first by name. All of them with ``best``, too,
+        since quality is known afterwards: the group level chooses.
     filter_file : Path or None
         fMRIPrep-style BIDS filter file; its ``t1w`` entry adds entity filters.
     database : Path or None
@@ -34,6 +39,8 @@ class Selection:
     participants: tuple[str, ...] = ()
     sessions: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()
+    suffix: str = "T1w"
+    choose: str = "all"
     filter_file: Path | None = None
     database: Path | None = None
     validate: bool = True
@@ -107,7 +114,7 @@ class Execution:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One call of ``hetseg BIDS OUT participant`` or ``hetseg T1W [T1W ...] OUT``.
+    """One call of ``hetseg BIDS OUT participant`` or ``group``, or ``hetseg T1W [T1W ...] OUT``.
 
     Attributes
     ----------
@@ -130,6 +137,8 @@ class RunConfig:
         List the selected images and process nothing.
     reports_only : bool
         Write the pages of complete results again.
+    covariates : tuple of str
+        Columns of participants.tsv that the group level joins to its wide tables, or ``all``.
     command : str
         The command line, for provenance.
     """
@@ -145,4 +154,5 @@ class RunConfig:
     stop_on_first_crash: bool = False
     dry_run: bool = False
     reports_only: bool = False
+    covariates: tuple[str, ...] = ()
     command: str = ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import re
 import shlex
 import signal
 import sys
@@ -15,48 +14,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hetseg_bids import __version__
-from hetseg_bids.cli import files
-from hetseg_bids.cli.arguments import name_or_path, path, positive
+from hetseg_bids.cli import files, options
+from hetseg_bids.cli.arguments import path
 from hetseg_bids.config import Execution, RunConfig, Selection, Settings
 from hetseg_bids.errors import HetsegError, OptionError
-from hetseg_bids.planes import PLANES
-from hetseg_bids.preprocessing.brain_extraction import BRAIN_EXTRACTION_CHOICES
 
 _FAILED, _USAGE_ERROR = 1, 2
 _EXIT_CODES = (
     "Exit code: 0 all good, 1 some scan failed (the others' results are whole), 2 the input or the "
     "options can't be used."
 )
-_LABEL = re.compile(r"[0-9a-zA-Z+]+")
 _SIGNALLED = 128  # plus the number of the signal, as shells have it
-
-
-def _label(prefix: str, text: str) -> str:
-    """A BIDS label without its prefix; nothing that could leave the dataset."""
-    label = text.removeprefix(prefix)
-    if not _LABEL.fullmatch(label):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a BIDS label (letters, digits and +)")
-    return label
-
-
-def _participant(text: str) -> str:
-    return _label("sub-", text)
-
-
-def _session(text: str) -> str:
-    return _label("ses-", text)
-
-
-def _run(text: str) -> str:
-    return _label("run-", text)
-
-
-def _views(text: str) -> tuple[str, ...]:
-    views = tuple(part.strip() for part in text.split(","))
-    unknown = [v for v in views if v not in PLANES]
-    if unknown or len(set(views)) != len(views):
-        raise argparse.ArgumentTypeError(f"{text!r}: give any of {','.join(PLANES)}, each once")
-    return views
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -76,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
         choices=files.LEVELS,
         help="participant: segment; group: volumes, quality and a page of all finished scans",
     )
-    _add_selection(parser.add_argument_group("which images"))
+    options.add_selection(parser.add_argument_group("which images"))
     _add_options(parser)
     return parser
 
@@ -92,187 +60,17 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     if not files.is_wanted(arguments):
         return argparse.Namespace(images=(), **vars(build_parser().parse_args(arguments)))
     absent = argparse.ArgumentParser(add_help=False)
-    _add_selection(absent.add_argument_group())
+    options.add_selection(absent.add_argument_group())
     defaults = vars(absent.parse_args([]))
     args = files.parse(build_files_parser(), arguments, absent._option_string_actions)
     return argparse.Namespace(bids_dir=None, **defaults, **vars(args))
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    _add_settings(parser.add_argument_group("how they are segmented"))
-    _add_execution(parser.add_argument_group("how the run goes"))
+    options.add_settings(parser.add_argument_group("how they are segmented"))
+    options.add_execution(parser.add_argument_group("how the run goes"))
+    options.add_tables(parser.add_argument_group("tables of the group level"))
     parser.add_argument("--version", action="version", version=f"hetseg {__version__}")
-
-
-def _add_selection(group: argparse._ArgumentGroup) -> None:
-    labels = {"nargs": "+", "default": (), "metavar": "LABEL"}
-    group.add_argument(
-        "--participant-label",
-        "--participant_label",
-        type=_participant,
-        help="participants, with or without sub- (default: all)",
-        **labels,  # type: ignore[arg-type]
-    )
-    group.add_argument(
-        "--session-label",
-        "--session_label",
-        type=_session,
-        help="sessions, with or without ses-",
-        **labels,  # type: ignore[arg-type]
-    )
-    group.add_argument("--run-label", type=_run, help="runs", **labels)  # type: ignore[arg-type]
-    group.add_argument(
-        "--bids-filter-file",
-        type=path,
-        metavar="FILE",
-        help='JSON whose entry "t1w" holds further pybids filters, as fMRIPrep reads it',
-    )
-    group.add_argument(
-        "--bids-database-dir",
-        type=path,
-        metavar="DIR",
-        help="keep the pybids index of the dataset there and reuse it; it is made again when "
-        "scans were added or removed",
-    )
-    group.add_argument(
-        "--skip-bids-validation",
-        "--skip_bids_validation",
-        action="store_true",
-        help="accept a dataset without a readable dataset_description.json, and don't ask the BIDS "
-        "validator (which is asked where bids-validator-deno is installed and no participants "
-        "are named; its errors are shown, not fatal)",
-    )
-
-
-def _add_settings(group: argparse._ArgumentGroup) -> None:
-    defaults = Settings()
-    group.add_argument(
-        "--model",
-        type=name_or_path,
-        default=defaults.model,
-        metavar="NAME|DIR",
-        help="a shipped model or a folder that hetseg-train made (default: %(default)s)",
-    )
-    group.add_argument(
-        "--structures",
-        choices=("paper", "aseg"),
-        default=defaults.structures,
-        help="paper: 28 structures; aseg: all 43 labels of FreeSurfer's aseg, inferior horns, "
-        "cerebellar white matter, choroid plexus, CSF, vessels, WM hypointensities, chiasm and "
-        "fifths of the corpus callosum included, if the model knows them (default: %(default)s)",
-    )
-    group.add_argument(
-        "--views",
-        type=_views,
-        default=defaults.views,
-        metavar="LIST",
-        help=f"planes to predict in (default: {','.join(PLANES)})",
-    )
-    group.add_argument(
-        "--no-mirror",
-        action="store_true",
-        help="don't average over the mirror image, too, which takes the network's time again; the "
-        "default model never does",
-    )
-    group.add_argument(
-        "--brain-extraction",
-        choices=BRAIN_EXTRACTION_CHOICES,
-        default=defaults.brain_extraction,
-        help="deepbet; mask: *_desc-brain_mask beside the T1w or under derivatives/; skip: the "
-        "image is stripped; auto: deepbet unless the image is stripped to less than 2 litres "
-        "(default: %(default)s)",
-    )
-    _add_lesion(group)
-    group.add_argument(
-        "--output-resolution",
-        choices=("native", "1mm"),
-        default=defaults.output_resolution,
-        help="grid of the results (default: %(default)s)",
-    )
-    group.add_argument(
-        "--write-probseg", action="store_true", help="also write each structure's probability"
-    )
-
-
-def _add_lesion(group: argparse._ArgumentGroup) -> None:
-    defaults = Settings()
-    group.add_argument(
-        "--lesion-mask",
-        nargs="?",
-        const="auto",
-        choices=("none", "auto"),
-        default=defaults.lesion_mask,
-        help="auto, or no value: leave out what the *_label-lesion_mask or *_label-lesion_roi of a "
-        "scan covers, beside the T1w or under derivatives/; scans without such a mask are "
-        "processed as usual (default: %(default)s)",
-    )
-    group.add_argument(
-        "--lesion-label",
-        choices=("background", "surrounding"),
-        default=defaults.lesion_label,
-        help="background: a lesion gets no label; surrounding: that of the tissue around it, as "
-        "far as the network can tell; uncertain either way (default: %(default)s)",
-    )
-
-
-def _add_execution(group: argparse._ArgumentGroup) -> None:
-    defaults = Execution()
-    group.add_argument("--device", default="auto", help="auto, cpu, cuda[:i] or mps")
-    group.add_argument(
-        "--omp-nthreads",
-        type=positive,
-        metavar="N",
-        help="CPU threads of each process (default: all cores, shared by the workers)",
-    )
-    group.add_argument(
-        "--executor",
-        choices=("local", "dask"),
-        default=defaults.executor,
-        help="local: this process, one scan after another; dask: workers, see --nprocs "
-        "(default: %(default)s)",
-    )
-    group.add_argument(
-        "--nprocs",
-        type=positive,
-        metavar="N",
-        help="dask workers, or SLURM jobs; more than one implies --executor dask (default with "
-        "dask: one per GPU, else as many as processors and --mem-gb allow)",
-    )
-    group.add_argument(
-        "--mem-gb",
-        "--mem_gb",
-        type=float,
-        metavar="GB",
-        help="memory of all workers together; each gets 4 or more",
-    )
-    group.add_argument(
-        "--dask-scheduler", metavar="ADDRESS", help="use a dask scheduler that runs already"
-    )
-    group.add_argument(
-        "--dask-cluster",
-        choices=("local", "slurm"),
-        default=defaults.cluster,
-        help="what to start for --executor dask; slurm takes partition, account and time from "
-        "dask's jobqueue.yaml (default: %(default)s)",
-    )
-    group.add_argument(
-        "-w",
-        "--work-dir",
-        type=path,
-        metavar="DIR",
-        help="for temporary files (default: the system's)",
-    )
-    group.add_argument(
-        "--overwrite", action="store_true", help="redo scans whose results are complete"
-    )
-    group.add_argument(
-        "--stop-on-first-crash", action="store_true", help="don't go on after a failed scan"
-    )
-    group.add_argument("--dry-run", action="store_true", help="only list the images")
-    group.add_argument(
-        "--reports-only", action="store_true", help="write the reports of finished scans again"
-    )
-    group.add_argument("-v", "--verbose", action="count", default=0, help="more messages")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -338,6 +136,8 @@ def _config(args: argparse.Namespace, command: str) -> RunConfig:
         participants=tuple(dict.fromkeys(args.participant_label)),
         sessions=tuple(args.session_label),
         runs=tuple(args.run_label),
+        suffix=args.suffix,
+        choose=args.choose,
         filter_file=args.bids_filter_file,
         database=args.bids_database_dir,
         validate=not args.skip_bids_validation,
@@ -365,6 +165,7 @@ def _config(args: argparse.Namespace, command: str) -> RunConfig:
         stop_on_first_crash=args.stop_on_first_crash,
         dry_run=args.dry_run,
         reports_only=args.reports_only,
+        covariates=tuple(args.covariates),
         command=command,
     )
 
@@ -391,8 +192,18 @@ def _carry_out(config: RunConfig, level: str) -> int:
     if level == "group":
         from hetseg_bids.runs.group import run_group
 
-        print(run_group(config.bids_dir, config.out_dir, config.selection.images))
+        images, choose = config.selection.images, config.selection.choose
+        page = run_group(
+            config.bids_dir,
+            config.out_dir,
+            images=images,
+            covariates=config.covariates,
+            choose=choose,
+        )
+        print(page)
         return 0
+    if config.covariates:
+        raise OptionError("only the group level joins them", option="--covariates")
     from hetseg_bids.runs.participants import run_participants  # torch is slow to import
 
     return run_participants(config)

@@ -1,4 +1,4 @@
-"""Pybids' index of a dataset's T1w images, also one that is kept on disk between calls."""
+"""Pybids' index of the T1w and UNIT1 images of a dataset, also one kept on disk between calls."""
 
 from __future__ import annotations
 
@@ -12,22 +12,25 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from hetseg_bids.dataset.names import SUFFIXES
 from hetseg_bids.errors import DatasetError
 
 log = logging.getLogger(__name__)
 EXTENSIONS = (".nii.gz", ".nii")
 _DATABASE = "layout_index.sqlite"  # as pybids calls it
 _REMEDY = "give each dataset a folder of its own, or remove this one"
-_ENDINGS = tuple(f"_T1w{extension}" for extension in EXTENSIONS)
 
 
-def t1w_paths(root: Path, participants: Sequence[str], database: Path | None) -> list[Path]:
-    """Files that end in ``_T1w.nii[.gz]``, wherever they lie in the dataset.
+def image_paths(
+    root: Path, suffix: str, participants: Sequence[str], database: Path | None
+) -> list[Path]:
+    """Files that end in ``_T1w.nii[.gz]`` or another suffix, wherever they lie in the dataset.
 
     Parameters
     ----------
     root : Path
         The dataset, resolved.
+    suffix : {"T1w", "UNIT1"}
     participants : sequence of str
         Labels; only their folders are read, and those whose names differ from theirs in upper
         and lower case only.  Empty means the whole dataset.
@@ -51,44 +54,45 @@ def t1w_paths(root: Path, participants: Sequence[str], database: Path | None) ->
         # index can be out of date
         wanted = {f"sub-{label}".casefold() for label in participants}
         folders = [folder for folder in _folders(root, "sub-") if folder.name.casefold() in wanted]
-        return sorted(path for folder in folders for path in _indexed(folder))
+        return sorted(path for folder in folders for path in _indexed(folder, suffix))
     if layout is not None and database is not None:
         with _readable(database):
-            kept = _paths_of(layout)
+            kept = _paths_of(layout, suffix)
         # the index may have been made through a link to the dataset
         kept = [root / path.relative_to(layout.root) for path in kept]
-        added, removed = _difference(root, kept)
+        added, removed = _difference(root, suffix, kept)
         if not added and not removed:
             return kept
         log.warning(
-            "--bids-database-dir %s: %d T1w images were added and %d removed since the index was "
+            "--bids-database-dir %s: %d %s images were added and %d removed since the index was "
             "made; it is made again",
-            *(database, added, removed),
+            *(database, added, suffix, removed),
         )
-    return _indexed(root) if database is None else _index_and_keep(root, database)
+    return _indexed(root, suffix) if database is None else _index_and_keep(root, suffix, database)
 
 
-def _indexed(folder: Path, database: Path | None = None) -> list[Path]:
+def _indexed(folder: Path, suffix: str, database: Path | None = None) -> list[Path]:
     from bids import BIDSLayout  # slow to import
 
     layout = BIDSLayout(folder, validate=False, database_path=database, indexer=_indexer())
-    return _paths_of(layout)
+    return _paths_of(layout, suffix)
 
 
 def _indexer() -> Any:
-    """Index T1w images only."""
+    """Index T1w and UNIT1 images only."""
     from bids.layout import BIDSLayoutIndexer
 
     skip = r"^/(code|derivatives|sourcedata|stimuli|work)(/|$)"
-    patterns = (skip, r"/\.", r"\.json$", r"(?<!_T1w)(?<!_T1w\.nii)\.[^/.]+$")
+    others = "".join(rf"(?<!_{suffix})(?<!_{suffix}\.nii)" for suffix in SUFFIXES)
+    patterns = (skip, r"/\.", r"\.json$", rf"{others}\.[^/.]+$")
     return BIDSLayoutIndexer(
         validate=False, index_metadata=False, ignore=[re.compile(p) for p in patterns]
     )
 
 
-def _paths_of(layout: Any) -> list[Path]:
-    """T1w images of a layout, sorted; its database is closed."""
-    files = layout.get(return_type="object", suffix="T1w", extension=list(EXTENSIONS))
+def _paths_of(layout: Any, suffix: str) -> list[Path]:
+    """Images of a layout with this suffix, sorted; its database is closed."""
+    files = layout.get(return_type="object", suffix=suffix, extension=list(EXTENSIONS))
     layout.session.close()
     return sorted(Path(file.path) for file in files)
 
@@ -128,33 +132,34 @@ def _readable(database: Path) -> Iterator[None]:
         ) from None
 
 
-def _difference(root: Path, kept: list[Path]) -> tuple[int, int]:
+def _difference(root: Path, suffix: str, kept: list[Path]) -> tuple[int, int]:
     """How many scans were added and removed since an index was made.
 
     The path of a dataset doesn't identify it (in a container all are called /bids). An index that
     lists exactly the images that are there is right, whichever dataset it was made for.
     """
-    there = set(in_place(root))
+    there = set(in_place(root, suffix))
     listed = {path for path in kept if is_in_place(path.relative_to(root))}
     return len(there - listed), len(listed - there)
 
 
-def in_place(root: Path) -> Iterator[Path]:
-    """T1w images in the folders that BIDS names; reads a few directories per participant.
+def in_place(root: Path, suffix: str) -> Iterator[Path]:
+    """Images of a suffix in the folders that BIDS names; reads few directories per participant.
 
     Examples
     --------
     >>> anat = getfixture("tmp_path") / "sub-01" / "ses-1" / "anat"
     >>> anat.mkdir(parents=True)
     >>> (anat / "sub-01_ses-1_T1w.nii.gz").touch()
-    >>> [path.name for path in in_place(getfixture("tmp_path"))]
+    >>> [path.name for path in in_place(getfixture("tmp_path"), "T1w")]
     ['sub-01_ses-1_T1w.nii.gz']
     """
+    endings = tuple(f"_{suffix}{extension}" for extension in EXTENSIONS)
     for subject in _folders(root, "sub-"):
         for folder in (subject, *_folders(subject, "ses-")):
             for entry in _entries(folder / "anat"):
                 visible = not entry.name.startswith(".")
-                if visible and entry.name.endswith(_ENDINGS) and not _is_folder(entry):
+                if visible and entry.name.endswith(endings) and not _is_folder(entry):
                     yield Path(entry.path)
 
 
@@ -197,7 +202,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         return []
 
 
-def _index_and_keep(root: Path, database: Path) -> list[Path]:
+def _index_and_keep(root: Path, suffix: str, database: Path) -> list[Path]:
     """Index a dataset and move the index into place in one step.
 
     Jobs of an array don't wait for each other and never see half of an index: each uses the
@@ -208,9 +213,9 @@ def _index_and_keep(root: Path, database: Path) -> list[Path]:
         temporary.mkdir(parents=True)
     except OSError as error:
         log.warning("--bids-database-dir %s: the index isn't kept (%s)", database, error.strerror)
-        return _indexed(root)
+        return _indexed(root, suffix)
     try:
-        paths = _indexed(root, temporary)
+        paths = _indexed(root, suffix, temporary)
         with contextlib.suppress(FileNotFoundError):  # the folder was removed meanwhile
             os.replace(temporary / _DATABASE, database / _DATABASE)
         return paths

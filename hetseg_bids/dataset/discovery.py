@@ -1,4 +1,4 @@
-"""Which T1w images of a BIDS dataset to segment."""
+"""Which T1w or UNIT1 images of a BIDS dataset to segment."""
 
 from __future__ import annotations
 
@@ -11,12 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from hetseg_bids.config import Selection
-from hetseg_bids.dataset.bids_index import EXTENSIONS, in_place, is_in_place, t1w_paths
+from hetseg_bids.dataset.bids_index import EXTENSIONS, image_paths, in_place, is_in_place
+from hetseg_bids.dataset.names import (
+    SUFFIXES,
+    T1W,
+    derivative_stem,
+    entities_of,
+    one_of_each_session,
+    suffix_of,
+)
 from hetseg_bids.errors import DatasetError, OptionError
 from hetseg_bids.files import read_json
 
 log = logging.getLogger(__name__)
-_NAME = re.compile(r"sub-[a-zA-Z0-9+]+(_[a-zA-Z]+-[a-zA-Z0-9+]+)*_T1w\.nii(\.gz)?")
+_NAME = re.compile(r"sub-[a-zA-Z0-9+]+(_[a-zA-Z]+-[a-zA-Z0-9+]+)*_(T1w|UNIT1)\.nii(\.gz)?")
 # pybids' names of the entities of a T1w file, which a filter file may use
 _ENTITIES = {
     "subject": "sub",
@@ -42,14 +50,14 @@ _SHOWN = 3  # names in a message
 
 @dataclass(frozen=True)
 class Scan:
-    """One T1w image.
+    """One T1w or UNIT1 image.
 
     Attributes
     ----------
     path : Path
     stem : str
-        What its results' names begin with. In a dataset: the file name without ``_T1w.nii.gz``,
-        the entities that derivatives keep.
+        What its results' names begin with. In a dataset: the entities of the file name, see
+        `derivative_stem`.
     folder : Path
         Folder of its results, relative to the output folder.
     """
@@ -100,7 +108,7 @@ class Found:
 
 
 def find_scans(bids_dir: Path, selection: Selection) -> Found:
-    """The T1w images that a selection names.
+    """The images that a selection names.
 
     Raises
     ------
@@ -112,30 +120,34 @@ def find_scans(bids_dir: Path, selection: Selection) -> Found:
     _check_dataset(bids_dir, described=selection.validate)
     filters = _filters(selection)
     root = bids_dir.resolve()
-    log.info("%s: looking for T1w images", bids_dir)
-    paths = t1w_paths(root, selection.participants, selection.database)
-    there, left_out = _in_their_places(root, paths)
+    suffix = selection.suffix
+    log.info("%s: looking for %s images", bids_dir, suffix)
+    paths = image_paths(root, suffix, selection.participants, selection.database)
+    there, left_out = _in_their_places(root, paths, suffix)
     wanted = [scan for scan in there if _matches(entities_of(scan.stem), filters)]
     left_out |= {s.path: "not a magnitude image" for s in wanted if not _is_magnitude(s)}
     say_left_out(left_out)
     problems = _contradictions(root, there)
     scans = [scan for scan in wanted if _is_magnitude(scan)]
-    found = Found(
-        _without_duplicates(scan for scan in scans if scan.path not in problems),
-        [(scan, problems[scan.path]) for scan in scans if scan.path in problems],
-    )
+    usable = _without_duplicates(scan for scan in scans if scan.path not in problems)
+    if selection.choose == "first":
+        first = one_of_each_session(scan.stem for scan in usable)
+        usable = [scan for scan in usable if scan.stem in first]
+    refused = [(scan, problems[scan.path]) for scan in scans if scan.path in problems]
     missing = _missing(bids_dir, selection, there, scans)
     if not scans:
-        problem, remedy = ("; ".join(missing), "") if missing else _nothing_found(bids_dir, filters)
+        problem, remedy = (
+            ("; ".join(missing), "") if missing else _nothing_found(bids_dir, selection)
+        )
         raise DatasetError(problem, remedy, path=bids_dir)
     for line in missing:
         log.warning("%s: %s; the others are processed", bids_dir, line)
-    log.info("%s: T1w images to segment: %d", bids_dir, len(found.scans))
-    return found
+    log.info("%s: %s images to segment: %d", bids_dir, suffix, len(usable))
+    return Found(usable, refused)
 
 
-def expected_scans(bids_dir: Path) -> list[Scan]:
-    """The magnitude T1w images in the folders that BIDS names, found without pybids.
+def expected_scans(bids_dir: Path, suffix: str = T1W) -> list[Scan]:
+    """The magnitude images with this suffix in the folders that BIDS names, found without pybids.
 
     Examples
     --------
@@ -146,7 +158,7 @@ def expected_scans(bids_dir: Path) -> list[Scan]:
     >>> [scan.stem for scan in expected_scans(getfixture("tmp_path"))]
     ['sub-01_part-mag']
     """
-    there, _ = _in_their_places(bids_dir, sorted(in_place(bids_dir)))
+    there, _ = _in_their_places(bids_dir, sorted(in_place(bids_dir, suffix)), suffix)
     return [scan for scan in there if _is_magnitude(scan)]
 
 
@@ -172,7 +184,7 @@ def _check_dataset(bids_dir: Path, *, described: bool) -> None:
 
 def _filters(selection: Selection) -> dict[str, list[Any]]:
     """Wanted values by entity."""
-    filters = _read_filter(selection.filter_file) if selection.filter_file is not None else {}
+    filters = _read_filter(selection.filter_file, selection.suffix) if selection.filter_file else {}
     if selection.participants:
         filters["sub"] = list(selection.participants)
     if selection.sessions:
@@ -182,14 +194,14 @@ def _filters(selection: Selection) -> dict[str, list[Any]]:
     return filters
 
 
-def _read_filter(path: Path) -> dict[str, list[Any]]:
+def _read_filter(path: Path, suffix: str) -> dict[str, list[Any]]:
     option = "--bids-filter-file"
     try:
         queries = read_json(path)
     except (OSError, ValueError) as error:
         raise OptionError(f"not readable as JSON ({error})", option=option, path=path) from None
     if "t1w" not in queries:  # a file for fMRIPrep may filter other images only
-        log.info('%s: no entry "t1w"; all T1w images are taken', path)
+        log.info('%s: no entry "t1w"; all %s images are taken', path, suffix)
         return {}
     content = queries["t1w"]
     if not isinstance(content, dict):
@@ -199,6 +211,10 @@ def _read_filter(path: Path) -> dict[str, list[Any]]:
         raise OptionError(
             f"unknown entities {unknown}", f"use {', '.join(_ENTITIES)}", option=option, path=path
         )
+    asked = content.get("suffix")
+    if asked in SUFFIXES and asked != suffix:
+        problem = f'"t1w" asks for the suffix {asked}'
+        raise OptionError(problem, f"give --suffix {asked}", option=option, path=path)
     return {
         _ENTITIES[name]: wanted if isinstance(wanted, list) else [wanted]
         for name, wanted in content.items()
@@ -232,7 +248,9 @@ def _fits(key: str, value: str | None, wanted: Any) -> bool:
     return value == label
 
 
-def _in_their_places(root: Path, paths: Iterable[Path]) -> tuple[list[Scan], dict[Path, str]]:
+def _in_their_places(
+    root: Path, paths: Iterable[Path], suffix: str
+) -> tuple[list[Scan], dict[Path, str]]:
     """Scans with the name and folder that BIDS asks for; and the others, with the reason.
 
     Sessions aren't compared here: `_contradictions` does.
@@ -240,47 +258,19 @@ def _in_their_places(root: Path, paths: Iterable[Path]) -> tuple[list[Scan], dic
     scans, left_out = [], {}
     for path in paths:
         extension = next(e for e in EXTENSIONS if path.name.endswith(e))
-        stem = path.name.removesuffix(extension).removesuffix("_T1w")
+        stem = path.name.removesuffix(extension).removesuffix(f"_{suffix}")
         entities = entities_of(stem)
-        if not _NAME.fullmatch(path.name) or len(entities) != len(stem.split("_")):
-            left_out[path] = "not the BIDS name of a T1w image"
+        bids_name = _NAME.fullmatch(path.name) and len(entities) == len(stem.split("_"))
+        if not bids_name or suffix_of(stem) != T1W:  # mod-UNIT1 is for the results of a UNIT1
+            left_out[path] = f"not the BIDS name of a {suffix} image"
             continue
         subject = f"sub-{entities['sub']}"
         relative = path.relative_to(root)
         if is_in_place(relative) and relative.parts[0] == subject:
-            scans.append(scan_of_dataset(path, stem))
+            scans.append(scan_of_dataset(path, derivative_stem(stem, suffix)))
         else:
             left_out[path] = f"not in {subject}/anat or {subject}/ses-*/anat of the dataset"
     return scans, left_out
-
-
-def entities_of(stem: str) -> dict[str, str]:
-    """BIDS entities in a file name: ``sub-01_ses-2`` gives ``{"sub": "01", "ses": "2"}``.
-
-    Examples
-    --------
-    >>> entities_of("sub-01_ses-2_run-1")
-    {'sub': '01', 'ses': '2', 'run': '1'}
-    """
-    return dict(part.split("-", 1) for part in stem.split("_") if "-" in part)
-
-
-def keys_of(stem: str) -> dict[str, str]:
-    """The columns that name a scan in tables; a file without ``sub-`` counts as a person.
-
-    Examples
-    --------
-    >>> keys_of("sub-01_ses-2_run-1")
-    {'participant_id': 'sub-01', 'session_id': 'ses-2', 'scan': 'sub-01_ses-2_run-1'}
-    >>> keys_of("bert_orig")["participant_id"]
-    'bert_orig'
-    """
-    entities = entities_of(stem)
-    return {
-        "participant_id": f"sub-{entities['sub']}" if "sub" in entities else stem,
-        "session_id": f"ses-{entities['ses']}" if "ses" in entities else "n/a",
-        "scan": stem,
-    }
 
 
 def _is_magnitude(scan: Scan) -> bool:
@@ -335,7 +325,7 @@ def _missing(
     if strangers:
         lines.append(f"no participant {_listed('sub', strangers)}; check --participant-label")
     if bare:
-        lines.append(f"no T1w image of {_listed('sub', bare)}")
+        lines.append(f"no {selection.suffix} image of {_listed('sub', bare)}")
     for label in lacking:
         own = [scan.path.name for scan in there if scan.subject == label]
         if own:
@@ -345,7 +335,7 @@ def _missing(
         for key, labels in (("ses", selection.sessions), ("run", selection.runs)):
             nowhere = [x for x in labels if not any(_has(n, key, [x]) for n in named)]
             if nowhere:
-                lines.append(f"no T1w image of {_listed(key, nowhere)}")
+                lines.append(f"no {selection.suffix} image of {_listed(key, nowhere)}")
     return lines
 
 
@@ -354,7 +344,7 @@ def _described(selection: Selection) -> str:
     words = [_listed("ses", selection.sessions), _listed("run", selection.runs)]
     words += [f"what {selection.filter_file} names"] if selection.filter_file else []
     asked = " and ".join(word for word in words if word)
-    return f"T1w image of {asked}" if asked else "T1w image that is a magnitude"
+    return f"{selection.suffix} image " + (f"of {asked}" if asked else "that is a magnitude")
 
 
 def _listed(prefix: str, labels: Sequence[str]) -> str:
@@ -366,14 +356,17 @@ def _few(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN]) + more
 
 
-def _nothing_found(bids_dir: Path, filters: Mapping[str, list[Any]]) -> tuple[str, str]:
+def _nothing_found(bids_dir: Path, selection: Selection) -> tuple[str, str]:
     """The problem and the remedy."""
-    if filters:
-        return "no T1w image matches the participant, session, run or filter options", ""
+    suffix = selection.suffix
+    if _filters(selection):
+        return f"no {suffix} image matches the participant, session, run or filter options", ""
     subjects = sum(path.is_dir() for path in bids_dir.glob("sub-*"))
-    if subjects:
-        return f"{subjects} participants but no sub-*/[ses-*/]anat/*_T1w.nii[.gz]", ""
-    return "no participants (sub-*) found", "check the path"
+    if not subjects:
+        return "no participants (sub-*) found", "check the path"
+    problem = f"{subjects} participants but no sub-*/[ses-*/]anat/*_{suffix}.nii[.gz]"
+    others = [other for other in SUFFIXES if other != suffix and expected_scans(bids_dir, other)]
+    return problem, f"--suffix {others[0]} takes the {others[0]} images" if others else ""
 
 
 def _without_duplicates(scans: Iterable[Scan]) -> list[Scan]:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hetseg_bids.dataset.bids_index import EXTENSIONS
-from hetseg_bids.dataset.discovery import Scan, entities_of
+from hetseg_bids.dataset.discovery import Scan
 from hetseg_bids.dataset.files import lesion_mask_beside
+from hetseg_bids.dataset.names import T1W, entities_of
 from hetseg_bids.errors import MaskError
 
 _SUFFIXES = ("mask", "roi")  # of BIDS derivatives, and as fMRIPrep reads it beside the T1w
-_T1W = "T1w"
-_OWN_SPACES = ("orig", "individual", _T1W)
+_OWN_SPACES = ("orig", "individual", T1W)
 # entities that a mask has beside those of its T1w
 _OF_A_MASK = ("label", "desc", "space", "mod")
 
@@ -110,9 +110,9 @@ def _belongs(path: Path, scan: Scan) -> bool:
     *words, _ = _stem(path).split("_")
     bare = [word for word in words if "-" not in word]
     entities, own = entities_of("_".join(words)), entities_of(scan.stem)
-    label, space = entities.get("label"), entities.get("space", _T1W)
+    label, space = entities.get("label"), entities.get("space", T1W)
     in_place = space in _OWN_SPACES or space == own.get("space")
-    of_t1w = bare in ([], [_T1W]) and entities.get("mod", _T1W) == _T1W
+    of_t1w = bare in ([], [T1W]) and entities.get("mod", T1W) == T1W
     return label == "lesion" and in_place and of_t1w and _rest(entities) == _rest(own)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,18 +102,6 @@ def scanner_of(t1w: Path) -> dict[str, str]:
     except (OSError, ValueError):
         return {}
     return {key: str(facts[key])[:_LONGEST] for key in _SCANNER if key in facts}
-
-
-def natural_order(label: str) -> tuple[list[str | int], str]:
-    """Sorting key of labels: ``ses-2`` before ``ses-10``.
-
-    Examples
-    --------
-    >>> sorted(["ses-10", "ses-2", "ses-1"], key=natural_order)
-    ['ses-1', 'ses-2', 'ses-10']
-    """
-    parts = re.split(r"(\d+)", label)
-    return [int(part) if number % 2 else part for number, part in enumerate(parts)], label
 
 
 def _of_scans(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -19,13 +18,11 @@ import pandas as pd
 from zlib_ng import gzip_ng
 
 from hetseg_bids import __version__
-from hetseg_bids.config import BIDS_VERSION, Settings
+from hetseg_bids.config import Settings
 from hetseg_bids.dataset.discovery import Scan
 from hetseg_bids.errors import OutputError
 from hetseg_bids.files import (
     atomic_path,
-    read_json,
-    remove_leftovers,
     write_json,
     write_text,
     write_tsv,
@@ -41,8 +38,7 @@ from hetseg_bids.structures.aseg import is_aseg
 from hetseg_bids.structures.label_sets import LabelSet
 from hetseg_bids.structures.label_tables import write_label_table
 
-_RAW = "raw"  # the input's name in BIDS URIs, the same as fMRIPrep's
-_TABLES = ("morph", "change")  # which BIDS doesn't know
+RAW = "raw"  # the input's name in BIDS URIs, the same as fMRIPrep's
 _SAME_PLACE_MM = 0.01
 _COMPRESSION = 6  # of zlib-ng: smaller files in less time than zlib's; higher levels save little
 
@@ -160,46 +156,7 @@ def sources_of(t1w: Path, masks: Sequence[Path | None], bids_dir: Path) -> list[
     root = bids_dir.resolve()
     files = [t1w, *(mask for mask in masks if mask is not None)]
     names = (file.relative_to(root).as_posix() for file in files)
-    return [f"bids:{_RAW}:{quote(name, safe='/+')}" for name in names]
-
-
-def write_dataset_description(out_dir: Path, bids_dir: Path) -> None:
-    """Write OUT/dataset_description.json, and OUT/.bidsignore unless there is one."""
-    out, raw = out_dir.resolve(), bids_dir.resolve()
-    # below the dataset both move together
-    link = Path(os.path.relpath(raw, out)).as_posix() if raw in out.parents else raw.as_uri()
-    source = _description_of(bids_dir)
-    content = {
-        "Name": "hetseg: brain structure segmentation with label-flip uncertainty",
-        "BIDSVersion": BIDS_VERSION,
-        "DatasetType": "derivative",
-        **{key: source[key] for key in ("License",) if key in source},
-        "GeneratedBy": [{"Name": "hetseg", "Version": __version__, **_container()}],
-        "SourceDatasets": [
-            {"URL": link, **({"DOI": source["DatasetDOI"]} if "DatasetDOI" in source else {})}
-        ],
-        "DatasetLinks": {_RAW: link},
-    }
-    description, ignore = out_dir / "dataset_description.json", out_dir / ".bidsignore"
-    remove_leftovers((description, ignore))
-    write_json(description, content)
-    if not ignore.exists():
-        tables = "".join(f"*_{name}.{end}\n" for name in _TABLES for end in ("tsv", "json"))
-        write_text(ignore, f"*.html\nlogs/\n{tables}group_*\n")
-
-
-def _description_of(bids_dir: Path) -> dict[str, str]:
-    """The texts in the description of the input."""
-    try:
-        content = read_json(bids_dir / "dataset_description.json")
-    except (OSError, ValueError):  # accepted with --skip-bids-validation
-        return {}
-    return {key: text for key, text in content.items() if text and isinstance(text, str)}
-
-
-def _container() -> dict[str, Any]:
-    kind, _, tag = os.environ.get("HETSEG_CONTAINER", "").partition(":")
-    return {"Container": {"Type": kind, "Tag": tag}} if tag else {}
+    return [f"bids:{RAW}:{quote(name, safe='/+')}" for name in names]
 
 
 def write_images(paths: OutputPaths, result: Segmentation, mask: npt.NDArray[np.uint8]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from hetseg_bids.dataset.discovery import keys_of
+from hetseg_bids.dataset.names import T1W, keys_of, suffix_of
 from hetseg_bids.errors import HetsegError
 from hetseg_bids.files import read_json
 from hetseg_bids.quality.image_quality import ImageQuality
@@ -28,6 +28,13 @@ _RECORD = "_dseg.json"
 _NEEDED = ("volume_mm3", "expected_dice")
 _SHOWN = 20  # names in a line
 
+KEYS = {
+    "participant_id": "Participant",
+    "session_id": "Session",
+    "scan": "Entities of the image; `mod-UNIT1` is one of an MP2RAGE, all others are T1w",
+}
+"""Columns that name a scan."""
+
 
 @dataclass(frozen=True)
 class FinishedScan:
@@ -36,7 +43,7 @@ class FinishedScan:
     Attributes
     ----------
     keys : dict of str to str
-        ``participant_id``, ``session_id`` (``n/a`` without one), ``scan`` (the entities).
+        As in `KEYS`; ``session_id`` is ``n/a`` without one.
     table : DataFrame
         As `morphometry.measure` makes it.
     record : dict
@@ -69,6 +76,11 @@ class FinishedScan:
         return self.keys["participant_id"]
 
     @property
+    def suffix(self) -> str:
+        """Suffix of the image, ``T1w`` or ``UNIT1``."""
+        return suffix_of(self.keys["scan"])
+
+    @property
     def resolution(self) -> str:
         """Grid of the result, ``native`` or ``1mm``."""
         return "1mm" if "_res-1mm" in self.dseg.name else "native"
@@ -91,6 +103,7 @@ class FinishedScan:
                 "with mirror image" if settings.get("mirror") else "without mirror image",
                 f"brain extraction {self.record.get('HetsegBrainExtraction')}",
                 f"grid {self.resolution}",
+                *([] if self.suffix == T1W else [f"image {self.suffix}"]),
             )
         )
 
@@ -102,7 +115,7 @@ class Results:
     Attributes
     ----------
     scans : list of FinishedScan
-        One for each T1w image, sorted by path, all with the same structures.
+        One for each image, sorted by path, all with the same structures.
     unusable : dict of str to str
         Why the result of a scan can't be used, by its name (``sub-X[_ses-Y]...``).
     """

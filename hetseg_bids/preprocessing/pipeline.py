@@ -16,6 +16,7 @@ from hetseg_bids.preprocessing.conform import resample, resample_inside, working
 from hetseg_bids.preprocessing.field import Box
 from hetseg_bids.preprocessing.headers import MAX_EXTENT_MM, T1w, read_t1w
 from hetseg_bids.preprocessing.lesions import Lesion, fill_lesion, place_lesion, read_lesion
+from hetseg_bids.preprocessing.mp2rage import darken_noise, is_unit1
 from hetseg_bids.preprocessing.normalisation import standardise
 
 _MM2_PER_CM2 = 100.0
@@ -59,7 +60,7 @@ def prepare_image(
     mask_path: Path | None = None,
     lesion_path: Path | None = None,
 ) -> PreparedImage:
-    """Read, check, conform, strip and standardise a T1w image.
+    """Read, check, conform, strip and standardise a T1w or UNIT1 image.
 
     Parameters
     ----------
@@ -99,7 +100,11 @@ def prepare_image(
         else:
             volume = torch.from_numpy(scan.data)[None]
             conformed = resample(volume, scan.grid, working, outside=scan.background)[0]
-        mask = signal if method == "skip" else _brain_mask(conformed, method, mask_path, working)
+        shown = conformed
+        if method == "deepbet" and not stripped and is_unit1(path):
+            quiet = torch.from_numpy(darken_noise(scan.data))[None]
+            shown = resample(quiet, scan.grid, working)[0]
+        mask = signal if method == "skip" else _brain_mask(shown, method, mask_path, working)
         doubts = strip.check_brain(mask.numpy())
         healed = _healed(conformed, mask, lesion_path, working)
         scores = standardise(healed.image, healed.mask, healed.lesioned)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from hetseg_bids.preprocessing.mp2rage import is_unit1
 from hetseg_bids.segmentation.upright import UPRIGHT_DEG
 
 REFERENCES: dict[str, str] = {
@@ -16,6 +18,9 @@ REFERENCES: dict[str, str] = {
     "179:108845 (2024).",
     "Billot": "Billot B, Greve DN, Puonti O, et al. SynthSeg: Segmentation of brain MRI scans of "
     "any contrast and resolution without retraining. Medical Image Analysis 86:102789 (2023).",
+    "Marques": "Marques JP, Kober T, Krueger G, et al. MP2RAGE, a self bias-field corrected "
+    "sequence for improved segmentation and T1-mapping at high field. NeuroImage 49:1271-1281 "
+    "(2010).",
     "Gorgolewski": "Gorgolewski KJ, Auer T, Calhoun VD, et al. The brain imaging data structure, "
     "a format for organizing and describing outputs of neuroimaging experiments. Scientific "
     "Data 3:160044 (2016).",
@@ -63,8 +68,12 @@ def methods_text(record: dict[str, Any], structures: int) -> Methods:
         if record.get("HetsegLesion")
         else ""
     )
+    unit1 = is_unit1(Path(record["Sources"][0]))
+    images = "T1-weighted images"
+    if unit1:
+        images = "Uniform images (UNIT1) of MP2RAGE (Marques et al., 2010)"
     text = (
-        f"T1-weighted images{organised} were segmented into "
+        f"{images}{organised} were segmented into "
         f"{structures} structures with hetseg {record['HetsegVersion']}, model "
         f"{record['HetsegModel']} (SHA-256 {record['HetsegModelSHA256'][:12]}), a 2.5-D network "
         f"after McKinley et al. (2019) applied to {views} slices of the image at 1 mm{mirror}; its "

@@ -14,12 +14,14 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
+from hetseg_bids.dataset.names import T1W, UNIT1
 from hetseg_bids.files import read_json, write_text
 from hetseg_bids.images import Grid, read_labels, read_largest
 from hetseg_bids.outputs.derivatives import OutputPaths
 from hetseg_bids.preprocessing.conform import nearest, resample, working_grid
 from hetseg_bids.preprocessing.headers import read_t1w
 from hetseg_bids.preprocessing.lesions import read_lesion
+from hetseg_bids.preprocessing.mp2rage import is_unit1
 from hetseg_bids.quality.image_quality import ImageQuality
 from hetseg_bids.quality.verdict import asymmetry, judge
 from hetseg_bids.quality.whole import of_structures
@@ -94,13 +96,13 @@ def write_report(
     shown: Shown | None = None,
     lesion_path: Path | None = None,
 ) -> Path:
-    """Write a scan's page from its T1w and derivatives.
+    """Write a scan's page from its image and derivatives.
 
     Parameters
     ----------
     paths : OutputPaths
     source : Path
-        The T1w image.
+        The T1w or UNIT1 image.
     run : dict of str, optional
         Facts about the run that made the results, for the page's end.
     shown : Shown, optional
@@ -282,9 +284,10 @@ def _cell(value: float, digits: int, full: float | None = None, sign: str = "") 
 
 def _provenance(record: dict[str, Any]) -> list[tuple[str, str]]:
     settings = ", ".join(f"{k} = {v}" for k, v in record["HetsegSettings"].items())
+    kind = UNIT1 if is_unit1(Path(record["Sources"][0])) else T1W
     facts = [
-        ("T1w", ", ".join(record["Sources"])),
-        ("SHA-256 of the T1w", record["HetsegSourceSHA256"]),
+        (kind, ", ".join(record["Sources"])),
+        (f"SHA-256 of the {kind}", record["HetsegSourceSHA256"]),
         ("hetseg", record["HetsegVersion"]),
         ("Model", f"{record['HetsegModel']} ({record['HetsegModelSHA256'][:12]})"),
         ("Brain extraction", record["HetsegBrainExtraction"]),

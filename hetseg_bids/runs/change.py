@@ -13,8 +13,8 @@ import numpy as np
 
 from hetseg_bids import __version__
 from hetseg_bids.dataset.bids_index import EXTENSIONS
-from hetseg_bids.dataset.discovery import entities_of
-from hetseg_bids.dataset.sessions import SessionTimes, natural_order, scanner_of, session_times
+from hetseg_bids.dataset.names import by_name, entities_of
+from hetseg_bids.dataset.sessions import SessionTimes, scanner_of, session_times
 from hetseg_bids.errors import HetsegError
 from hetseg_bids.files import write_json, write_tsv
 from hetseg_bids.images import grid_of, open_image
@@ -126,9 +126,7 @@ def _person_change(
     person: str, visits: Visits, times: SessionTimes, t1ws: dict[str, Path | None]
 ) -> PersonChange:
     dated = len(times.years) == len(visits)
-    order = sorted(
-        visits, key=lambda name: (times.years[name] if dated else 0.0, natural_order(name))
-    )
+    order = sorted(visits, key=lambda name: (times.years[name] if dated else 0.0, by_name(name)))
     sessions = [
         Session.of(name, times.years.get(name, np.nan), [scan.table for scan in visits[name]])
         for name in order

@@ -14,8 +14,8 @@ from hetseg_bids.dataset.files import is_folder
 from hetseg_bids.errors import OutputError
 from hetseg_bids.files import write_json, write_tsv
 from hetseg_bids.outputs.finished import (
+    KEYS,
     FinishedScan,
-    Results,
     processed_alike,
     read_results,
     shortened,
@@ -27,6 +27,7 @@ from hetseg_bids.quality.whole import of_structures
 from hetseg_bids.reports.change import cohort_change
 from hetseg_bids.reports.group import Cohort, write_group_page
 from hetseg_bids.runs import missing as absence
+from hetseg_bids.runs import wide
 from hetseg_bids.runs.change import write_changes
 from hetseg_bids.segmentation.morphometry import COLUMNS
 from hetseg_bids.structures.aseg import ASEG, is_whole
@@ -35,12 +36,7 @@ from hetseg_bids.structures.label_sets import Structure
 log = logging.getLogger(__name__)
 MAP_SCANS = 500  # more change the mean map invisibly, and each takes about a second
 _MM3_PER_ML = 1000.0
-_KEYS = {
-    "participant_id": "Participant",
-    "session_id": "Session",
-    "scan": "Entities of the T1w image",
-}
-_QC_COLUMNS = _KEYS | {
+_QC_COLUMNS = KEYS | {
     "verdict": "pass, look or fail: see `reasons`",
     "reasons": "Why the verdict isn't a pass",
     "outlier_score": "Largest robust |z| over volumes (relative to the brain mask's), asymmetries, "
@@ -62,23 +58,30 @@ _QC_COLUMNS = _KEYS | {
 }
 
 
-def run_group(bids_dir: Path | None, out_dir: Path, images: Sequence[Path] = ()) -> Path:
-    """Write the tables of the cohort, with data dictionaries, and group.html.
+def run_group(
+    bids_dir: Path | None,
+    out_dir: Path,
+    *,
+    images: Sequence[Path] = (),
+    covariates: Sequence[str] = (),
+    choose: str = "all",
+) -> Path:
+    """Write the tables of the cohort, group.html, and pages of people with several sessions.
 
-    People with several sessions get a table and a page of change over time.
-
-    Uses the scans that are finished now, and may be run again at any time: missing scans are
-    listed and are no error.  Where the dataset or the template can't be read, the tables are
+    It uses what is finished now. Where the dataset or the template can't be read, the tables are
     written without them, with a warning.
 
     Parameters
     ----------
     bids_dir : Path or None
-        The dataset.
     out_dir : Path
         The output folder of the participant level.
     images : sequence of Path
         Without a dataset: the files and folders that the participant level got.
+    covariates : sequence of str
+        Columns of participants.tsv that the wide tables get, too, or ``all``.
+    choose : {"best", "first", "all"}
+        Which scans of a session are in the wide tables.
 
     Returns
     -------
@@ -87,53 +90,63 @@ def run_group(bids_dir: Path | None, out_dir: Path, images: Sequence[Path] = ())
 
     Raises
     ------
-    OutputError
-        If there are no finished scans.
+    OutputError, OptionError
+        If there are no finished scans, or no such covariates.
     """
     results = read_results(out_dir)
     scans = results.scans
     if not scans:
         raise OutputError("no finished scans", "run the participant level first", path=out_dir)
-    morph = pd.concat([scan.table.assign(**scan.keys) for scan in scans])
-    _write(morph[[*_KEYS, *COLUMNS]].round(5), out_dir / "group_morph.tsv", _KEYS | COLUMNS)
-    tables = [scan.table for scan in scans]
-    volumes, dice, uneven = _matrices(tables)
-    masks = np.array([float(s.record.get("HetsegBrainMaskVolume", np.nan)) for s in scans])
-    structures = scans[0].label_set.structures
-    compared = ASEG.structures if is_whole(scans[0].label_set.names) else structures
-    sizes, *others = _matrices([of_structures(table) for table in tables])
-    measures = cohort_measures(compared, sizes, masks, *others)
-    quality = quality_table(scans, compare([*measures, *image_measures(scans)], scans))
+    folder = _folder_of_people(bids_dir, out_dir, images)
+    participants = absence.read_participants(folder)
+    label_set = scans[0].label_set
+    described = wide.read_covariates(folder, participants, covariates, label_set)
+    _write_morph(scans, out_dir)
+    volumes, dice, uneven = _matrices([scan.table for scan in scans])
+    quality = _quality(scans)
     _write(quality.round(4), out_dir / "group_qc.tsv", _QC_COLUMNS)
-    participants, missing = _people(bids_dir, out_dir, images, results)
+    people = participants.reindex([scan.person for scan in scans])
+    wide.write_wide_tables(out_dir, scans, quality, people, described, choose)
+    if bids_dir is None:
+        missing = absence.missing_images(images, out_dir, results, participants.index)
+    else:
+        missing = absence.missing_scans(bids_dir, out_dir, results, participants.index, choose)
     _write_missing(missing, out_dir)
-    crashes = absence.crashes_since(out_dir, results)
     several = [] if bids_dir is None else write_changes(bids_dir, out_dir, scans)
+    crashes = absence.crashes_since(out_dir, results).values()
     cohort = Cohort(
-        structures=[s.title for s in structures],
+        structures=[s.title for s in label_set.structures],
         quality=quality,
         pages=[scan.page.relative_to(out_dir).as_posix() for scan in scans],
         volume_ml=volumes / _MM3_PER_ML,
         expected_dice=dice,
         asymmetry=uneven,
-        participants=participants.reindex([scan.person for scan in scans]).fillna("n/a"),
+        participants=people.fillna("n/a"),
         missing=missing,
-        crashes=[name for names in crashes.values() for name in names],
-        change=cohort_change(several, structures) if several else None,
+        crashes=[name for names in crashes for name in names],
+        change=cohort_change(several, label_set.structures) if several else None,
     )
     return write_group_page(out_dir, cohort, _map(scans))
 
 
-def _people(
-    bids_dir: Path | None, out_dir: Path, images: Sequence[Path], results: Results
-) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    """participants.tsv of the dataset or of the one folder of images; and who is missing."""
-    if bids_dir is not None:
-        people = absence.read_participants(bids_dir)
-        return people, absence.missing_scans(bids_dir, out_dir, results, people.index)
+def _quality(scans: Sequence[FinishedScan]) -> pd.DataFrame:
+    masks = np.array([float(s.record.get("HetsegBrainMaskVolume", np.nan)) for s in scans])
+    label_set = scans[0].label_set
+    compared = ASEG.structures if is_whole(label_set.names) else label_set.structures
+    sizes, *others = _matrices([of_structures(scan.table) for scan in scans])
+    measures = cohort_measures(compared, sizes, masks, *others)
+    return quality_table(scans, compare([*measures, *image_measures(scans)], scans))
+
+
+def _folder_of_people(bids_dir: Path | None, out_dir: Path, images: Sequence[Path]) -> Path:
+    """Where participants.tsv lies: in the dataset, in the one folder of images, or in OUT."""
     folders = [path for path in images if is_folder(path)]
-    people = absence.read_participants(folders[0] if len(folders) == 1 else out_dir)
-    return people, absence.missing_images(images, out_dir, results, people.index)
+    return bids_dir or (folders[0] if len(folders) == 1 else out_dir)
+
+
+def _write_morph(scans: Sequence[FinishedScan], out_dir: Path) -> None:
+    morph = pd.concat([scan.table.assign(**scan.keys) for scan in scans])
+    _write(morph[[*KEYS, *COLUMNS]].round(5), out_dir / "group_morph.tsv", KEYS | COLUMNS)
 
 
 def cohort_measures(

@@ -10,17 +10,18 @@ from pathlib import Path
 
 import pandas as pd
 
-from hetseg_bids.dataset.discovery import expected_scans, keys_of
+from hetseg_bids.dataset.discovery import expected_scans
 from hetseg_bids.dataset.files import find_images
+from hetseg_bids.dataset.names import SUFFIXES, T1W, keys_of, one_of_each_session, suffix_of
 from hetseg_bids.errors import DatasetError
 from hetseg_bids.files import read_tsv
-from hetseg_bids.outputs.finished import Results
+from hetseg_bids.outputs.finished import Results, shortened
 
 log = logging.getLogger(__name__)
 COLUMNS = {
     "participant_id": "Participant",
     "session_id": "Session",
-    "scan": "Entities of the T1w image; n/a where the participant has none",
+    "scan": "Entities of the image; n/a where the participant has none",
     "reason": "What is known: what the newest crash file says last, or why a result can't be used",
     "crash_file": "Newest crash file of the scan, in logs/",
 }
@@ -44,7 +45,13 @@ def read_participants(bids_dir: Path) -> pd.DataFrame:
     """
     path = bids_dir / "participants.tsv"
     try:
-        return read_tsv(path).drop_duplicates("participant_id").set_index("participant_id")
+        table = read_tsv(path)
+        twice = table["participant_id"][table["participant_id"].duplicated()].unique()
+        if len(twice):
+            log.warning(
+                "%s: several rows, of which the first counts: %s", path, shortened([*twice])
+            )
+        return table.drop_duplicates("participant_id").set_index("participant_id")
     except FileNotFoundError:  # BIDS doesn't ask for it
         pass
     except (OSError, ValueError, KeyError) as error:
@@ -53,9 +60,16 @@ def read_participants(bids_dir: Path) -> pd.DataFrame:
 
 
 def missing_scans(
-    bids_dir: Path, out_dir: Path, results: Results, participants: Iterable[str]
+    bids_dir: Path,
+    out_dir: Path,
+    results: Results,
+    participants: Iterable[str],
+    choose: str = "all",
 ) -> pd.DataFrame | None:
     """One row per scan without a finished result, and per participant without a scan.
+
+    UNIT1 images are expected where OUT holds results of some, and T1w images where it holds results
+    of theirs.
 
     Parameters
     ----------
@@ -63,6 +77,8 @@ def missing_scans(
     results : Results
     participants : iterable of str
         participant_id of those in participants.tsv.
+    choose : {"best", "first", "all"}
+        With ``first``, only the first image of each session is expected.
 
     Returns
     -------
@@ -78,14 +94,18 @@ def missing_scans(
         )
         return None
     try:
-        expected = {scan.stem for scan in expected_scans(bids_dir)}
+        wanted = {scan.stem for suffix in SUFFIXES for scan in expected_scans(bids_dir, suffix)}
     except OSError as error:
         log.warning("%s: can't be read, so nobody is named as missing (%s)", bids_dir, error)
         return None
-    there = {folder.name for folder in folders}
+    finished = {scan.keys["scan"] for scan in results.scans}
+    suffixes = sorted({suffix_of(stem) for stem in finished}) or [T1W]
+    expected = {stem for stem in wanted if suffix_of(stem) in suffixes}
+    expected = {*one_of_each_session(expected)} if choose == "first" else expected
     lacking = dict.fromkeys(participants, _ONLY_LISTED)
-    lacking |= dict.fromkeys(there, "no T1w image in the dataset")
-    if extra := {scan.keys["scan"] for scan in results.scans} - expected:
+    there = (folder.name for folder in folders)
+    lacking |= dict.fromkeys(there, f"no {' or '.join(suffixes)} image in the dataset")
+    if extra := finished - wanted:
         log.warning("%s: %d finished scans are not of this dataset", bids_dir, len(extra))
     return _table(expected, lacking, out_dir, results)
 

@@ -21,7 +21,8 @@ from hetseg_bids.dataset.validator import bids_complaint
 from hetseg_bids.errors import COLON, HeldError, OptionError, OutputError
 from hetseg_bids.network.devices import resolve_device
 from hetseg_bids.network.models import load_model
-from hetseg_bids.outputs.derivatives import check_inside, write_dataset_description
+from hetseg_bids.outputs.derivatives import check_inside
+from hetseg_bids.outputs.description import write_dataset_description
 from hetseg_bids.runs.locks import claimed
 from hetseg_bids.runs.scan import Outcome, ScanStages, report_loss
 from hetseg_bids.runs.workers import run_scans

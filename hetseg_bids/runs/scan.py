@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import datetime
 import errno
-import json
 import logging
 import platform
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -22,26 +21,24 @@ import torch
 from hetseg_bids import __version__
 from hetseg_bids.config import RunConfig, Settings
 from hetseg_bids.dataset.discovery import Scan
-from hetseg_bids.dataset.files import mask_beside, path_from
-from hetseg_bids.dataset.lesion_masks import FoundLesionMask, find_lesion_mask
-from hetseg_bids.errors import HetsegError, MaskError, OptionError, OutputError
+from hetseg_bids.errors import HetsegError, OptionError, OutputError
 from hetseg_bids.files import read_json, remove_leftovers, write_json
 from hetseg_bids.network.devices import device_name, return_freed_memory, sparing_memory
 from hetseg_bids.network.models import Model, file_sha256
 from hetseg_bids.outputs import derivatives
-from hetseg_bids.outputs.derivatives import OutputPaths, Provenance, output_paths, sources_of
+from hetseg_bids.outputs.derivatives import Provenance
 from hetseg_bids.preprocessing.conform import resample
 from hetseg_bids.preprocessing.pipeline import PreparedImage, prepare_image
 from hetseg_bids.quality.image_quality import quality_of
 from hetseg_bids.reports.participant import Shown, write_report
+from hetseg_bids.runs.jobs import Job, check_owner, is_complete, sha256_of
 from hetseg_bids.runs.locks import claimed, lock_beside
 from hetseg_bids.runs.memory import check_room
 from hetseg_bids.segmentation.labels import Segmentation, segment
 from hetseg_bids.segmentation.lesioned import GivenLesion
-from hetseg_bids.segmentation.morphometry import has_columns, measure
+from hetseg_bids.segmentation.morphometry import measure
 from hetseg_bids.segmentation.plausibility import Plausibility, doubt_implausible_
 from hetseg_bids.segmentation.upright import predict_upright
-from hetseg_bids.structures.atlas import load_atlas
 
 log = logging.getLogger(__name__)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -67,39 +64,6 @@ class Outcome:
     status: Status
     message: str
     crash_file: Path | None = None
-
-
-@dataclass(frozen=True)
-class Job:
-    """A scan, how it is to be processed, and where its results go.
-
-    Attributes
-    ----------
-    scan : Scan
-    config : RunConfig
-    model : Model
-    paths : OutputPaths
-    mask_path : Path or None
-        The brain mask that belongs to the scan, where the settings ask for one.
-    lesion_mask : FoundLesionMask
-        The lesion mask that belongs to it, where the settings ask for one and it has one.
-    """
-
-    scan: Scan
-    config: RunConfig
-    model: Model
-    paths: OutputPaths
-    mask_path: Path | None
-    lesion_mask: FoundLesionMask
-
-    @property
-    def sources(self) -> list[str]:
-        """See `derivatives.sources_of`; without a dataset, paths from the output folder."""
-        masks = (self.mask_path, self.lesion_mask.path)
-        if self.config.bids_dir is not None:
-            return sources_of(self.scan.path, masks, self.config.bids_dir)
-        files = [path for path in (self.scan.path, *masks) if path is not None]
-        return [path_from(self.config.out_dir, path) for path in files]
 
 
 class ScanStages:
@@ -176,9 +140,9 @@ def _try_write_crash(config: RunConfig, scan: Scan, trace: str) -> Path | None:
 def _run_scan(
     scan: Scan, config: RunConfig, model: Model, stages: ScanStages, room_gb: float | None
 ) -> Outcome:
-    paths = output_paths(config.out_dir, scan, config.settings)
+    job = Job.of(scan, config, model)
+    paths = job.paths
     derivatives.check_inside(paths.folder, config.out_dir)
-    job = Job(scan, config, model, paths, _mask_of(scan, config), _lesion_mask_of(scan, config))
     complete = not config.overwrite and is_complete(job)
     if config.reports_only:
         if not complete:
@@ -191,33 +155,12 @@ def _run_scan(
         with claimed(lock, scan.path):
             # another run may have finished the scan in the meantime
             if config.overwrite or not is_complete(job):
-                _check_owner(job)
+                check_owner(job)
                 check_room(scan.path, config.settings, room_gb)
                 return _make(job, stages)
     if not paths.report.exists():
         _report(job)
     return Outcome(scan, "skipped", str(paths.report))
-
-
-def _check_owner(job: Job) -> None:
-    """Without a dataset, refuse to replace the results of another image of the same name.
-
-    Jobs that are given one ``T1.nii.gz`` each don't know of each other's.
-    """
-    if job.config.bids_dir is not None:
-        return
-    for path in job.paths.folder.glob("*_dseg.json"):
-        try:
-            record = read_json(path)
-        except (OSError, ValueError):
-            continue
-        t1w, sha256 = (record.get("Sources") or [None])[0], record.get("HetsegSourceSHA256")
-        if t1w != job.sources[0] and sha256 != file_sha256(job.scan.path):
-            raise OutputError(
-                f"{job.paths.folder} holds the results of another image ({t1w})",
-                "give another output folder, or both images in one call",
-                path=job.scan.path,
-            )
 
 
 def _make(job: Job, stages: ScanStages) -> Outcome:
@@ -313,7 +256,7 @@ def _write(
     provenance = Provenance(
         sources=job.sources,
         source_sha256=file_sha256(job.scan.path),
-        mask_sha256=_sha256(job.mask_path),
+        mask_sha256=sha256_of(job.mask_path),
         plan=job.model.plan,
         settings=job.config.settings,
         extraction=prepared.extraction,
@@ -322,7 +265,7 @@ def _write(
         plausibility=plausibility,
         turned_deg=turned_deg,
         warnings=(*prepared.warnings, *filter(None, [job.lesion_mask.doubt])),
-        lesion_sha256=_sha256(job.lesion_mask.path),
+        lesion_sha256=sha256_of(job.lesion_mask.path),
         lesion=_given_lesion(job, prepared, table),
     )
     derivatives.write_tables(paths, table, result.label_set)
@@ -336,70 +279,3 @@ def _given_lesion(job: Job, prepared: PreparedImage, table: pd.DataFrame) -> Giv
         return None
     names = table.loc[table["lesion_mm3"] > 0, "name"]
     return GivenLesion(job.sources[-1], prepared.lesion.ml, tuple(names))
-
-
-def _sha256(path: Path | None) -> str | None:
-    return None if path is None else file_sha256(path)
-
-
-def is_complete(job: Job) -> bool:
-    """Whether the results on disk are those that this input, model and settings would give.
-
-    The sidecar of the dseg is written last, so it exists only if everything else does, and it
-    holds the checksums of everything that the results depend on.
-    """
-    paths, plan, settings = job.paths, job.model.plan, job.config.settings
-    try:
-        record = read_json(paths.record)
-        atlas = Plausibility.of_record(record).atlas
-    except (OSError, ValueError):
-        return False
-    wanted = [paths.dseg, paths.mask, paths.morph, paths.labels]
-    if plan.heteroscedastic:
-        wanted.append(paths.flip_probability)
-    if settings.write_probseg:
-        wanted.append(paths.probseg)
-    return (
-        all(path.is_file() for path in wanted)
-        # of files without a dataset the content counts: they may be moved
-        and (job.config.bids_dir is None or record.get("Sources") == job.sources)
-        and has_columns(paths.morph)
-        and "HetsegTurnedDegrees" in record  # earlier results weren't made upright
-        and record.get("HetsegVersion") == __version__
-        and record.get("HetsegModelSHA256") == plan.weights_sha256
-        and record.get("HetsegPooling") == (plan.pooling and asdict(plan.pooling))
-        and record.get("HetsegImageSmoothing") == plan.smoothing
-        and atlas in (None, load_atlas().version)  # None: not compared with any
-        and record.get("HetsegSettings") == json.loads(json.dumps(asdict(settings)))
-        and record.get("HetsegSourceSHA256") == file_sha256(job.scan.path)
-        and record.get("HetsegMaskSHA256") == _sha256(job.mask_path)
-        and record.get("HetsegLesionSHA256") == _sha256(job.lesion_mask.path)
-    )
-
-
-def _lesion_mask_of(scan: Scan, config: RunConfig) -> FoundLesionMask:
-    """The lesion mask of a scan, where the settings ask for it."""
-    if config.settings.lesion_mask == "none":
-        return FoundLesionMask()
-    found = find_lesion_mask(scan, config.bids_dir)
-    log.info("%s: lesion mask: %s", scan.stem, found.path or found.doubt or "none")
-    return found
-
-
-def _mask_of(scan: Scan, config: RunConfig) -> Path | None:
-    """The brain mask of a scan: beside it, or in a dataset under derivatives/."""
-    if config.settings.brain_extraction != "mask":
-        return None
-    if config.bids_dir is None:
-        return mask_beside(scan.path)
-    root = config.bids_dir.resolve()
-    folders = [scan.path.parent, *sorted(root.glob(f"derivatives/*/{scan.folder}"))]
-    for folder in folders:
-        for ending in ("_desc-brain_mask.nii.gz", "_desc-brain_mask.nii"):
-            if (folder / f"{scan.stem}{ending}").is_file():
-                return folder / f"{scan.stem}{ending}"
-    raise MaskError(
-        f"--brain-extraction mask needs {scan.stem}_desc-brain_mask.nii.gz beside it or under "
-        "derivatives/*/",
-        path=scan.path,
-    )

@@ -94,6 +94,8 @@ class Segmentation:
         Summed from flip probabilities before they were rounded to levels.
     covered : Covered or None
         How much of each structure a lesion covers; None without a lesion.
+    probability_sums : (S,) float64 array or None
+        Sum of the probability of each structure over all voxels, before it was rounded.
     """
 
     grid: Grid
@@ -104,6 +106,7 @@ class Segmentation:
     label_set: LabelSet
     uncertainty: tuple[StructureUncertainty, ...] | None = None
     covered: Covered | None = None
+    probability_sums: npt.NDArray[np.float64] | None = None
 
     def full(self, cropped: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
         """Put a (..., x, y, z) array of the box back on the whole grid, zero elsewhere.
@@ -166,31 +169,35 @@ def segment(
     q_maps = LevelMaps(np.empty(maps, np.uint8), MAX_FLIP_PROBABILITY) if doubted else None
     p_maps = LevelMaps(np.empty(maps, np.uint8), MAX_PROBABILITY) if probability else None
     there = None if lesion is None else torch.from_numpy(lesion.on(target))
-    sums, covered = list[FlipSums](), list[Covered]()
+    sums, covered, expected = list[FlipSums](), list[Covered](), np.zeros(maps[0])
     planes = max(1, _SLAB_VALUES // (maps[0] * maps[2] * maps[3]))
     for start in range(0, target.shape[0], planes):
         slab = slice(start, min(start + planes, target.shape[0]))
         part = target.part((slab, slice(0, target.shape[1]), slice(0, target.shape[2])))
-        label, q, p = _written(logits, divider, box_grid, part, probability=probability)
+        label, q, p = _written(logits, divider, box_grid, part)
         winner = most_probable(label)
         if there is not None:
-            found, inside = [m for m in (q, p) if m is not None], there[slab]
+            found, inside = [p] if q is None else [q, p], there[slab]
             covered.append(doubt_lesion_(label, found, winner, inside, keep=label_lesion))
         dseg[slab] = label_values(label_set)[winner].numpy()
         if q_maps is not None and q is not None:
             q_maps.levels[:, slab] = to_levels(q, MAX_FLIP_PROBABILITY).numpy()
             sums.append(FlipSums.of(winner.numpy(), q.numpy()))
-        if p_maps is not None and p is not None:
+        # numpy: torch's sums depend on the number of threads
+        expected += p.numpy().sum(axis=(1, 2, 3), dtype=np.float64)
+        if p_maps is not None:
             p_maps.levels[:, slab] = to_levels(p, MAX_PROBABILITY).numpy()
     uncertainty = reduce(add, sums).summaries() if sums else None
     places = reduce(add, covered) if covered else None
-    return Segmentation(output, target_box, dseg, q_maps, p_maps, label_set, uncertainty, places)
+    return Segmentation(
+        output, target_box, dseg, q_maps, p_maps, label_set, uncertainty, places, expected
+    )
 
 
 def _written(
-    logits: Logits, divider: Divider, source: Grid, target: Grid, *, probability: bool
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Logits of the written labels on a grid, q where there are second outputs, p if wanted."""
+    logits: Logits, divider: Divider, source: Grid, target: Grid
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Logits of the written labels on a grid, q where there are second outputs, and p."""
     label = resample(logits.label, source, target, outside=OUTSIDE_LOGIT)
     q = None
     if logits.second_output is not None and logits.system is not None:
@@ -199,7 +206,7 @@ def _written(
     if not divider.division.of_parts:
         count = len(divider.division.rows)
         label, q = label[:count], None if q is None else q[:count]
-        return label, q, probability_map(label, q) if probability else None
+        return label, q, probability_map(label, q)
     label, p = divider.divided(label, probability_map(label, q), target)
     if q is not None:
         q = torch.where(label > 0, 1 - p, p).clamp_max_(MAX_FLIP_PROBABILITY)

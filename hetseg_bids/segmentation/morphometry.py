@@ -21,6 +21,8 @@ COLUMNS: dict[str, str] = {
     "name": "Structure",
     "hemisphere": "L or R; n/a for midline structures",
     "volume_mm3": "Volume of the voxels labelled as the structure, mm3",
+    "expected_volume_mm3": "Soft volume, mm3: the probability of the structure, summed over all "
+    "voxels of the image",
     "volume_sd_mm3": "Standard deviation of a reference's volume that the flip map implies, mm3; "
     "chosen on four real scans. No measurement error: most of it is shared by the scans of "
     "one protocol",
@@ -47,6 +49,8 @@ def measure(
     divided: Mapping[str, tuple[str, ...]] | None = None,
 ) -> pd.DataFrame:
     """One row per structure; columns as in `COLUMNS`, NaN where a model has no flip map.
+
+    The soft volume needs `Segmentation.probability_sums`, which models without flip maps have, too.
 
     Parameters
     ----------
@@ -81,6 +85,8 @@ def measure(
             "hemisphere": structure.hemisphere,
             "volume_mm3": volumes[structure.name],
         }
+        if result.probability_sums is not None:
+            row["expected_volume_mm3"] = float(result.probability_sums[i]) * voxel
         if result.uncertainty is not None:
             surplus = surplus_mm3.get(structure.name, 0.0) / voxel
             lesion = 0.0 if result.covered is None else float(result.covered.inside[i])

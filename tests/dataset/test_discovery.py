@@ -211,6 +211,33 @@ def test_only_magnitude_images_are_segmented(tmp_path, caplog):
         assert f"sub-01_part-{part}_T1w.nii.gz" in caplog.text
 
 
+def test_uniform_images_are_found_when_asked_for_and_never_share_a_name_with_a_t1w(tmp_path):
+    root = with_images(tmp_path / "a", "sub-01/anat/sub-01_run-1", "sub-01/anat/sub-01_mod-UNIT1")
+    for name in ("run-1_UNIT1.nii.gz", "run-1_inv-1_MP2RAGE.nii.gz"):
+        (root / "sub-01" / "anat" / f"sub-01_{name}").touch()
+    database = {"database": tmp_path / "db"}
+    for more in ({}, database, database):
+        assert stems(root, **more) == ["sub-01_run-1"]
+        assert stems(root, suffix="UNIT1", **more) == ["sub-01_run-1_mod-UNIT1"]
+    (root / "sub-01" / "anat" / "sub-01_run-1_T1w.nii.gz").unlink()
+    done = run_cli("hetseg", root, tmp_path / "out", "participant", "--dry-run")
+    assert done.code == 2
+    assert "no sub-*/[ses-*/]anat/*_T1w.nii[.gz]; --suffix UNIT1 takes the UNIT1 images" in done.err
+    done = run_cli("hetseg", root, tmp_path, "participant", "--dry-run", "--suffix", "UNIT1")
+    assert done.out.strip() == str(root / "sub-01" / "anat" / "sub-01_run-1_UNIT1.nii.gz")
+    path = tmp_path / "filter.json"
+    path.write_text(json.dumps({"t1w": {"suffix": "UNIT1"}}))
+    with pytest.raises(OptionError, match="give --suffix UNIT1"):
+        stems(root, filter_file=path)
+
+
+def test_the_first_of_a_session_goes_by_numbers(tmp_path):
+    runs = [f"sub-01/ses-{s}/anat/sub-01_ses-{s}_run-{run}" for s in "12" for run in ("9", "10")]
+    root = with_images(tmp_path / "a", *runs, "sub-02/anat/sub-02", "sub-02/anat/sub-02_acq-b")
+    assert len(stems(root)) == len(stems(root, choose="best")) == 6
+    assert stems(root, choose="first") == ["sub-01_ses-1_run-9", "sub-01_ses-2_run-9", "sub-02"]
+
+
 def test_labels_are_no_numbers_but_runs_are(tmp_path):
     names = [f"sub-0{n}/ses-0{n}/anat/sub-0{n}_ses-0{n}_run-0{n}" for n in (1, 2)]
     root = with_images(tmp_path / "a", *names)

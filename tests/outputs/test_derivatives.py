@@ -26,11 +26,11 @@ from hetseg_bids.outputs.derivatives import (
     remove,
     sources_of,
     write_crash,
-    write_dataset_description,
     write_images,
     write_sidecars,
     write_tables,
 )
+from hetseg_bids.outputs.description import write_dataset_description
 from hetseg_bids.quality.image_quality import ImageQuality
 from hetseg_bids.segmentation.labels import Segmentation
 from hetseg_bids.segmentation.morphometry import COLUMNS, measure

@@ -17,7 +17,7 @@ from hetseg_bids.outputs.finished import read_results
 from hetseg_bids.runs.group import run_group
 from hetseg_bids.structures.aseg import N_STRUCTURES, STRUCTURES
 from support.browsing import HOSTILE, HOSTILE_NAME, Opened, Tags
-from support.commands import run_cli
+from support.commands import run_cli, run_here
 from support.datasets import t1w_path, write_dataset
 from support.phantoms import small_brain
 from support.results import write_results
@@ -72,6 +72,72 @@ def test_tables_hold_every_finished_scan_with_a_data_dictionary(cohort):
         assert list(dictionary) == list(table.columns)
 
 
+def read_tsv(path: Path) -> pd.DataFrame:
+    """As strings, as they stand there."""
+    return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+
+
+def test_wide_tables_have_a_row_for_each_scan_and_a_column_for_each_structure(cohort):
+    _, out = cohort
+    long = read_tsv(out / "group_morph.tsv")
+    for name, column in (("volumes", "volume_mm3"), ("soft_volumes", "expected_volume_mm3")):
+        wide = read_tsv(out / f"group_{name}.tsv")
+        assert list(wide.columns[:5]) == [
+            *("participant_id", "session_id", "scan", "model", "processing")
+        ]
+        assert list(wide.columns[-N_STRUCTURES:]) == [s.name for s in STRUCTURES]
+        again = wide.melt("scan", [s.name for s in STRUCTURES], "name", column)
+        both = again.merge(long[["scan", "name", column]], on=["scan", "name"])
+        assert len(both) == N * N_STRUCTURES
+        assert (both[f"{column}_x"].astype(float) == both[f"{column}_y"].astype(float)).all()
+        dictionary = json.loads((out / f"group_{name}.json").read_text())
+        assert list(dictionary) == list(wide.columns)
+        assert {dictionary[s.name]["Units"] for s in STRUCTURES} == {"mm^3"}
+    counted, soft = (read_tsv(out / f"group_{n}.tsv") for n in ("volumes", "soft_volumes"))
+    assert (counted["brainstem"] != soft["brainstem"]).all()
+
+
+def test_covariates_are_joined_between_the_names_and_the_structures(cohort, tmp_path):
+    bids, out = tmp_path / "bids", tmp_path / "out"
+    shutil.copytree(cohort[1], out)
+    people = [f"{name}\t{20 + n}\t\tn/a" for n, name in enumerate(SUBJECTS[:-1])]
+    write_dataset(bids)
+    (bids / "participants.tsv").write_text(
+        "\n".join(["participant_id\tage\tsex\tbrainstem", *people, f"{SUBJECTS[0]}\t99\tF\t1"])
+    )
+    (bids / "participants.json").write_text(json.dumps({"age": {"Units": "year"}}))
+    done = run_cli("hetseg", bids, out, "group", "--covariates", "sex", "age")
+    assert done.code == 0, done.err
+    assert f"rows, of which the first counts: {SUBJECTS[0]}" in done.err
+    assert f"without a row in participants.tsv: {SUBJECTS[-1]}" in done.err
+    wide = read_tsv(out / "group_volumes.tsv")
+    place = list(wide.columns).index("left_cerebral_white_matter")
+    assert list(wide.columns[place - 2 : place]) == ["sex", "age"]
+    by_person = wide.set_index("participant_id")
+    assert dict(by_person["age"]) == {
+        **{name: str(20 + n) for n, name in enumerate(SUBJECTS[:-1])},
+        SUBJECTS[-1]: "n/a",
+    }
+    assert set(wide["sex"]) == {"n/a"}
+    assert json.loads((out / "group_volumes.json").read_text())["age"] == {"Units": "year"}
+    before = (out / "group_morph.tsv").stat().st_mtime_ns
+    for wanted, said in (
+        ("height", "no column height; it has age, sex, brainstem"),
+        (
+            "all",
+            "the tables have a column brainstem of their own; rename it, or name the columns "
+            "that you want",
+        ),
+    ):
+        done = run_here("hetseg", bids, out, "group", "--covariates", wanted)
+        assert done.code == 2
+        last = done.err.splitlines()[-1]
+        assert last == f"hetseg: --covariates {bids / 'participants.tsv'}: {said}"
+    assert (out / "group_morph.tsv").stat().st_mtime_ns == before
+    done = run_here("hetseg", bids, out, "participant", "--covariates", "age")
+    assert (done.code, "only the group level" in done.err) == (2, True)
+
+
 def test_the_odd_scan_comes_first_and_says_why(cohort):
     _, out = cohort
     table = pd.read_csv(out / "group_qc.tsv", sep="\t").set_index("scan")
@@ -109,12 +175,15 @@ def test_the_group_level_can_run_again_and_needs_a_finished_scan(cohort, tmp_pat
 def test_a_table_of_an_older_version_is_used_without_the_columns_it_lacks(tmp_path):
     paths, _ = write_results(tmp_path / "out", "sub-01", small_brain())
     table = pd.read_csv(paths.morph, sep="\t", dtype=str, keep_default_na=False)
-    table.drop(columns="volume_repeat_sd_mm3").to_csv(paths.morph, sep="\t", index=False)
+    newer = ["volume_repeat_sd_mm3", "expected_volume_mm3"]
+    table.drop(columns=newer).to_csv(paths.morph, sep="\t", index=False)
     done = run_cli("hetseg", write_dataset(tmp_path / "bids"), tmp_path / "out", "group")
     assert done.code == 0, done.err
     morph = tmp_path / "out" / "group_morph.tsv"
     table = pd.read_csv(morph, sep="\t", dtype=str, keep_default_na=False)
     assert set(table["volume_repeat_sd_mm3"]) == {"n/a"}
+    soft = pd.read_csv(morph.with_name("group_soft_volumes.tsv"), sep="\t", keep_default_na=False)
+    assert set(soft[[s.name for s in STRUCTURES]].iloc[0]) == {"n/a"}
     assert (table["volume_mm3"].astype(float) >= 0).all()
 
 
@@ -202,6 +271,42 @@ def test_two_results_of_one_image_count_once_and_the_native_one_is_used(untidy):
 def test_people_and_scans_are_counted_separately(untidy):
     assert "<h1>6 scans of 5 people</h1>" in untidy.page
     assert "of 5 people, one scan of each" in untidy.page
+
+
+def test_one_scan_of_each_session_may_be_chosen(tmp_path):
+    bids, out = write_dataset(tmp_path / "bids"), tmp_path / "out"
+    lost = small_brain()
+    lost[np.isin(lost, (8, 10))] = 0  # the verdict sees that the sides differ
+    runs = {"run-1": lost, "run-2": small_brain(), "run-10": small_brain()}
+    for run, labels in runs.items():
+        t1w_path(bids, "01", f"_{run}").touch()
+        write_results(out, f"sub-01_{run}", labels)
+    write_results(out, "sub-01_mod-UNIT1", small_brain())
+    t1w_path(bids, "01").with_name("sub-01_UNIT1.nii.gz").touch()
+    (out / "sub-01" / "anat" / "sub-01_run-10_seg-hetseg_dseg.json").unlink()  # not finished
+
+    def scans(choose: str) -> tuple[list[str], str]:
+        done = run_cli("hetseg", bids, out, "group", "--choose", choose)
+        assert done.code == 0, done.err
+        table = read_tsv(out / "group_volumes.tsv")
+        assert list(table["scan"]) == list(read_tsv(out / "group_soft_volumes.tsv")["scan"])
+        best = list(table["scan"][table["best_of_session"] == "yes"])
+        assert best == [s for s in table["scan"] if s in ("sub-01_mod-UNIT1", "sub-01_run-2")]
+        return list(table["scan"]), done.err
+
+    # images of another kind are never compared
+    every = ["sub-01_mod-UNIT1", "sub-01_run-1", "sub-01_run-2"]
+    found, said = scans("all")
+    assert found == every
+    assert "1 scans or participants of the dataset without a finished result: sub-01_run-10" in said
+    assert "grid native, image UNIT1" in said
+    assert scans("best")[0] == ["sub-01_mod-UNIT1", "sub-01_run-2"]
+    found, said = scans("first")
+    assert found == ["sub-01_mod-UNIT1", "sub-01_run-1"]
+    assert "without a finished result" not in said
+    assert "not of this dataset" not in said
+    assert len(read_tsv(out / "group_qc.tsv")) == 3
+    assert "<h1>3 scans of 1 person</h1>" in (out / "group.html").read_text()
 
 
 def test_mixed_models_are_said_on_the_page_and_in_a_line(untidy):

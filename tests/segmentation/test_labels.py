@@ -98,6 +98,22 @@ def test_sums_are_of_q_before_it_is_rounded_and_do_not_depend_on_slabs(monkeypat
             assert u.flip_variance == pytest.approx((one * (1 - one)).sum(), rel=1e-6)
 
 
+def test_soft_volumes_are_sums_of_p_in_mm3_with_and_without_flip_map(monkeypatch):
+    monkeypatch.setattr(labelling, "_SLAB_VALUES", 4000)  # several slabs
+    affine = WORKING.affine @ np.diag([0.8, 1.25, 1.5, 1])
+    for logits in (some_logits(), some_logits(None)):
+        for grid in (WORKING, Grid((24, 22, 20), affine)):
+            result = segment(logits, WORKING, grid, probability=True)
+            maps = result.probability
+            table = measure(result)
+            step_mm3 = maps.step / 2 * grid.voxel_volume
+            sums = maps.levels.sum(axis=(1, 2, 3)) * maps.step * grid.voxel_volume
+            voxels = maps.levels[0].size
+            found = table["expected_volume_mm3"].to_numpy()
+            np.testing.assert_allclose(found, sums, rtol=0.02, atol=0.05 * voxels * step_mm3)
+            assert (found > 0).all()
+
+
 def test_p_is_kept_only_when_asked_and_q_only_where_the_model_has_it():
     assert segment(some_logits(), WORKING, WORKING).probability is None
     plain = segment(some_logits(None), WORKING, WORKING, probability=True)

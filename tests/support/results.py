@@ -55,10 +55,12 @@ def write_results(
     grid = Grid(dseg.shape, affine)
     result = Segmentation(grid, whole, dseg, None, None, ASEG)
     if flip:
+        p = np.stack([np.where(dseg == s.label, 1 - q[i], q[i]) for i, s in enumerate(STRUCTURES)])
         result = replace(
             result,
             flip_probability=level_maps(q, 0.5),
             uncertainty=uncertainty_of(dseg, q),
+            probability_sums=p.sum(axis=(1, 2, 3), dtype=np.float64),
         )
     paths = OutputPaths(out / stem.split("_")[0] / "anat", stem, "", out / f"{stem}.html")
     provenance = Provenance(

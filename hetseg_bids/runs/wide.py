@@ -1,0 +1,175 @@
+"""Wide tables of the group level: one row per scan, one column per structure."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import pandas as pd
+
+from hetseg_bids.dataset.names import by_name, one_of_each_session
+from hetseg_bids.errors import OptionError
+from hetseg_bids.files import read_json, write_json, write_tsv
+from hetseg_bids.outputs.finished import KEYS, FinishedScan, shortened
+from hetseg_bids.quality.verdict import Level
+from hetseg_bids.structures.label_sets import LabelSet
+
+log = logging.getLogger(__name__)
+_ALL = "all"
+_TABLES = {
+    "group_volumes": ("volume_mm3", "Volume of the voxels labelled as this structure"),
+    "group_soft_volumes": (
+        "expected_volume_mm3",
+        "Soft volume: the probability of this structure, summed over all voxels of the image",
+    ),
+}
+_FACTS = KEYS | {
+    "model": "Model and the start of its weights' SHA-256",
+    "processing": "Version and settings of hetseg",
+    "best_of_session": "yes for the scan of a session that has the best verdict and, among equal "
+    "ones, the largest mean expected Dice; otherwise no. T1w and UNIT1 are compared apart",
+    "brain_mask_mm3": "Volume of the brain mask. It isn't the intracranial volume: it holds "
+    "little of the fluid around the brain",
+}
+
+
+def read_covariates(
+    bids_dir: Path, participants: pd.DataFrame, wanted: Sequence[str], label_set: LabelSet
+) -> dict[str, Any]:
+    """The columns of participants.tsv that are joined, each with its data dictionary.
+
+    Parameters
+    ----------
+    bids_dir : Path
+        Dataset; its participants.json, if it is there, describes the columns.
+    participants : DataFrame
+        participants.tsv, by participant_id.
+    wanted : sequence of str
+        Names of columns, or ``all``.
+    label_set : LabelSet
+        The structures, whose names are columns of the tables.
+
+    Raises
+    ------
+    OptionError
+        If there is no such column, or the tables have one of the same name.
+
+    Examples
+    --------
+    >>> from hetseg_bids.structures.aseg import ASEG
+    >>> people = pd.DataFrame({"age": ["31"], "sex": ["F"]}, index=["sub-01"])
+    >>> list(read_covariates(Path("no-dataset"), people, ["all"], ASEG))
+    ['age', 'sex']
+    """
+    if not wanted:
+        return {}
+    option, path = "--covariates", bids_dir / "participants.tsv"
+    there = [str(name) for name in participants.columns]
+    if not there:
+        raise OptionError("not there or without columns to join", option=option, path=path)
+    names = there if list(wanted) == [_ALL] else list(dict.fromkeys(wanted))
+    unknown = [name for name in names if name not in there]
+    if unknown:
+        problem, remedy = f"no column {', '.join(unknown)}", f"it has {', '.join(there)}"
+        raise OptionError(problem, remedy, option=option, path=path)
+    taken = [name for name in names if name in {*_FACTS, *label_set.names}]
+    if taken:
+        raise OptionError(
+            f"the tables have a column {', '.join(taken)} of their own",
+            "rename it, or name the columns that you want",
+            option=option,
+            path=path,
+        )
+    try:
+        known = read_json(path.with_suffix(".json"))
+    except (OSError, ValueError):  # BIDS only recommends it
+        known = {}
+    plain = {"Description": "From participants.tsv"}
+    return {name: known[name] if isinstance(known.get(name), dict) else plain for name in names}
+
+
+def write_wide_tables(
+    out_dir: Path,
+    scans: Sequence[FinishedScan],
+    quality: pd.DataFrame,
+    participants: pd.DataFrame,
+    covariates: dict[str, Any],
+    choose: str,
+) -> None:
+    """Write OUT/group_volumes.tsv and group_soft_volumes.tsv, with data dictionaries.
+
+    Parameters
+    ----------
+    out_dir : Path
+    scans : sequence of FinishedScan
+    quality : DataFrame
+        group_qc.tsv, one row per scan, in their order.
+    participants : DataFrame
+        participants.tsv, one row per scan, in their order: NaN where it has no row.
+    covariates : dict of str
+        Columns of it that are joined, as `read_covariates` returns them.
+    choose : {"best", "first", "all"}
+        Which scans of a session and suffix have a row.
+    """
+    best = best_of_sessions(quality)
+    rows = [
+        scan.keys
+        | {
+            "model": scan.model,
+            "processing": scan.processing,
+            "best_of_session": "yes" if scan.keys["scan"] in best else "no",
+            "brain_mask_mm3": scan.record.get("HetsegBrainMaskVolume"),
+        }
+        for scan in scans
+    ]
+    facts = pd.DataFrame(rows, columns=list(_FACTS))
+    kept = {_ALL: {*facts["scan"]}, "best": best, "first": one_of_each_session(facts["scan"])}
+    chosen = facts["scan"].isin(kept[choose])
+    joined = _joined(participants, list(covariates))
+    names = list(scans[0].label_set.names)
+    described = {name: {"Description": text} for name, text in _FACTS.items()} | covariates
+    described["brain_mask_mm3"]["Units"] = "mm^3"
+    for name, (column, text) in _TABLES.items():
+        values = [scan.table[column].to_numpy(dtype=float) for scan in scans]
+        volumes = pd.DataFrame(values, columns=names).round(5)
+        write_tsv(out_dir / f"{name}.tsv", pd.concat([facts, joined, volumes], axis=1)[chosen])
+        what = {"Description": text, "Units": "mm^3"}
+        write_json(out_dir / f"{name}.json", described | dict.fromkeys(names, what))
+
+
+def _joined(participants: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    """The covariates of each scan, ``n/a`` where a cell is empty or there is no row."""
+    lost = sorted({*participants.index[participants.isna().all(axis=1)]})
+    if names and lost:
+        log.warning(
+            "--covariates: n/a for %d participants without a row in participants.tsv: %s",
+            len(lost),
+            shortened(lost),
+        )
+    return participants[names].fillna("n/a").replace("", "n/a").reset_index(drop=True)
+
+
+def best_of_sessions(quality: pd.DataFrame) -> frozenset[str]:
+    """Names of the best scan of each session.
+
+    The verdict comes first, because it sees motion in the image, which lowers expected Dice too
+    little; then mean expected Dice; then the name.
+
+    Parameters
+    ----------
+    quality : DataFrame
+        group_qc.tsv: ``scan``, ``verdict`` and ``mean_expected_dice``.
+
+    Examples
+    --------
+    >>> levels, dice = ["pass", "look", "pass"], [0.84, 0.86, 0.85]
+    >>> table = pd.DataFrame({"verdict": levels, "mean_expected_dice": dice})
+    >>> best_of_sessions(table.assign(scan=["sub-01_run-1", "sub-01_run-2", "sub-01_run-3"]))
+    frozenset({'sub-01_run-3'})
+    """
+    table = quality.set_index("scan")
+    levels = table["verdict"].map(get_args(Level).index)
+    loss = -table["mean_expected_dice"].astype(float).fillna(0.0)  # none without flip map
+    return one_of_each_session(table.index, lambda scan: (levels[scan], loss[scan], by_name(scan)))
