@@ -21,7 +21,9 @@ ENDINGS = (".nii.gz", ".nii", ".mgz", ".mgh")
 # of a FreeSurfer subject one image is taken, the first that is there: FastSurfer makes no T1
 _OF_SUBJECT = ("orig.mgz", "T1.mgz", "rawavg.mgz")
 _AVERAGE = "fsaverage"  # and fsaverage5, ...: FreeSurfer's template beside the subjects
-_LABELS = re.compile(r"(?:^|.*[_.+-])(?:dseg|probseg|mask|roi|seg|aseg|labels?)", re.IGNORECASE)
+_LABELS = re.compile(
+    r"(?:^|.*[_.+-])(?:dseg|probseg|mask|label-lesion_roi|seg|aseg|labels?)", re.IGNORECASE
+)
 _OTHER_IMAGE = re.compile(
     r"(?:^|.*[_.-])(?:T2w?|T2starw?|T[12]map|FLAIR|PDw|PDT2|inplaneT2|bold|sbref|dwi|dti|epi|asl|"
     r"m0scan|pet|swi|angio|fieldmap|phasediff|(?:magnitude|phase)[12]?)",

@@ -100,10 +100,8 @@ def prepare_image(
         else:
             volume = torch.from_numpy(scan.data)[None]
             conformed = resample(volume, scan.grid, working, outside=scan.background)[0]
-        shown = conformed
-        if method == "deepbet" and not stripped and is_unit1(path):
-            quiet = torch.from_numpy(darken_noise(scan.data))[None]
-            shown = resample(quiet, scan.grid, working)[0]
+        noisy = method == "deepbet" and not stripped and is_unit1(path)
+        shown = _darkened(scan, working) if noisy else conformed
         mask = signal if method == "skip" else _brain_mask(shown, method, mask_path, working)
         doubts = strip.check_brain(mask.numpy())
         healed = _healed(conformed, mask, lesion_path, working)
@@ -139,6 +137,11 @@ def _healed(image: Tensor, mask: Tensor, path: Path | None, working: Grid) -> _H
     filled = fill_lesion(image, inside, mask.numpy())
     lesioned = torch.from_numpy(inside)
     return _Healed(filled, mask | lesioned, lesioned, lesion, tuple(warnings))
+
+
+def _darkened(scan: T1w, working: Grid) -> Tensor:
+    """A UNIT1 image for deepbet, without the noise of its air."""
+    return resample(torch.from_numpy(darken_noise(scan.data))[None], scan.grid, working)[0]
 
 
 def _working_grid(scan: T1w) -> Grid:

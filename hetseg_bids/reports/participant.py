@@ -23,7 +23,7 @@ from hetseg_bids.preprocessing.headers import read_t1w
 from hetseg_bids.preprocessing.lesions import read_lesion
 from hetseg_bids.preprocessing.mp2rage import is_unit1
 from hetseg_bids.quality.image_quality import ImageQuality
-from hetseg_bids.quality.verdict import asymmetry, judge
+from hetseg_bids.quality.verdict import Verdict, asymmetry, judge
 from hetseg_bids.quality.whole import of_structures
 from hetseg_bids.reports.methods import methods_text
 from hetseg_bids.reports.mosaics import (
@@ -121,18 +121,16 @@ def write_report(
     brain = head.cropped(_brain_box(head.mask | (head.dseg > 0)))
     whole = of_structures(table)
     worst = _least_certain(whole[whole["name"].isin(label_set.names)])
-    image, lesion = ImageQuality.of_record(record), GivenLesion.of_record(record)
-    found = Plausibility.of_record(record)
-    html = (
-        environment()
-        .get_template("participant.html.jinja")
-        .render(
+    page = environment().get_template("participant.html.jinja")
+    write_text(
+        paths.report,
+        page.render(
             title=paths.report.stem,
-            verdict=judge(table, record["HetsegWarnings"], image, found, lesion=lesion),
-            lesion=lesion,
+            verdict=_verdict(record, table),
+            lesion=GivenLesion.of_record(record),
             glance=_glance(whole, table, label_set, worst),
             picture=draw_glance(brain),
-            quality=quality_rows(image),
+            quality=quality_rows(ImageQuality.of_record(record)),
             outlines=draw_outlines(brain),
             legend=_legend(label_set),
             flips=[] if brain.flip_probability is None else draw_flip(brain),
@@ -147,10 +145,15 @@ def write_report(
             model_sha256=record["HetsegModelSHA256"],
             provenance=_provenance(record),
             run=run or {},
-        )
+        ),
     )
-    write_text(paths.report, html)
     return paths.report
+
+
+def _verdict(record: dict[str, Any], table: pd.DataFrame) -> Verdict:
+    image, lesion = ImageQuality.of_record(record), GivenLesion.of_record(record)
+    found = Plausibility.of_record(record)
+    return judge(table, record["HetsegWarnings"], image, found, lesion=lesion)
 
 
 def _least_certain(table: pd.DataFrame) -> list[str]:

@@ -16,6 +16,7 @@ from hetseg_bids.files import write_json, write_tsv
 from hetseg_bids.outputs.finished import (
     KEYS,
     FinishedScan,
+    Results,
     processed_alike,
     read_results,
     shortened,
@@ -66,7 +67,7 @@ def run_group(
     covariates: Sequence[str] = (),
     choose: str = "all",
 ) -> Path:
-    """Write the tables of the cohort, group.html, and pages of people with several sessions.
+    """Write tables and page (returned) of the cohort, and of people with several sessions.
 
     It uses what is finished now. Where the dataset or the template can't be read, the tables are
     written without them, with a warning.
@@ -83,11 +84,6 @@ def run_group(
     choose : {"best", "first", "all"}
         Which scans of a session are in the wide tables.
 
-    Returns
-    -------
-    page : Path
-        OUT/group.html.
-
     Raises
     ------
     OutputError, OptionError
@@ -102,18 +98,14 @@ def run_group(
     label_set = scans[0].label_set
     described = wide.read_covariates(folder, participants, covariates, label_set)
     _write_morph(scans, out_dir)
-    volumes, dice, uneven = _matrices([scan.table for scan in scans])
     quality = _quality(scans)
     _write(quality.round(4), out_dir / "group_qc.tsv", _QC_COLUMNS)
     people = participants.reindex([scan.person for scan in scans])
     wide.write_wide_tables(out_dir, scans, quality, people, described, choose)
-    if bids_dir is None:
-        missing = absence.missing_images(images, out_dir, results, participants.index)
-    else:
-        missing = absence.missing_scans(bids_dir, out_dir, results, participants.index, choose)
-    _write_missing(missing, out_dir)
+    missing = _missing(bids_dir, images, out_dir, results, participants, choose)
     several = [] if bids_dir is None else write_changes(bids_dir, out_dir, scans)
     crashes = absence.crashes_since(out_dir, results).values()
+    volumes, dice, uneven = _matrices([scan.table for scan in scans])
     cohort = Cohort(
         structures=[s.title for s in label_set.structures],
         quality=quality,
@@ -127,6 +119,24 @@ def run_group(
         change=cohort_change(several, label_set.structures) if several else None,
     )
     return write_group_page(out_dir, cohort, _map(scans))
+
+
+def _missing(
+    bids_dir: Path | None,
+    images: Sequence[Path],
+    out_dir: Path,
+    results: Results,
+    participants: pd.DataFrame,
+    choose: str,
+) -> pd.DataFrame | None:
+    """Write who is missing, in the dataset or of the images."""
+    known = (out_dir, results, participants.index)
+    if bids_dir is None:
+        missing = absence.missing_images(images, *known)
+    else:
+        missing = absence.missing_scans(bids_dir, *known, choose)
+    _write_missing(missing, out_dir)
+    return missing
 
 
 def _quality(scans: Sequence[FinishedScan]) -> pd.DataFrame:

@@ -138,10 +138,7 @@ def segment(
     lesion: Lesion | None = None,
     label_lesion: bool = False,
 ) -> Segmentation:
-    """Resample logits to a grid and label it.
-
-    Labels are decided after resampling, so that boundaries are as smooth as the output
-    grid allows.
+    """Resample logits to a grid and label it: boundaries are as smooth as the grid allows.
 
     Parameters
     ----------
@@ -189,9 +186,8 @@ def segment(
             p_maps.levels[:, slab] = to_levels(p, MAX_PROBABILITY).numpy()
     uncertainty = reduce(add, sums).summaries() if sums else None
     places = reduce(add, covered) if covered else None
-    return Segmentation(
-        output, target_box, dseg, q_maps, p_maps, label_set, uncertainty, places, expected
-    )
+    sure = (label_set, uncertainty, places, expected)
+    return Segmentation(output, target_box, dseg, q_maps, p_maps, *sure)
 
 
 def _written(

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from hetseg_bids.dataset.discovery import Scan, entities_of
+from hetseg_bids.dataset.discovery import scan_of_dataset
 from hetseg_bids.dataset.lesion_masks import FoundLesionMask, find_lesion_mask
+from hetseg_bids.dataset.names import entities_of
 from hetseg_bids.errors import MaskError
 
 ANAT = "sub-01/ses-1/anat/"
@@ -20,7 +21,7 @@ def found_for(bids: Path, stem: str, *files: str) -> FoundLesionMask:
     session = entities_of(stem).get("ses")
     folder = bids / "sub-01" / (f"ses-{session}" if session else "") / "anat"
     folder.mkdir(parents=True, exist_ok=True)
-    return find_lesion_mask(Scan(folder / f"{stem}_T1w.nii.gz", "01", session, stem), bids)
+    return find_lesion_mask(scan_of_dataset(folder / f"{stem}_T1w.nii.gz", stem), bids)
 
 
 @pytest.mark.parametrize(
