@@ -12,17 +12,19 @@ import nibabel as nib
 import pandas as pd
 
 from hetseg_bids.network.devices import resolve_device
-from hetseg_bids.network.models import load_model
+from hetseg_bids.network.models import load_head_model, load_model
 from hetseg_bids.outputs.derivatives import placed_image, write_scaled
 from hetseg_bids.planes import PLANES
 from hetseg_bids.preprocessing.conform import interpolation_blur
 from hetseg_bids.preprocessing.pipeline import prepare_image
 from hetseg_bids.quality.image_quality import quality_of
 from hetseg_bids.segmentation.inference import predict
+from hetseg_bids.segmentation.intracranial import Intracranial, measure_intracranial
 from hetseg_bids.segmentation.labels import LevelMaps, Segmentation
 from hetseg_bids.segmentation.labels import segment as label_grid
 from hetseg_bids.segmentation.morphometry import measure
 from hetseg_bids.segmentation.plausibility import Plausibility, doubt_implausible_
+from hetseg_bids.segmentation.wholes import whole_rows, with_wholes
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,17 @@ class Segmented:
         1/1020 from the exact value; None if the model's system has no such map. With q for the
         flip probability, the probability is q or 1 - q.
     volumes : DataFrame
-        One row per structure, columns as in `segmentation.morphometry.COLUMNS`: volume in mm3
+        One row per structure, then the whole head (`segmentation.wholes`), columns as in `segmentation.morphometry.COLUMNS`: volume in mm3
         with its standard deviation over scans of one person and the 95 % interval for the volume
         in a reference segmentation, mean flip probability, expected Dice.
     warnings : tuple of str
         What was unusual about the scan but could be used.
     plausibility : Plausibility
         Structures of which a part lies where no brain of the atlas has them.
+    intracranial : Nifti1Image or None
+        Mask of the inside of the skull, (X, Y, Z) uint8; None where it isn't known.
+    intracranial_reason : str or None
+        Why it isn't known: a stripped image, or one that ends inside the skull.
     """
 
     dseg: nib.Nifti1Image
@@ -58,6 +64,8 @@ class Segmented:
     volumes: pd.DataFrame
     warnings: tuple[str, ...]
     plausibility: Plausibility
+    intracranial: nib.Nifti1Image | None
+    intracranial_reason: str | None
 
 
 def segment(
@@ -104,7 +112,8 @@ def segment(
     >>> result = segment("sub-01_T1w.nii.gz")  # doctest: +SKIP
     >>> result.volumes.set_index("name").loc["left_hippocampus", "volume_mm3"]  # doctest: +SKIP
     """
-    network = load_model(model, resolve_device(device))
+    where = resolve_device(device)
+    network = load_model(model, where)
     division = network.plan.division(structures)
     prepared = prepare_image(Path(t1w), brain_extraction, Path(mask) if mask is not None else None)
     blur = interpolation_blur(prepared.working, prepared.native)
@@ -116,7 +125,9 @@ def segment(
     )
     noise, surplus = quality_of(prepared, result).noise, plausibility.surplus_mm3
     volumes = measure(result, noise=noise, surplus_mm3=surplus, divided=division.divided)
-    return _in_memory(result, volumes, prepared.warnings, plausibility)
+    found = measure_intracranial(load_head_model(where), prepared, result)
+    volumes = with_wholes(volumes, whole_rows(volumes, found))
+    return _in_memory(result, volumes, prepared.warnings, plausibility, found)
 
 
 def _in_memory(
@@ -124,6 +135,7 @@ def _in_memory(
     volumes: pd.DataFrame,
     warnings: tuple[str, ...],
     plausibility: Plausibility,
+    found: Intracranial,
 ) -> Segmented:
     p, q = result.probability, result.flip_probability
     assert p is not None  # noqa: S101 (asked for)
@@ -134,6 +146,8 @@ def _in_memory(
         volumes=volumes,
         warnings=warnings,
         plausibility=plausibility,
+        intracranial=None if found.mask is None else placed_image(found.mask, result.grid),
+        intracranial_reason=found.reason,
     )
 
 

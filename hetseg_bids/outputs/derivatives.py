@@ -6,7 +6,7 @@ import datetime
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,11 @@ class OutputPaths:
         return self.folder / f"{self.stem}{self.resolution}_desc-brain_mask.nii.gz"
 
     @property
+    def intracranial(self) -> Path:
+        """Mask of the inside of the skull."""
+        return self.folder / f"{self.stem}{self.resolution}_desc-intracranial_mask.nii.gz"
+
+    @property
     def morph(self) -> Path:
         """Volumes."""
         return self._segmentation("morph.tsv")
@@ -112,7 +117,7 @@ class OutputPaths:
     @property
     def files(self) -> tuple[Path, ...]:
         """All of them."""
-        images = (self.dseg, self.flip_probability, self.probseg, self.mask)
+        images = (self.dseg, self.flip_probability, self.probseg, self.mask, self.intracranial)
         tables = (self.morph, self.morph.with_suffix(".json"), self.labels)
         return (*images, *map(_sidecar, images), *tables, self.report, self.run_log)
 
@@ -297,11 +302,13 @@ class Provenance:
     extraction : str
         Brain extraction that was carried out: ``deepbet``, ``mask`` or ``skip``.
     mask_mm3 : float
-        Volume of the brain mask, which the group level uses in place of intracranial volume.
+        Volume of the brain mask, for the group level where the intracranial volume isn't known.
     image : ImageQuality
     plausibility : Plausibility
     warnings : tuple of str
         `PreparedImage.warnings`.
+    head : dict
+        `intracranial.head_facts`: the intracranial volume, or why it isn't known.
     """
 
     sources: list[str]
@@ -314,6 +321,7 @@ class Provenance:
     image: ImageQuality
     plausibility: Plausibility
     warnings: tuple[str, ...]
+    head: dict[str, Any] = field(default_factory=dict)
 
     def sidecar(self, description: str, **more: Any) -> dict[str, Any]:
         """JSON content for one derivative."""
@@ -335,6 +343,7 @@ class Provenance:
             "HetsegImageQuality": self.image.for_record(),
             "HetsegPlausibility": self.plausibility.for_record(),
             "HetsegWarnings": list(self.warnings),
+            **self.head,
         }
 
 

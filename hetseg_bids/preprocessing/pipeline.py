@@ -14,6 +14,7 @@ from hetseg_bids.images import Grid, read_labels
 from hetseg_bids.preprocessing import brain_extraction as strip
 from hetseg_bids.preprocessing.conform import resample, resample_inside, working_grid
 from hetseg_bids.preprocessing.field import Box
+from hetseg_bids.preprocessing.head import Head, find_head
 from hetseg_bids.preprocessing.headers import MAX_EXTENT_MM, T1w, read_t1w
 from hetseg_bids.preprocessing.normalisation import standardise
 
@@ -34,6 +35,10 @@ class PreparedImage:
         Brain on the working grid.
     extraction : str
         How the mask was made: ``deepbet``, ``mask`` or ``skip``.
+    head : Head or None
+        The head around it; None for an image that is stripped, or given as stripped.
+    content : tuple of 3 slice
+        The scanned box, in voxels of `native`.
     cut_cm2 : float
         Largest area in which the brain meets a face of the scanned box (padding left out), cm2.
     warnings : tuple of str
@@ -45,6 +50,8 @@ class PreparedImage:
     image: Tensor
     mask: Tensor
     extraction: str
+    head: Head | None
+    content: Box
     cut_cm2: float
     warnings: tuple[str, ...]
 
@@ -80,6 +87,7 @@ def prepare_image(
     method = extraction
     if extraction == "auto":
         method = "skip" if stripped else "deepbet"
+    head = None
     try:
         if stripped or method == "skip":
             # the brain is found before interpolation, which mixes it with the background
@@ -89,6 +97,7 @@ def prepare_image(
         else:
             volume = torch.from_numpy(scan.data)[None]
             conformed = resample(volume, scan.grid, working, outside=scan.background)[0]
+            head = find_head(conformed, working)
         mask = signal if method == "skip" else _brain_mask(conformed, method, mask_path, working)
         doubts = strip.check_brain(mask.numpy())
         scores = standardise(conformed, mask)
@@ -98,7 +107,17 @@ def prepare_image(
         raise ImageError(str(error), path=path) from None
     cut = cut_area(mask, working, scan.grid, scan.content)
     warnings = (*scan.warnings, *doubts)
-    return PreparedImage(scan.grid, working, scores, mask, method, cut, warnings)
+    return PreparedImage(
+        native=scan.grid,
+        working=working,
+        image=scores,
+        mask=mask,
+        extraction=method,
+        head=head,
+        content=scan.content,
+        cut_cm2=cut,
+        warnings=warnings,
+    )
 
 
 def _working_grid(scan: T1w) -> Grid:

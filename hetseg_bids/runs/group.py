@@ -13,6 +13,7 @@ import pandas as pd
 from hetseg_bids.errors import OutputError
 from hetseg_bids.files import write_json, write_tsv
 from hetseg_bids.outputs.finished import FinishedScan, processed_alike, read_results, shortened
+from hetseg_bids.outputs.intracranial import volume_of
 from hetseg_bids.quality.flip_map import CohortMap, cohort_map, load_template
 from hetseg_bids.quality.outliers import LEAST_PEOPLE, Measure, Outlier, find_outliers
 from hetseg_bids.quality.verdict import asymmetry, judge
@@ -20,12 +21,14 @@ from hetseg_bids.quality.whole import of_structures
 from hetseg_bids.reports.group import Cohort, write_group_page
 from hetseg_bids.runs import missing as absence
 from hetseg_bids.segmentation.morphometry import COLUMNS
+from hetseg_bids.segmentation.wholes import with_wholes
 from hetseg_bids.structures.aseg import ASEG, is_whole
 from hetseg_bids.structures.label_sets import Structure
 
 log = logging.getLogger(__name__)
 MAP_SCANS = 500  # more change the mean map invisibly, and each takes about a second
 _MM3_PER_ML = 1000.0
+_MOST = 0.5
 _KEYS = {
     "participant_id": "Participant",
     "session_id": "Session",
@@ -34,12 +37,13 @@ _KEYS = {
 _QC_COLUMNS = _KEYS | {
     "verdict": "pass, look or fail: see `reasons`",
     "reasons": "Why the verdict isn't a pass",
-    "outlier_score": "Largest robust |z| over volumes (relative to the brain mask's), asymmetries, "
+    "outlier_score": "Largest robust |z| over volumes (relative to the head's), asymmetries, "
     "expected Dice, noise, edge, ripple and contrast, as a share of the cohort's limit: about 5 % "
     f"of good scans are above 1; n/a with fewer than {LEAST_PEOPLE} people of the same processing",
     "outlier_of": "The measures with |z| above the limit, worst first, three at most",
     "mean_expected_dice": "Mean over the structures; of all labels of an aseg, over the 28",
     "brain_mask_ml": "Volume of the brain mask, ml",
+    "intracranial_ml": "Volume inside the skull, ml; n/a where it isn't known",
     "structures_ml": "Volume of all structures together, ml",
     "noise": "Noise in white matter, contrast of white matter to cortex = 1",
     "edge": "Step from white matter to cortex between neighbouring voxels, of the same contrast",
@@ -78,15 +82,16 @@ def run_group(bids_dir: Path, out_dir: Path) -> Path:
     scans = results.scans
     if not scans:
         raise OutputError("no finished scans", "run the participant level first", path=out_dir)
-    morph = pd.concat([scan.table.assign(**scan.keys) for scan in scans])
+    rows = [with_wholes(scan.table, scan.wholes).assign(**scan.keys) for scan in scans]
+    morph = pd.concat(rows)
     _write(morph[[*_KEYS, *COLUMNS]].round(5), out_dir / "group_morph.tsv", _KEYS | COLUMNS)
     tables = [scan.table for scan in scans]
     volumes, dice, uneven = _matrices(tables)
-    masks = np.array([float(s.record.get("HetsegBrainMaskVolume", np.nan)) for s in scans])
+    heads = head_sizes(scans)
     structures = scans[0].label_set.structures
     compared = ASEG.structures if is_whole(scans[0].label_set.names) else structures
     sizes, *others = _matrices([of_structures(table) for table in tables])
-    measures = cohort_measures(compared, sizes, masks, *others)
+    measures = cohort_measures(compared, sizes, heads, *others)
     quality = quality_table(scans, compare([*measures, *image_measures(scans)], scans))
     _write(quality.round(4), out_dir / "group_qc.tsv", _QC_COLUMNS)
     participants = absence.read_participants(bids_dir)
@@ -110,25 +115,25 @@ def run_group(bids_dir: Path, out_dir: Path) -> Path:
 def cohort_measures(
     structures: Sequence[Structure],
     volumes: np.ndarray,
-    masks: np.ndarray,
+    heads: np.ndarray,
     dice: np.ndarray,
     uneven: np.ndarray,
 ) -> list[Measure]:
     """Measures of the structures by which scans are compared.
 
-    Expected Dice, asymmetries, and the log of volumes relative to the brain mask: head size is
-    the largest and least interesting difference between people.
+    Expected Dice, asymmetries, and the log of volumes relative to the head: its size is the
+    largest and least interesting difference between people.
 
     Parameters
     ----------
     structures : sequence of Structure
     volumes, dice, uneven : (scans, S) float array
         Volume (mm3), expected Dice and asymmetry of each structure.
-    masks : (scans,) float array
-        Volume of the brain mask, mm3.
+    heads : (scans,) float array
+        See `head_sizes`.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
-        relative = np.log(volumes / masks[:, None])
+        relative = np.log(volumes / heads[:, None])
     measures = [Measure("Mean expected Dice", dice.mean(axis=1), "mean Dice", "low")]
     for i, structure in enumerate(structures):
         title = structure.title
@@ -138,6 +143,24 @@ def cohort_measures(
             sides = structure.both_sides
             measures.append(Measure(f"{sides} asymmetry", uneven[:, i], "asymmetry"))
     return measures
+
+
+def head_sizes(scans: Sequence[FinishedScan]) -> np.ndarray:
+    """What volumes are compared relative to: (scans,) float array, mm3.
+
+    The intracranial volume. Where it isn't known, the brain mask's times the usual ratio of the
+    two among scans of the same processing; where most of those lack it, the brain mask's for all.
+    """
+    masks = np.array([float(s.record.get("HetsegBrainMaskVolume", np.nan)) for s in scans])
+    total = np.array([volume_of(scan.record) for scan in scans])
+    sizes = masks.copy()
+    for numbers in processed_alike(scans).values():
+        known = np.isfinite(total[numbers]) & (masks[numbers] > 0)
+        if known.mean() <= _MOST:
+            continue
+        ratio = np.median(total[numbers][known] / masks[numbers][known])
+        sizes[numbers] = np.where(known, total[numbers], ratio * masks[numbers])
+    return sizes
 
 
 def image_measures(scans: Sequence[FinishedScan]) -> list[Measure]:
@@ -199,6 +222,7 @@ def quality_table(scans: Sequence[FinishedScan], outliers: Sequence[Outlier]) ->
             "outlier_of": "; ".join(outlier.why) or "n/a",
             "mean_expected_dice": table["expected_dice"].astype(float).mean(),
             "brain_mask_ml": float("nan") if mask is None else mask / _MM3_PER_ML,
+            "intracranial_ml": volume_of(record) / _MM3_PER_ML,
             "structures_ml": table["volume_mm3"].astype(float).sum() / _MM3_PER_ML,
             **asdict(scan.image),
             "model": scan.model,

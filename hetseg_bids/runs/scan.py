@@ -24,9 +24,10 @@ from hetseg_bids.dataset.discovery import Scan
 from hetseg_bids.errors import HetsegError, MaskError, OptionError, OutputError
 from hetseg_bids.files import read_json, remove_leftovers, write_json
 from hetseg_bids.network.devices import device_name, return_freed_memory, sparing_memory
-from hetseg_bids.network.models import Model, file_sha256
+from hetseg_bids.network.models import Model, file_sha256, load_head_model
 from hetseg_bids.outputs import derivatives
 from hetseg_bids.outputs.derivatives import OutputPaths, Provenance, output_paths, sources_of
+from hetseg_bids.outputs.intracranial import head_facts, measured_with, write_intracranial
 from hetseg_bids.preprocessing.conform import interpolation_blur, resample
 from hetseg_bids.preprocessing.pipeline import PreparedImage, prepare_image
 from hetseg_bids.quality.image_quality import quality_of
@@ -34,9 +35,11 @@ from hetseg_bids.reports.participant import Shown, write_report
 from hetseg_bids.runs.locks import claimed, lock_beside
 from hetseg_bids.runs.memory import check_room
 from hetseg_bids.segmentation.inference import predict
+from hetseg_bids.segmentation.intracranial import Intracranial, measure_intracranial
 from hetseg_bids.segmentation.labels import Segmentation, segment
 from hetseg_bids.segmentation.morphometry import has_columns, measure
 from hetseg_bids.segmentation.plausibility import Plausibility, doubt_implausible_
+from hetseg_bids.segmentation.wholes import whole_rows, with_wholes
 from hetseg_bids.structures.atlas import load_atlas
 
 log = logging.getLogger(__name__)
@@ -196,8 +199,9 @@ def _make(job: Job, stages: ScanStages) -> Outcome:
         prepared = prepare_image(scan.path, config.settings.brain_extraction, job.mask_path)
     stages.stage("segmentation")
     result, plausibility = _segment(prepared, job.model, config.settings, stages)
+    found = measure_intracranial(_head_model(job.model), prepared, result)
     stages.stage("writing")
-    mask = _write(job, prepared, result, plausibility)
+    mask = _write(job, prepared, result, plausibility, found)
     facts = {
         "Command line": config.command,
         "Started": started.isoformat(timespec="seconds"),
@@ -211,6 +215,11 @@ def _make(job: Job, stages: ScanStages) -> Outcome:
     return_freed_memory()
     stages.stage("report")
     return Outcome(scan, "done", str(_report(job.paths, scan, shown)))
+
+
+def _head_model(model: Model) -> Model:
+    """The head model, on the device of another one."""
+    return load_head_model(next(model.network.parameters()).device)
 
 
 def _report(paths: OutputPaths, scan: Scan, shown: Shown | None = None) -> Path:
@@ -246,12 +255,16 @@ def _segment(
 
 
 def _write(
-    job: Job, prepared: PreparedImage, result: Segmentation, plausibility: Plausibility
+    job: Job,
+    prepared: PreparedImage,
+    result: Segmentation,
+    plausibility: Plausibility,
+    found: Intracranial,
 ) -> npt.NDArray[np.uint8]:
     """Write all derivatives; returns the brain mask on the result's grid."""
     paths = job.paths
     # from here on the old result isn't complete; files that this run won't write must not stay
-    for stale in (paths.dseg, paths.probseg, paths.flip_probability):
+    for stale in (paths.dseg, paths.probseg, paths.flip_probability, paths.intracranial):
         derivatives.remove(stale)
     inside = resample(prepared.mask.float()[None], prepared.working, result.grid)[0] > 0.5
     mask = inside.numpy().astype(np.uint8)
@@ -270,6 +283,7 @@ def _write(
         image=quality,
         plausibility=plausibility,
         warnings=prepared.warnings,
+        head=head_facts(found, _head_model(job.model).plan),
     )
     table = measure(
         result,
@@ -277,7 +291,9 @@ def _write(
         surplus_mm3=plausibility.surplus_mm3,
         divided=job.model.plan.division(job.config.settings.structures).divided,
     )
-    derivatives.write_tables(paths, table, result.label_set)
+    whole = with_wholes(table, whole_rows(table, found))
+    derivatives.write_tables(paths, whole, result.label_set)
+    write_intracranial(paths, found, result.grid, provenance)
     there = result.flip_probability is not None
     derivatives.write_sidecars(paths, provenance, result.label_set, flip_probability=there)
     return mask
@@ -308,6 +324,7 @@ def is_complete(job: Job) -> bool:
         and record.get("HetsegModelSHA256") == plan.weights_sha256
         and record.get("HetsegPooling") == (plan.pooling and asdict(plan.pooling))
         and record.get("HetsegImageSmoothing") == plan.smoothing
+        and measured_with(record, _head_model(job.model).plan, paths)
         and atlas in (None, load_atlas().version)  # None: not compared with any
         and record.get("HetsegSettings") == json.loads(json.dumps(asdict(settings)))
         and record.get("HetsegSourceSHA256") == file_sha256(job.scan.path)

@@ -11,7 +11,7 @@ import pandas as pd
 from hetseg_bids.segmentation.labels import Segmentation
 from hetseg_bids.segmentation.uncertainty import REPEAT_NOISE, StructureUncertainty, volume_sd
 
-_NORMAL_975 = 1.959964
+NORMAL_975 = 1.959964
 _GONE = 0.1  # of the expected volume: with fewer labelled voxels, a structure counts as not found
 
 COLUMNS: dict[str, str] = {
@@ -105,12 +105,12 @@ def has_columns(path: Path) -> bool:
 
 def _error_bars(u: StructureUncertainty, voxel: float, noise: float) -> dict[str, float]:
     sd = volume_sd(u.flip_variance * voxel)
-    low = max(0.0, u.expected_size * voxel - _NORMAL_975 * sd)
+    low = max(0.0, u.expected_size * voxel - NORMAL_975 * sd)
     return {
         "volume_sd_mm3": sd,
         # where the network found almost nothing, the reference may not have the structure
         "volume_ci95_low_mm3": 0.0 if u.size <= _GONE * u.expected_size else low,
-        "volume_ci95_high_mm3": u.expected_size * voxel + _NORMAL_975 * sd,
+        "volume_ci95_high_mm3": u.expected_size * voxel + NORMAL_975 * sd,
         "volume_repeat_sd_mm3": REPEAT_NOISE.sd(u.size * voxel, u.flip_variance * voxel, noise),
         "mean_flip_probability": u.mean_flip_probability,
         "expected_dice": u.expected_dice,
