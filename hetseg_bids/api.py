@@ -45,9 +45,10 @@ class Segmented:
         1/1020 from the exact value; None if the model's system has no such map. With q for the
         flip probability, the probability is q or 1 - q.
     volumes : DataFrame
-        One row per structure, then the whole head (`segmentation.wholes`), columns as in `segmentation.morphometry.COLUMNS`: volume in mm3
-        with its standard deviation over scans of one person and the 95 % interval for the volume
-        in a reference segmentation, mean flip probability, expected Dice.
+        One row per structure, then the whole head (`segmentation.wholes`); columns as in
+        `segmentation.morphometry.COLUMNS`: volume in mm3 with its standard deviation over scans of
+        one person and the 95 % interval for the volume in a reference segmentation, mean flip
+        probability, expected Dice.
     warnings : tuple of str
         What was unusual about the scan but could be used.
     plausibility : Plausibility

@@ -86,7 +86,7 @@ def find_head(conformed: Tensor, working: Grid) -> Head:
     --------
     >>> import torch
     >>> image = torch.zeros(64, 64, 64)
-    >>> image[16:48, 16:48, 16:48] = torch.arange(32.0) + 50
+    >>> image[16:48, 16:48, 16:48] = 100 + torch.rand(32, 32, 32)
     >>> head = find_head(image, Grid((64, 64, 64), np.eye(4)))
     >>> head.scores.shape, head.grid.zooms, head.grid.affine[:3, 3]
     (torch.Size([24, 24, 24]), array([2., 2., 2.]), array([8.5, 8.5, 8.5]))

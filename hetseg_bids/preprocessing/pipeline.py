@@ -107,17 +107,8 @@ def prepare_image(
         raise ImageError(str(error), path=path) from None
     cut = cut_area(mask, working, scan.grid, scan.content)
     warnings = (*scan.warnings, *doubts)
-    return PreparedImage(
-        native=scan.grid,
-        working=working,
-        image=scores,
-        mask=mask,
-        extraction=method,
-        head=head,
-        content=scan.content,
-        cut_cm2=cut,
-        warnings=warnings,
-    )
+    seen = (scores, mask, method, head, scan.content)
+    return PreparedImage(scan.grid, working, *seen, cut, warnings)
 
 
 def _working_grid(scan: T1w) -> Grid:

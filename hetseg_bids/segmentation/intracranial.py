@@ -21,7 +21,7 @@ from hetseg_bids.network.systems import Heteroscedastic
 from hetseg_bids.preprocessing.conform import resample
 from hetseg_bids.preprocessing.head import Head
 from hetseg_bids.preprocessing.pipeline import PreparedImage, cut_area
-from hetseg_bids.segmentation.inference import mean_outputs, views_of
+from hetseg_bids.segmentation.inference import brain_box, mean_outputs, views_of
 from hetseg_bids.segmentation.labels import Segmentation, covering_box
 from hetseg_bids.segmentation.uncertainty import FlipSums, StructureUncertainty
 
@@ -130,8 +130,12 @@ def head_logits(model: Model, head: Head) -> tuple[Tensor, StructureUncertainty]
 def mask_on(logits: Tensor, source: Grid, target: Grid) -> npt.NDArray[np.uint8]:
     """The mask on another grid, decided after resampling: (X, Y, Z) uint8 array."""
     mask = np.zeros(target.shape[::-1], np.uint8).T  # x runs fastest, as in a NIfTI file
-    box = covering_box(source, target)
-    there = resample(logits[None], source, target.part(box), outside=_OUTSIDE)[0]
+    if not (logits > 0).any():
+        return mask
+    inner = brain_box(logits > 0)
+    part = source.part(inner)
+    box = covering_box(part, target)
+    there = resample(logits[None, *inner], part, target.part(box), outside=_OUTSIDE)[0]
     mask[box] = (there > 0).numpy()
     return mask
 

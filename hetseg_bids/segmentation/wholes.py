@@ -70,7 +70,7 @@ def labels_of(whole: str, names: Sequence[str]) -> list[str]:
         return [n for n in names if bare[n] in _SUBCORTICAL]
     if whole == "cerebral_white":
         return [n for n in names if bare[n] in _WHITE or n.startswith(_CALLOSUM)]
-    grey = (*_SUBCORTICAL, "cerebral_cortex", "cerebellum")
+    grey = (*_SUBCORTICAL, "cerebral_cortex", "cerebellum_cortex")
     return [n for n in names if bare[n] in grey] if every else []
 
 
@@ -92,8 +92,10 @@ def whole_rows(table: pd.DataFrame, found: Intracranial | None = None) -> pd.Dat
     --------
     >>> table = pd.DataFrame({"name": ASEG.names, "volume_mm3": 100.0})
     >>> rows = whole_rows(table).set_index("name")
-    >>> rows.loc["cerebral_white", "volume_mm3"], rows.loc["total_grey", "volume_mm3"]
-    (300.0, nan)
+    >>> float(rows.loc["cerebral_white", "volume_mm3"])  # both sides and the corpus callosum
+    300.0
+    >>> float(rows.loc["total_grey", "volume_mm3"])
+    nan
     """
     rows = [_intracranial(found)]
     names = list(table["name"])

@@ -7,6 +7,6 @@ from hetseg_bids.structures.label_sets import LabelSet, Structure
 FLUID, BRAIN, OUTSIDE = 1, 2, 3
 """Ids of its training labels: brain; all else inside the skull; the rest of the head."""
 
-INTRACRANIAL = Structure("intracranial", FLUID, (FLUID, BRAIN), (60, 160, 220), single=True)
-WHOLE_BRAIN = Structure("brain", BRAIN, (BRAIN,), (230, 160, 60), single=True)
+INTRACRANIAL = Structure("intracranial", FLUID, (FLUID, BRAIN), (60, 160, 220))
+WHOLE_BRAIN = Structure("brain", BRAIN, (BRAIN,), (230, 160, 60))
 HEAD = LabelSet((INTRACRANIAL, WHOLE_BRAIN))

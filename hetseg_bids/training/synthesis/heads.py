@@ -263,9 +263,9 @@ def _deformed(rng: np.random.Generator, ids: Tensor, config: HeadConfig) -> Tens
 def _paint(rng: np.random.Generator, ids: Tensor, config: HeadConfig) -> Tensor:
     """The image of (5, *frame) ids, still without noise, bias or cuts."""
     look = draw_appearance(rng, config.contrast)
-    for label, (mean, between, within) in _BEYOND.items():
-        look.mean[label] = abs(rng.normal(mean, between))
-        look.within[label] = within * rng.uniform(0.4, 1.3)
+    for label, (value, between, spread) in _BEYOND.items():
+        look.mean[label] = abs(rng.normal(value, between))
+        look.within[label] = spread * rng.uniform(0.4, 1.3)
     fat = rng.uniform(*config.fat)
     # marrow is fat, skin lies on it
     for label, most in ((_MARROW, 0.5), (_DIPLOE, 0.4), (_SKIN, 0.3)):
