@@ -28,7 +28,6 @@ from hetseg_bids.structures.label_sets import Structure
 log = logging.getLogger(__name__)
 MAP_SCANS = 500  # more change the mean map invisibly, and each takes about a second
 _MM3_PER_ML = 1000.0
-_MOST = 0.5
 _KEYS = {
     "participant_id": "Participant",
     "session_id": "Session",
@@ -37,7 +36,7 @@ _KEYS = {
 _QC_COLUMNS = _KEYS | {
     "verdict": "pass, look or fail: see `reasons`",
     "reasons": "Why the verdict isn't a pass",
-    "outlier_score": "Largest robust |z| over volumes (relative to the head's), asymmetries, "
+    "outlier_score": "Largest robust |z| over volumes (relative to the brain mask's), asymmetries, "
     "expected Dice, noise, edge, ripple and contrast, as a share of the cohort's limit: about 5 % "
     f"of good scans are above 1; n/a with fewer than {LEAST_PEOPLE} people of the same processing",
     "outlier_of": "The measures with |z| above the limit, worst first, three at most",
@@ -87,11 +86,11 @@ def run_group(bids_dir: Path, out_dir: Path) -> Path:
     _write(morph[[*_KEYS, *COLUMNS]].round(5), out_dir / "group_morph.tsv", _KEYS | COLUMNS)
     tables = [scan.table for scan in scans]
     volumes, dice, uneven = _matrices(tables)
-    heads = head_sizes(scans)
+    masks = np.array([float(s.record.get("HetsegBrainMaskVolume", np.nan)) for s in scans])
     structures = scans[0].label_set.structures
     compared = ASEG.structures if is_whole(scans[0].label_set.names) else structures
     sizes, *others = _matrices([of_structures(table) for table in tables])
-    measures = cohort_measures(compared, sizes, heads, *others)
+    measures = cohort_measures(compared, sizes, masks, *others)
     quality = quality_table(scans, compare([*measures, *image_measures(scans)], scans))
     _write(quality.round(4), out_dir / "group_qc.tsv", _QC_COLUMNS)
     participants = absence.read_participants(bids_dir)
@@ -115,25 +114,25 @@ def run_group(bids_dir: Path, out_dir: Path) -> Path:
 def cohort_measures(
     structures: Sequence[Structure],
     volumes: np.ndarray,
-    heads: np.ndarray,
+    masks: np.ndarray,
     dice: np.ndarray,
     uneven: np.ndarray,
 ) -> list[Measure]:
     """Measures of the structures by which scans are compared.
 
-    Expected Dice, asymmetries, and the log of volumes relative to the head: its size is the
-    largest and least interesting difference between people.
+    Expected Dice, asymmetries, and the log of volumes relative to the brain mask: head size is
+    the largest and least interesting difference between people.
 
     Parameters
     ----------
     structures : sequence of Structure
     volumes, dice, uneven : (scans, S) float array
         Volume (mm3), expected Dice and asymmetry of each structure.
-    heads : (scans,) float array
-        See `head_sizes`.
+    masks : (scans,) float array
+        Volume of the brain mask, mm3.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
-        relative = np.log(volumes / heads[:, None])
+        relative = np.log(volumes / masks[:, None])
     measures = [Measure("Mean expected Dice", dice.mean(axis=1), "mean Dice", "low")]
     for i, structure in enumerate(structures):
         title = structure.title
@@ -143,24 +142,6 @@ def cohort_measures(
             sides = structure.both_sides
             measures.append(Measure(f"{sides} asymmetry", uneven[:, i], "asymmetry"))
     return measures
-
-
-def head_sizes(scans: Sequence[FinishedScan]) -> np.ndarray:
-    """What volumes are compared relative to: (scans,) float array, mm3.
-
-    The intracranial volume. Where it isn't known, the brain mask's times the usual ratio of the
-    two among scans of the same processing; where most of those lack it, the brain mask's for all.
-    """
-    masks = np.array([float(s.record.get("HetsegBrainMaskVolume", np.nan)) for s in scans])
-    total = np.array([volume_of(scan.record) for scan in scans])
-    sizes = masks.copy()
-    for numbers in processed_alike(scans).values():
-        known = np.isfinite(total[numbers]) & (masks[numbers] > 0)
-        if known.mean() <= _MOST:
-            continue
-        ratio = np.median(total[numbers][known] / masks[numbers][known])
-        sizes[numbers] = np.where(known, total[numbers], ratio * masks[numbers])
-    return sizes
 
 
 def image_measures(scans: Sequence[FinishedScan]) -> list[Measure]:

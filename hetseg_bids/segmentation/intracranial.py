@@ -33,7 +33,7 @@ _LEAST_BRAIN = 0.97  # of the labelled voxels have to lie inside
 
 _SHARED = 0.8  # of the flip variance: an error all around the brain has one sign
 _SHARE = 0.01  # of the volume, beyond what the flip map says
-_REPEAT_SHARE = 0.004  # standard deviation over scans of one head
+_REPEAT_SHARE = 0.008  # root mean square change of copies of three heads (docs/intracranial.md)
 
 STRIPPED = "the image is stripped: what lies between brain and skull isn't in it"
 
