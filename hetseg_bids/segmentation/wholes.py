@@ -58,9 +58,9 @@ def labels_of(whole: str, names: Sequence[str]) -> list[str]:
     >>> labels_of("total_grey", ASEG.names)
     []
     """
-    every = is_whole(names)
-    if not every and tuple(names) != ASEG.names:
+    if not _is_brain(names):
         return []
+    every = is_whole(names)
     bare = {name: bare_name(name) for name in names}
     if whole == BRAIN:
         return [name for name in names if name != "brainstem"]
@@ -86,7 +86,8 @@ def whole_rows(table: pd.DataFrame, found: Intracranial | None = None) -> pd.Dat
     Returns
     -------
     rows : DataFrame
-        Columns as in `COLUMNS`; NaN where something isn't known.
+        Columns as in `COLUMNS`; NaN where something isn't known. No sums of structures that are
+        a user's own.
 
     Examples
     --------
@@ -100,11 +101,16 @@ def whole_rows(table: pd.DataFrame, found: Intracranial | None = None) -> pd.Dat
     rows = [_intracranial(found)]
     names = list(table["name"])
     values = table.set_index("name")
-    for whole in SUMS:
+    for whole in SUMS if _is_brain(names) else ():
         summed = labels_of(whole, names)
         known = _sum(values.loc[summed]) if summed else {}
         rows.append({"name": whole, **known})
     return pd.DataFrame(rows).reindex(columns=list(COLUMNS))
+
+
+def _is_brain(names: Sequence[str]) -> bool:
+    """Whether these are all labels of a brain, and not structures of a user's own."""
+    return is_whole(names) or tuple(names) == ASEG.names
 
 
 def with_wholes(table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
