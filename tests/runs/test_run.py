@@ -192,7 +192,7 @@ def test_group_gathers_the_volumes(finished):
     done = run_cli("hetseg", finished[0], out, "group")
     assert done.code == 0, done.err
     table = pd.read_csv(out / "group_morph.tsv", sep="\t")
-    assert len(table) == 28
+    assert len(table) == 28 + 5  # structures, then the whole head
     assert set(table["participant_id"]) == {"sub-01"}
 
 
