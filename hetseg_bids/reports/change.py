@@ -273,7 +273,7 @@ def _by_chance(count: int) -> str:
     """How many structures of a person without change exceed the noise (docs/change.md)."""
     return (
         f"If nothing changed, 5 % of structures (about {count / 20:.1f} of {count}) would exceed "
-        "the noise by chance; in three people scanned twice, 10 % did."
+        "the noise by chance; in three people scanned twice, each judged by the others, 10 % did."
     )
 
 

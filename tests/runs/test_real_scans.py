@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from hetseg_bids.evaluation.metrics import dice
-from hetseg_bids.structures.aseg import ASEG, STRUCTURES
+from hetseg_bids.structures.aseg import ASEG, STRUCTURES, WHOLE_ASEG
 from support.browsing import brightness
 from support.commands import run_cli
 from support.datasets import t1w_path, write_dataset
@@ -151,3 +151,24 @@ def test_white_matter_and_cortex_lie_apart_on_the_page(scan):
     text = (root / "out" / f"sub-{subject}.html").read_text()
     white, cortex = (brightness(text, f"cerebral_{t}") for t in ("white_matter", "cortex"))
     assert white - cortex >= 0.3
+
+
+def test_parts_of_the_aseg_are_found(by_default):
+    done = run_cli(
+        *("hetseg", by_default / "bids", by_default / "whole", "participant"),
+        *("--structures", "aseg"),
+    )
+    assert done.code == 0, done.err
+    name = f"sub-{BY_DEFAULT}"
+    paths = (
+        by_default / "refs" / f"{name}_dseg.nii.gz",
+        by_default / "whole" / name / "anat" / f"{name}_seg-hetseg_dseg.nii.gz",
+    )
+    reference, found = (np.asarray(nib.load(p).dataobj, dtype=int) for p in paths)
+    scores = {s.name: dice(found == s.label, reference == s.label) for s in WHOLE_ASEG.structures}
+    for side in ("left", "right"):
+        assert scores[f"{side}_cerebellum_white_matter"] > 0.7
+        assert scores[f"{side}_inferior_lateral_ventricle"] > 0.5
+        assert scores[f"{side}_choroid_plexus"] > 0.25
+    assert scores["optic_chiasm"] > 0.4
+    assert np.mean([value for key, value in scores.items() if key.startswith("cc_")]) > 0.6
