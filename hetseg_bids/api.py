@@ -12,7 +12,7 @@ import nibabel as nib
 import pandas as pd
 from tqdm.auto import tqdm
 
-from hetseg_bids.dataset.files import find_images, is_folder, mask_beside
+from hetseg_bids.dataset.files import images_below, is_folder, mask_beside
 from hetseg_bids.errors import HetsegError, OptionError
 from hetseg_bids.network.devices import resolve_device
 from hetseg_bids.network.models import Model, load_model
@@ -186,11 +186,7 @@ def segment_all(
 
 def _images_of(path: Path) -> list[Path]:
     """The path itself or, of a folder, the T1w images in it."""
-    if not is_folder(path):
-        return [path]
-    found = find_images([path], path / "hetseg")
-    scans = [*found.scans, *(scan for scan, _ in found.refused)]  # no names are needed here
-    return sorted(scan.path for scan in scans)
+    return images_below(path) if is_folder(path) else [path]
 
 
 @dataclass(frozen=True)
@@ -226,6 +222,7 @@ def _segmented(prepared: PreparedImage, how: _How) -> Segmented:
         prepared.native,
         division=how.division,
         probability=True,
+        extent=seen.extent,
         lesion=prepared.lesion,
         label_lesion=how.label_lesion,
     )

@@ -22,10 +22,11 @@ ENDINGS = (".nii.gz", ".nii", ".mgz", ".mgh")
 _OF_SUBJECT = ("orig.mgz", "T1.mgz", "rawavg.mgz")
 _AVERAGE = "fsaverage"  # and fsaverage5, ...: FreeSurfer's template beside the subjects
 _LABELS = re.compile(
-    r"(?:^|.*[_.+-])(?:dseg|probseg|mask|label-lesion_roi|seg|aseg|labels?)", re.IGNORECASE
+    r"(?:^|.*[_.+-])(?:dseg|probseg|[a-z]*mask|label-lesion_roi|lesion|seg|aseg|labels?)",
+    re.IGNORECASE,
 )
 _OTHER_IMAGE = re.compile(
-    r"(?:^|.*[_.-])(?:T2w?|T2starw?|T[12]map|FLAIR|PDw|PDT2|inplaneT2|bold|sbref|dwi|dti|epi|asl|"
+    r"(?:^|.*[_.-])(?:T2w?|T2starw?|MP2RAGE|MTw|MTR|T[12]map|FLAIR|PDw|PDT2|inplaneT2|bold|sbref|dwi|dti|epi|asl|"
     r"m0scan|pet|swi|angio|fieldmap|phasediff|(?:magnitude|phase)[12]?)",
     re.IGNORECASE,
 )
@@ -131,16 +132,30 @@ def _bare_name(path: Path) -> str:
     return path.name[: -len(ending)]
 
 
-def _images_below(folder: Path, out_dir: Path) -> list[Path]:
+def images_below(folder: Path) -> list[Path]:
+    """The images of a folder and those below that may be T1w, by their names; sorted.
+
+    Raises
+    ------
+    DatasetError
+        If there is none.
+    """
+    found = [path for path in _images_below(folder, None) if not _why_not(path)]
+    if not found:
+        raise DatasetError(f"no image ({', '.join(ENDINGS)}) in it", path=folder)
+    return found
+
+
+def _images_below(folder: Path, out_dir: Path | None) -> list[Path]:
     """Files with the names of images in a folder and those below, sorted; hidden ones left out."""
     found: list[Path] = []
-    for place, names in _walk(folder, out_dir.resolve()):
+    for place, names in _walk(folder, None if out_dir is None else out_dir.resolve()):
         paths = (place / name for name in names if not name.startswith("."))
         found += [path for path in paths if is_image_name(path)]
     return sorted(found)
 
 
-def _walk(folder: Path, out: Path) -> Iterator[tuple[Path, list[str]]]:
+def _walk(folder: Path, out: Path | None) -> Iterator[tuple[Path, list[str]]]:
     """Folders with their files; of a FreeSurfer subject only the image to segment."""
     seen: set[str] = set()  # folders are read once, also where links lead in circles
 
@@ -154,7 +169,7 @@ def _walk(folder: Path, out: Path) -> Iterator[tuple[Path, list[str]]]:
             continue
         seen.add(real)
         mri = Path(place) if Path(place).name == "mri" else Path(place, "mri")
-        image = next((name for name in _OF_SUBJECT if (mri / name).is_file()), None)
+        image = next((name for name in _OF_SUBJECT if os.path.isfile(mri / name)), None)  # noqa: PTH113
         if image is not None:
             folders.clear()
             if not mri.parent.name.startswith(_AVERAGE):
@@ -199,10 +214,11 @@ def _names(paths: Sequence[Path]) -> dict[Path, str]:
     names = {}
     for own, group in groups.items():
         folders = _differences([path.parent.parts for path in group])
-        if own in _RESERVED and len(group) == 1:
-            folders = [group[0].parent.parts[-1:]]
         for path, parts in zip(group, folders, strict=True):
-            names[path] = "_".join((*parts, _own_name(path)))
+            reserved = own in _RESERVED and not parts
+            names[path] = "_".join(
+                (*(path.parent.parts[-1:] if reserved else parts), _own_name(path))
+            )
     return {path: names[path] for path in paths}
 
 
@@ -275,29 +291,37 @@ def mask_beside(path: Path) -> Path:
     name = _bare_name(path)
     more = ("mask",) if path.parent.name == "mri" else ()
     found = _beside(path, ("_desc-brain_mask", "_brain_mask", "_mask"), more)
-    if found is None:
+    if not found:
         raise MaskError(
             f"--brain-extraction mask needs {name}_desc-brain_mask.nii.gz or {name}_mask.nii.gz "
             "beside it",
             path=path,
         )
-    return found
+    return found[0]
 
 
 def lesion_mask_beside(path: Path) -> Path | None:
     """The lesion mask beside an image: ``X_label-lesion_mask``, ``_roi`` or ``X_lesion_mask``.
 
     Beside ``X_T1w`` it may lack the ``_T1w``. None if there is none.
+
+    Raises
+    ------
+    MaskError
+        If there are several.
     """
-    return _beside(path, ("_label-lesion_mask", "_label-lesion_roi", "_lesion_mask"))
+    found = _beside(path, ("_label-lesion_mask", "_label-lesion_roi", "_lesion_mask"))
+    if len(found) > 1:
+        names = ", ".join(str(mask) for mask in found)
+        problem = f"{len(found)} lesion masks ({names})"
+        raise MaskError(problem, "keep one, or merge them", path=path)
+    return found[0] if found else None
 
 
-def _beside(path: Path, ends: Sequence[str], more: Sequence[str] = ()) -> Path | None:
-    """The first file beside an image whose name is the image's with one of the ends."""
+def _beside(path: Path, ends: Sequence[str], more: Sequence[str] = ()) -> list[Path]:
+    """The files beside an image whose names are the image's with one of the ends."""
     name = _bare_name(path)
     beginnings = dict.fromkeys((name, name.removesuffix("_T1w")))
-    for stem in [*(start + end for start in beginnings for end in ends), *more]:
-        for ending in ENDINGS:
-            if (path.parent / f"{stem}{ending}").is_file():
-                return path.parent / f"{stem}{ending}"
-    return None
+    stems = [*(start + end for start in beginnings for end in ends), *more]
+    paths = (path.parent / f"{stem}{ending}" for stem in stems for ending in ENDINGS)
+    return [found for found in paths if found.is_file()]

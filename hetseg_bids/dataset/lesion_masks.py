@@ -9,11 +9,12 @@ from pathlib import Path
 from hetseg_bids.dataset.bids_index import EXTENSIONS
 from hetseg_bids.dataset.discovery import Scan
 from hetseg_bids.dataset.files import lesion_mask_beside
-from hetseg_bids.dataset.names import T1W, entities_of
+from hetseg_bids.dataset.names import T1W, entities_of, suffix_of
 from hetseg_bids.errors import MaskError
 
+NO_MASK = "no lesion mask named"  # how a doubt begins
 _SUFFIXES = ("mask", "roi")  # of BIDS derivatives, and as fMRIPrep reads it beside the T1w
-_OWN_SPACES = ("orig", "individual", T1W)
+_OWN_SPACES = ("orig", "individual")
 # entities that a mask has beside those of its T1w
 _OF_A_MASK = ("label", "desc", "space", "mod")
 
@@ -85,7 +86,7 @@ def find_lesion_mask(scan: Scan, bids_dir: Path | None) -> FoundLesionMask:
         return FoundLesionMask()
     wanted = f"{scan.stem}_label-lesion_mask.nii.gz"
     return FoundLesionMask(
-        doubt=f"no lesion mask named {wanted}, but there is {others[0].name}: the scan was "
+        doubt=f"{NO_MASK} {wanted}, but there is {others[0].name}: the scan was "
         "processed as one without a lesion"
     )
 
@@ -110,10 +111,14 @@ def _belongs(path: Path, scan: Scan) -> bool:
     *words, _ = _stem(path).split("_")
     bare = [word for word in words if "-" not in word]
     entities, own = entities_of("_".join(words)), entities_of(scan.stem)
-    label, space = entities.get("label"), entities.get("space", T1W)
-    in_place = space in _OWN_SPACES or space == own.get("space")
-    of_t1w = bare in ([], [T1W]) and entities.get("mod", T1W) == T1W
-    return label == "lesion" and in_place and of_t1w and _rest(entities) == _rest(own)
+    suffix = suffix_of(scan.stem)
+    named = [*bare, *([entities["mod"]] if "mod" in entities else [])]
+    # without a suffix, a mask is the T1w's
+    of_image = bool(named) and set(named) == {suffix} if suffix != T1W else set(named) <= {T1W}
+    space = entities.get("space", suffix)
+    in_place = space in (*_OWN_SPACES, suffix) or space == own.get("space")
+    lesion = entities.get("label") == "lesion"
+    return lesion and in_place and of_image and _rest(entities) == _rest(own)
 
 
 def _rest(entities: dict[str, str]) -> dict[str, str]:

@@ -28,16 +28,19 @@ def entities_of(stem: str) -> dict[str, str]:
 def keys_of(stem: str) -> dict[str, str]:
     """The columns that name a scan in tables; a file without ``sub-`` counts as a person.
 
+    What stands in front of ``sub-X`` tells apart people of different folders.
+
     Examples
     --------
     >>> keys_of("sub-01_ses-2_run-1")
     {'participant_id': 'sub-01', 'session_id': 'ses-2', 'scan': 'sub-01_ses-2_run-1'}
-    >>> keys_of("bert_orig")["participant_id"]
-    'bert_orig'
+    >>> [keys_of(stem)["participant_id"] for stem in ("bert_orig", "siteB_sub-01_T1w")]
+    ['bert_orig', 'siteB_sub-01']
     """
     entities = entities_of(stem)
+    person = re.match(r"(?:.*?_)?sub-[^_]+", stem)
     return {
-        "participant_id": f"sub-{entities['sub']}" if "sub" in entities else stem,
+        "participant_id": person.group() if person else stem,
         "session_id": f"ses-{entities['ses']}" if "ses" in entities else "n/a",
         "scan": stem,
     }
@@ -65,10 +68,11 @@ def suffix_of(stem: str) -> str:
 
     Examples
     --------
-    >>> suffix_of("sub-01_mod-UNIT1"), suffix_of("sub-01_run-1")
-    ('UNIT1', 'T1w')
+    >>> suffix_of("sub-01_mod-UNIT1"), suffix_of("sub-01_run-1"), suffix_of("bert_UNIT1")
+    ('UNIT1', 'T1w', 'UNIT1')
     """
-    return UNIT1 if entities_of(stem).get("mod") == UNIT1 else T1W
+    # results of files without a dataset keep the whole name
+    return UNIT1 if UNIT1 in (entities_of(stem).get("mod"), stem.split("_")[-1]) else T1W
 
 
 def by_name(stem: str) -> tuple[list[str | int], str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from hetseg_bids.dataset.bids_index import EXTENSIONS
+from hetseg_bids.dataset.names import SUFFIXES, derivative_stem
 from hetseg_bids.files import read_json, read_tsv
 
 _DAYS_A_YEAR = 365.25
@@ -98,7 +99,7 @@ def scanner_of(t1w: Path) -> dict[str, str]:
     {'MagneticFieldStrength': '3'}
     """
     try:
-        facts = read_json(t1w.with_name(f"{_scan_of(t1w.name)}_T1w.json"))
+        facts = read_json(t1w.with_name(f"{_bare(t1w.name)}.json"))
     except (OSError, ValueError):
         return {}
     return {key: str(facts[key])[:_LONGEST] for key in _SCANNER if key in facts}
@@ -143,11 +144,13 @@ def _read(path: Path, columns: tuple[str, str]) -> pd.DataFrame:
 
 
 def _scan_of(filename: str) -> str:
-    """``anat/sub-01_ses-1_T1w.nii.gz`` is of the scan ``sub-01_ses-1``."""
-    name = filename.rsplit("/", 1)[-1]
-    for extension in EXTENSIONS:
-        name = name.removesuffix(extension)
-    return name.removesuffix("_T1w")
+    """``anat/sub-01_ses-1_T1w.nii.gz`` is of the scan ``sub-01_ses-1``; see `derivative_stem`."""
+    stem, _, suffix = _bare(filename.rsplit("/", 1)[-1]).rpartition("_")
+    return derivative_stem(stem, suffix) if suffix in SUFFIXES else ""
+
+
+def _bare(name: str) -> str:
+    return next((name.removesuffix(e) for e in EXTENSIONS if name.endswith(e)), name)
 
 
 def _date(text: str, path: Path) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 
 from hetseg_bids import __version__
 from hetseg_bids.dataset.bids_index import EXTENSIONS
-from hetseg_bids.dataset.names import by_name, entities_of
+from hetseg_bids.dataset.names import T1W, UNIT1, by_name, entities_of
 from hetseg_bids.dataset.sessions import SessionTimes, scanner_of, session_times
 from hetseg_bids.errors import HetsegError
 from hetseg_bids.files import write_json, write_tsv
@@ -30,6 +30,7 @@ _MOST_PICTURED = 8
 _SAME_ZOOM = 0.05  # share by which voxel sizes of one protocol may differ
 _OURS = re.compile(r"sub-[^_]+(_seg-hetseg_change\.(tsv|json)|_change\.html)")
 
+_OTHER_KIND = "another model, processing or kind of T1w than the person's other sessions"
 Visits = dict[str, list[FinishedScan]]
 """The scans of each session, ``ses-Y``."""
 
@@ -78,8 +79,8 @@ def write_changes(
     unequal = [shown.person for shown in people if shown.notes]
     if unequal:
         log.warning(
-            "sessions with another scanner or voxel size, which changes volumes by more than "
-            "repeat noise (how: sub-X_change.html): %s",
+            "sessions with another scanner, voxel size or turned head, which changes volumes by "
+            "more than repeat noise (how: sub-X_change.html): %s",
             shortened(unequal),
         )
     return people
@@ -90,30 +91,39 @@ def comparable_sessions(scans: Iterable[FinishedScan]) -> dict[str, Visits]:
 
     They have one model and way of processing, and the same entities but for session and run
     (another acquisition or reconstruction is another protocol).  Where there are several such
-    kinds, the one with the most sessions is taken, and the other scans are named in a warning.
+    kinds, the one with the most sessions is taken, and T1w before UNIT1.  The other scans, and
+    those with a lesion, are named in a warning.
     """
-    people: dict[str, dict[tuple[str, ...], Visits]] = {}
+    people: dict[str, list[FinishedScan]] = {}
     for scan in scans:
-        session = scan.keys["session_id"]
-        if session != "n/a":
-            kinds = people.setdefault(scan.person, {})
-            kinds.setdefault(_kind(scan), {}).setdefault(session, []).append(scan)
-    found, left_out = {}, []
-    for person, kinds in sorted(people.items()):
-        if len({session for visits in kinds.values() for session in visits}) < 2:
+        if scan.keys["session_id"] != "n/a":
+            people.setdefault(scan.person, []).append(scan)
+    found: dict[str, Visits] = {}
+    left_out: dict[str, list[str]] = {}
+    for person, ours in sorted(people.items()):
+        if len({scan.keys["session_id"] for scan in ours}) < 2:
             continue
-        best = max(kinds, key=lambda kind: len(kinds[kind]))
-        if len(kinds[best]) > 1:
+        kinds: dict[tuple[str, ...], Visits] = {}
+        for scan in ours:
+            if scan.lesion is not None:
+                # what a mask covers is missing from its volumes, and no noise is as large
+                left_out.setdefault("with a lesion mask", []).append(scan.keys["scan"])
+            else:
+                visits = kinds.setdefault(_kind(scan), {})
+                visits.setdefault(scan.keys["session_id"], []).append(scan)
+        best = max(kinds, key=lambda kind: (len(kinds[kind]), _is_t1w(kinds[kind])), default=None)
+        if best is not None and len(kinds[best]) > 1:
             found[person] = kinds.pop(best)
-        others = (s for visits in kinds.values() for ours in visits.values() for s in ours)
-        left_out += [scan.keys["scan"] for scan in others]
-    if left_out:
-        log.warning(
-            "left out of change between sessions (another model, processing or kind of T1w than "
-            "the person's other sessions): %s",
-            shortened(left_out),
-        )
+        others = [s for visits in kinds.values() for some in visits.values() for s in some]
+        if others:
+            left_out.setdefault(_OTHER_KIND, []).extend(scan.keys["scan"] for scan in others)
+    for why, names in left_out.items():
+        log.warning("left out of change between sessions (%s): %s", why, shortened(names))
     return found
+
+
+def _is_t1w(visits: Visits) -> bool:
+    return all(scan.suffix == T1W for ours in visits.values() for scan in ours)
 
 
 def _kind(scan: FinishedScan) -> tuple[str, ...]:
@@ -167,6 +177,10 @@ def _notes(order: list[str], visits: Visits, t1ws: dict[str, Path | None]) -> li
         f"{key}: {', '.join(f'{name} {value}' for name, value in facts[key].items())}"
         for key in notes
     ]
+    turned = {name: bool(visits[name][0].record.get("HetsegTurnedDegrees")) for name in order}
+    if len(set(turned.values())) > 1:
+        which = ", ".join(name for name in order if turned[name])
+        texts.append(f"Head turned upright for the network in {which} only")
     try:
         zooms = np.stack([np.sort(grid_of(open_image(scan.dseg)).zooms) for scan in first])
     except (OSError, ValueError, HetsegError):  # the pictures' warning says so
@@ -219,7 +233,8 @@ def _pictures(
 
 def _t1w(bids_dir: Path, scan: FinishedScan) -> Path | None:
     folder = bids_dir / scan.person / scan.keys["session_id"] / "anat"
-    names = (folder / f"{scan.keys['scan']}_T1w{extension}" for extension in EXTENSIONS)
+    stem = scan.keys["scan"].replace(f"_mod-{UNIT1}", "")
+    names = (folder / f"{stem}_{scan.suffix}{extension}" for extension in EXTENSIONS)
     return next((path for path in names if path.is_file()), None)
 
 

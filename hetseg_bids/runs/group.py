@@ -69,9 +69,6 @@ def run_group(
 ) -> Path:
     """Write tables and page (returned) of the cohort, and of people with several sessions.
 
-    It uses what is finished now. Where the dataset or the template can't be read, the tables are
-    written without them, with a warning.
-
     Parameters
     ----------
     bids_dir : Path or None

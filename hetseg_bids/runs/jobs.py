@@ -6,12 +6,13 @@ import json
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from hetseg_bids import __version__
 from hetseg_bids.config import RunConfig
 from hetseg_bids.dataset.discovery import Scan
 from hetseg_bids.dataset.files import mask_beside, path_from
-from hetseg_bids.dataset.lesion_masks import FoundLesionMask, find_lesion_mask
+from hetseg_bids.dataset.lesion_masks import NO_MASK, FoundLesionMask, find_lesion_mask
 from hetseg_bids.errors import MaskError, OutputError
 from hetseg_bids.files import read_json
 from hetseg_bids.network.models import Model, file_sha256
@@ -128,7 +129,13 @@ def is_complete(job: Job) -> bool:
         and record.get("HetsegSourceSHA256") == file_sha256(job.scan.path)
         and record.get("HetsegMaskSHA256") == sha256_of(job.mask_path)
         and record.get("HetsegLesionSHA256") == sha256_of(job.lesion_mask.path)
+        and _lesion_doubts(record) == [doubt for doubt in (job.lesion_mask.doubt,) if doubt]
     )
+
+
+def _lesion_doubts(record: dict[str, Any]) -> list[str]:
+    warnings = [str(text) for text in record.get("HetsegWarnings") or ()]
+    return [text for text in warnings if text.startswith(NO_MASK)]
 
 
 def _lesion_mask_of(scan: Scan, config: RunConfig) -> FoundLesionMask:

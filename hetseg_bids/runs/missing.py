@@ -12,7 +12,14 @@ import pandas as pd
 
 from hetseg_bids.dataset.discovery import expected_scans
 from hetseg_bids.dataset.files import find_images
-from hetseg_bids.dataset.names import SUFFIXES, T1W, keys_of, one_of_each_session, suffix_of
+from hetseg_bids.dataset.names import (
+    SUFFIXES,
+    T1W,
+    by_name,
+    keys_of,
+    one_of_each_session,
+    suffix_of,
+)
 from hetseg_bids.errors import DatasetError
 from hetseg_bids.files import read_tsv
 from hetseg_bids.outputs.finished import Results, shortened
@@ -101,12 +108,18 @@ def missing_scans(
     finished = {scan.keys["scan"] for scan in results.scans}
     suffixes = sorted({suffix_of(stem) for stem in finished}) or [T1W]
     expected = {stem for stem in wanted if suffix_of(stem) in suffixes}
-    expected = {*one_of_each_session(expected)} if choose == "first" else expected
+    if choose == "first":
+        # of a session of which another image is finished none is missing
+        expected = {
+            *one_of_each_session(expected, lambda stem: (stem not in finished, by_name(stem)))
+        }
     lacking = dict.fromkeys(participants, _ONLY_LISTED)
     there = (folder.name for folder in folders)
     lacking |= dict.fromkeys(there, f"no {' or '.join(suffixes)} image in the dataset")
     if extra := finished - wanted:
-        log.warning("%s: %d finished scans are not of this dataset", bids_dir, len(extra))
+        log.warning(
+            "%s: %d finished scans are not of this dataset: %s", bids_dir, len(extra), _named(extra)
+        )
     return _table(expected, lacking, out_dir, results)
 
 
@@ -134,8 +147,16 @@ def missing_images(
         return None
     expected = {scan.stem for scan in [*found.scans, *(scan for scan, _ in found.refused)]}
     if extra := {scan.keys["scan"] for scan in results.scans} - expected:
-        log.warning("%d finished scans are not among the images given", len(extra))
+        log.warning(
+            "%d finished scans are not among the images given, but in the tables: %s",
+            len(extra),
+            _named(extra),
+        )
     return _table(expected, dict.fromkeys(participants, _ONLY_LISTED), out_dir, results)
+
+
+def _named(scans: Iterable[str]) -> str:
+    return shortened(sorted(scans))
 
 
 def _table(

@@ -223,6 +223,7 @@ def _segment(
         output,
         division=division,
         probability=settings.write_probseg,
+        extent=seen.extent,
         lesion=prepared.lesion,
         label_lesion=settings.lesion_label == "surrounding",
     )

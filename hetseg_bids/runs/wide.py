@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -87,7 +88,16 @@ def read_covariates(
     except (OSError, ValueError):  # BIDS only recommends it
         known = {}
     plain = {"Description": "From participants.tsv"}
-    return {name: known[name] if isinstance(known.get(name), dict) else plain for name in names}
+    return {name: known[name] if _is_description(known.get(name)) else plain for name in names}
+
+
+def _is_description(entry: object) -> bool:
+    """Whether it can be written into a sidecar: NaN and the like are no JSON."""
+    try:
+        json.dumps(entry, allow_nan=False)
+    except ValueError:
+        return False
+    return isinstance(entry, dict)
 
 
 def write_wide_tables(

@@ -5,6 +5,7 @@ On the grid of the results, so that what is left of a structure and its part mee
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,7 +39,12 @@ class Cuts:
     places: npt.NDArray[np.float64]
 
     @classmethod
-    def across(cls, points: npt.NDArray[np.float64], count: int) -> Cuts:
+    def across(
+        cls,
+        points: npt.NDArray[np.float64],
+        count: int,
+        front: Sequence[float] | npt.NDArray[np.float64] = (0.0, 1.0, 0.0),
+    ) -> Cuts:
         """Cuts between `count` parts of a structure.
 
         Parameters
@@ -46,6 +52,8 @@ class Cuts:
         points : (N, 3) float array
             Its voxels, scanner mm (RAS); without any there is nothing to cut.
         count : int
+        front : (3,) float array
+            Direction of the head's front.
 
         Examples
         --------
@@ -56,7 +64,7 @@ class Cuts:
         if len(points) < 2:
             return cls(np.array([0.0, 1.0, 0.0]), np.zeros(count - 1))
         direction = np.linalg.svd(points - points.mean(axis=0), full_matrices=False)[2][0]
-        direction = direction if direction[1] > 0 else -direction
+        direction = direction if direction @ np.asarray(front) > 0 else -direction
         along = points @ direction
         return cls(direction, np.linspace(along.min(), along.max(), count + 1)[1:-1])
 
@@ -100,7 +108,8 @@ class Divider:
         row = division.rows[division.fifths[0]]
         places = np.argwhere((most_probable(label) == row + 1).numpy())
         points = places @ grid.affine[:3, :3].T + grid.affine[:3, 3]
-        return cls(division, Cuts.across(points, len(division.fifths)))
+        # the second axis of the working grid, and of an upright one, points to the front
+        return cls(division, Cuts.across(points, len(division.fifths), grid.affine[:3, 1]))
 
     def divided(self, label: Tensor, p: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
         """Logits and probabilities of the written labels.

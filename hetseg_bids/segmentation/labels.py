@@ -135,6 +135,7 @@ def segment(
     *,
     division: Division | None = None,
     probability: bool = False,
+    extent: Grid | None = None,
     lesion: Lesion | None = None,
     label_lesion: bool = False,
 ) -> Segmentation:
@@ -149,22 +150,21 @@ def segment(
         Which labels are written; all structures of the logits unless it is given.
     probability : bool
         Whether to keep the probabilities.
-    lesion : Lesion, optional
-        Its voxels have the flip probability 0.5 (`doubt_lesion_`), and no label,
-    label_lesion : bool
-        unless this is True: then that of the tissue which the network saw in its place.
+    extent : Grid, optional
+        The box that is labelled; that of the logits unless it is given.
+    lesion, label_lesion : Lesion and bool, optional
+        Its voxels have q = 0.5 (`doubt_lesion_`), and no label, or what the network saw there.
     """
     box_grid = working.part(logits.box)
     division = division or undivided(logits.label_set)
     divider = Divider.of(division, logits.label, box_grid)
     label_set = division.label_set
-    target_box = covering_box(box_grid, output)
+    target_box = covering_box(extent or box_grid, output)
     target = output.part(target_box)
     maps = (len(label_set.structures), *target.shape)
     dseg = np.empty(target.shape, np.uint8)
-    doubted = logits.second_output is not None
-    q_maps = LevelMaps(np.empty(maps, np.uint8), MAX_FLIP_PROBABILITY) if doubted else None
-    p_maps = LevelMaps(np.empty(maps, np.uint8), MAX_PROBABILITY) if probability else None
+    q_maps = _levels(maps, MAX_FLIP_PROBABILITY, wanted=logits.second_output is not None)
+    p_maps = _levels(maps, MAX_PROBABILITY, wanted=probability)
     there = None if lesion is None else torch.from_numpy(lesion.on(target))
     sums, covered, expected = list[FlipSums](), list[Covered](), np.zeros(maps[0])
     planes = max(1, _SLAB_VALUES // (maps[0] * maps[2] * maps[3]))
@@ -173,6 +173,9 @@ def segment(
         part = target.part((slab, slice(0, target.shape[1]), slice(0, target.shape[2])))
         label, q, p = _written(logits, divider, box_grid, part)
         winner = most_probable(label)
+        # a lesion without a label has no soft volume; numpy: torch's sums depend on threads
+        soft = p if there is None or label_lesion else p * ~there[slab]
+        expected += soft.numpy().sum(axis=(1, 2, 3), dtype=np.float64)
         if there is not None:
             found, inside = [p] if q is None else [q, p], there[slab]
             covered.append(doubt_lesion_(label, found, winner, inside, keep=label_lesion))
@@ -180,14 +183,15 @@ def segment(
         if q_maps is not None and q is not None:
             q_maps.levels[:, slab] = to_levels(q, MAX_FLIP_PROBABILITY).numpy()
             sums.append(FlipSums.of(winner.numpy(), q.numpy()))
-        # numpy: torch's sums depend on the number of threads
-        expected += p.numpy().sum(axis=(1, 2, 3), dtype=np.float64)
         if p_maps is not None:
             p_maps.levels[:, slab] = to_levels(p, MAX_PROBABILITY).numpy()
     uncertainty = reduce(add, sums).summaries() if sums else None
-    places = reduce(add, covered) if covered else None
-    sure = (label_set, uncertainty, places, expected)
-    return Segmentation(output, target_box, dseg, q_maps, p_maps, *sure)
+    sums_of = (uncertainty, reduce(add, covered) if covered else None, expected)
+    return Segmentation(output, target_box, dseg, q_maps, p_maps, label_set, *sums_of)
+
+
+def _levels(shape: tuple[int, ...], highest: float, *, wanted: bool) -> LevelMaps | None:
+    return LevelMaps(np.empty(shape, np.uint8), highest) if wanted else None
 
 
 def _written(

@@ -22,7 +22,12 @@ from hetseg_bids.preprocessing.lesions import Lesion
 from hetseg_bids.segmentation.coarse import STRIDE, CoarseLook
 from hetseg_bids.segmentation.inference import Logits
 from hetseg_bids.segmentation.islands import most_probable
-from hetseg_bids.structures.alignment import misfit, template_affine
+from hetseg_bids.structures.alignment import (
+    MOST_MISFIT_MM,
+    misfit,
+    rigid_affine,
+    template_affine,
+)
 from hetseg_bids.structures.atlas import VENTRICLE, Atlas, load_atlas, to_cells
 from hetseg_bids.structures.label_sets import bare_name, partner_of
 
@@ -33,7 +38,6 @@ _SUREST = 0.98
 _SMALLEST = 1.5  # times the smallest ventricle of the maps: so that some maps have one as small
 _OVERSIZE = 1.5  # times the largest of the maps
 _WHOLE = 0.9  # mean share of a cell: 0.94 where all of it is the structure in all maps
-_MISFIT_MM = 10.0  # of good scans: 1-3 mm
 _LEAST_ML = 0.1
 _FURTHER = 2 * STRIDE  # voxels around what the first look found
 _MM3_PER_ML = 1000.0
@@ -95,7 +99,7 @@ class Plausibility:
     @property
     def fits(self) -> bool:
         """Whether the structures have the places of a brain; True if nothing is known."""
-        return not self.misfit_mm > _MISFIT_MM
+        return not self.misfit_mm > MOST_MISFIT_MM
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> Plausibility:
@@ -201,8 +205,11 @@ def doubt_implausible_(logits: Logits, grid: Grid, lesion: Lesion | None = None)
     affine = template_affine(found)
     if affine is None:
         return Plausibility()
-    spread = misfit(found, affine)
-    if spread > _MISFIT_MM:
+    rigid = rigid_affine(found)
+    # a reflection: what is left and right in the image isn't in the brain
+    reflected = np.linalg.det(affine[:3, :3]) < 0 and rigid is not None
+    spread = misfit(found, rigid if reflected and rigid is not None else affine)
+    if spread > MOST_MISFIT_MM:
         return Plausibility(atlas.version, spread)
     cells, voxel_ml = to_cells() @ affine @ box.affine, grid.voxel_volume / _MM3_PER_ML
     scan = _Scan(logits, atlas, cells, look.winner, voxel_ml, unknown)

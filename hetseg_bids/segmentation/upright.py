@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from hetseg_bids.images import Grid
@@ -22,7 +23,7 @@ from hetseg_bids.preprocessing.normalisation import BACKGROUND
 from hetseg_bids.preprocessing.pipeline import PreparedImage
 from hetseg_bids.segmentation.coarse import STRIDE, CoarseLook
 from hetseg_bids.segmentation.inference import Logits, predict
-from hetseg_bids.structures.alignment import rotation_of, template_affine
+from hetseg_bids.structures.alignment import MOST_MISFIT_MM, misfit, rigid_affine
 
 # sub-swmribbon turned to 12.9 degrees: Dice .880, upright .874; to 16.6: .843 and .863
 UPRIGHT_DEG = 15.0
@@ -38,12 +39,15 @@ class Predicted:
     logits : Logits
     grid : Grid
         The grid of which they have a box: the working grid, or an upright one.
+    extent : Grid
+        The box of the working grid that holds the brain.
     turned_deg : float
         How far the head was turned for it, degrees; 0 if it wasn't.
     """
 
     logits: Logits
     grid: Grid
+    extent: Grid
     turned_deg: float = 0.0
 
 
@@ -81,17 +85,29 @@ def predict_upright(
         )
 
     logits = look(prepared.image, prepared.mask, prepared.working)
-    affine = template_affine(CoarseLook.of(logits, prepared.working).centroids())
-    if affine is None:
-        return Predicted(logits, prepared.working)
-    rotation, degrees = rotation_of(affine)
+    extent = prepared.working.part(logits.box)
+    rotation, degrees = rotation_to_template(CoarseLook.of(logits, prepared.working))
     if degrees <= UPRIGHT_DEG:
-        return Predicted(logits, prepared.working)
+        return Predicted(logits, prepared.working, extent)
     del logits  # before there are others
     grid = upright_grid(prepared.mask.numpy(), prepared.working, rotation)
     image, mask = prepared.image.numpy(), prepared.mask.numpy()
     turned = resample_inside(image, mask, prepared.working, grid, outside=BACKGROUND)
-    return Predicted(look(*turned, grid), grid, degrees)
+    return Predicted(look(*turned, grid), grid, extent, degrees)
+
+
+def rotation_to_template(look: CoarseLook) -> tuple[npt.NDArray[np.float64], float]:
+    """Rotation from scanner space to the template: (3, 3) float array, and its angle, degrees.
+
+    None where the structures don't have the places of a brain's. The fit is rigid: a free affine of
+    structures that the network named by their side of the image may be a reflection.
+    """
+    found = look.centroids()
+    affine = rigid_affine(found)
+    if affine is None or misfit(found, affine) > MOST_MISFIT_MM:
+        return np.eye(3), 0.0
+    rotation = affine[:3, :3]
+    return rotation, float(np.degrees(Rotation.from_matrix(rotation).magnitude()))
 
 
 def upright_grid(

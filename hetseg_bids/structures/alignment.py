@@ -14,7 +14,7 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import linalg, ndimage
+from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from hetseg_bids.images import Grid
@@ -23,6 +23,8 @@ from hetseg_bids.structures.label_sets import Structure
 CENTROIDS = Path(str(resources.files("hetseg_bids"))) / "data" / "mni152_centroids.tsv"
 _LEAST_CENTROIDS = 8  # 12 numbers of an affine, with some to spare
 _LEAST_RIGID = 4
+MOST_MISFIT_MM = 10.0
+"""`misfit` above which structures don't have the places of a brain's; of good scans: 1-3 mm."""
 _USUAL_MM = 3.0  # how far a good scan's centroids lie from the template's after the fit
 _ROUNDS = 20
 
@@ -165,34 +167,6 @@ def misfit(found: dict[str, npt.NDArray[np.float64]], affine: npt.NDArray[np.flo
     table = _template_centroids()
     moved = [nib.affines.apply_affine(affine, p) - table[n] for n, p in found.items() if n in table]
     return float(np.median(np.linalg.norm(moved, axis=1)))
-
-
-def rotation_of(affine: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], float]:
-    """The rotation in an affine, without its stretches and shears, and its angle.
-
-    Parameters
-    ----------
-    affine : (4, 4) float array
-
-    Returns
-    -------
-    rotation : (3, 3) float array
-        The nearest one (polar decomposition).
-    degrees : float
-        0-180, about whatever axis.
-
-    Examples
-    --------
-    >>> quarter = np.array([[0.0, 1.2, 0, 5], [-0.9, 0, 0, 5], [0, 0, 1.1, 5], [0, 0, 0, 1]])
-    >>> rotation, degrees = rotation_of(quarter)
-    >>> rotation.round(6) + 0, round(degrees, 6)
-    (array([[ 0.,  1.,  0.],
-           [-1.,  0.,  0.],
-           [ 0.,  0.,  1.]]), 90.0)
-    """
-    rotation, _ = linalg.polar(affine[:3, :3])
-    cosine = np.clip((np.trace(rotation) - 1) / 2, -1, 1)
-    return rotation, float(np.degrees(np.arccos(cosine)))
 
 
 def _template_centroids() -> dict[str, npt.NDArray[np.float64]]:

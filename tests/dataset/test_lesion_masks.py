@@ -59,6 +59,18 @@ def test_a_mask_of_something_else_is_not_taken_but_named(tmp_path, name):
     assert "sub-01_ses-1_acq-a_label-lesion_mask.nii.gz" in found.doubt
 
 
+@pytest.mark.parametrize("name", ["mod-UNIT1_label-lesion_mask", "UNIT1_label-lesion_roi"])
+def test_a_uniform_image_takes_its_own_mask_and_not_the_t1ws(tmp_path, name):
+    stem = "sub-01_ses-1_mod-UNIT1"
+    of_t1w = ("label-lesion_mask", "T1w_label-lesion_roi", "mod-T1w_label-lesion_mask")
+    for other in of_t1w:
+        found = found_for(tmp_path, stem, f"{ANAT}sub-01_ses-1_{other}.nii.gz")
+        assert found.path is None
+        assert "mod-UNIT1_label-lesion_mask" in found.doubt
+    own = f"{ANAT}sub-01_ses-1_{name}.nii.gz"
+    assert found_for(tmp_path, stem, own) == FoundLesionMask(tmp_path / own)
+
+
 def test_most_people_have_no_lesion_and_other_sessions_no_say(tmp_path):
     others = ("sub-01/ses-2/anat/sub-01_ses-2_label-lesion_mask.nii.gz",)
     others += (f"{ANAT}sub-01_ses-1_desc-brain_mask.nii.gz",)

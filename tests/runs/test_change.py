@@ -273,3 +273,16 @@ def test_a_page_of_change_opens_without_complaint(chromium, study, scheme):
     assert opened.page.evaluate("window.hacked") is None
     opened.keep_picture(f"change-{scheme}")
     assert opened.complaints == []
+
+
+def test_scans_with_a_lesion_are_left_out_by_name(tmp_path):
+    study = Study(write_dataset(tmp_path / "bids"), tmp_path / "out")
+    lesion = {"source": "bids:raw:x", "volume_ml": 12.0, "structures": ["left_putamen"]}
+    for person, sessions in (("sub-a", 3), ("sub-c", 1)):
+        for number in range(1, sessions + 1):
+            # sub-c has one session: nothing is said of it
+            masked = {"HetsegLesion": lesion} if number == sessions else {}
+            study.add(f"{person}_ses-{number}", **masked)
+    done = study.run()
+    assert set(done.table("sub-a")["session_to"]) == {"ses-2"}
+    assert "(with a lesion mask): sub-a_ses-3\n" in done.said

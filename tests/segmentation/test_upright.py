@@ -6,11 +6,16 @@ import json
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
+from scipy.spatial.transform import Rotation
 
 from hetseg_bids.images import Grid
 from hetseg_bids.preprocessing.conform import nearest, resample_inside
-from hetseg_bids.segmentation.upright import UPRIGHT_DEG
+from hetseg_bids.segmentation.coarse import CoarseLook
+from hetseg_bids.segmentation.upright import UPRIGHT_DEG, rotation_to_template
+from hetseg_bids.structures.alignment import CENTROIDS
+from hetseg_bids.structures.aseg import ASEG
 from support.commands import run_cli
 
 
@@ -22,6 +27,35 @@ def nodding(grid: Grid, degrees: float) -> Grid:
     there = np.eye(4)
     there[:3, 3] = (grid.affine @ [*((np.array(grid.shape) - 1) / 2), 1])[:3]
     return Grid(grid.shape, there @ turn @ np.linalg.inv(there) @ grid.affine)
+
+
+def seen(move: np.ndarray) -> CoarseLook:
+    """Structures of one voxel each, at the template's places after a linear map."""
+    table = pd.read_table(CENTROIDS, index_col="name")
+    grid = Grid(
+        (120, 120, 120),
+        np.array([[2.0, 0, 0, -120], [0, 2, 0, -120], [0, 0, 2, -120], [0, 0, 0, 1]]),
+    )
+    winner = np.zeros(grid.shape, np.uint8)
+    for name, place in table.iterrows():
+        voxel = np.linalg.inv(grid.affine) @ [*(move @ place.to_numpy()), 1]
+        winner[tuple(np.rint(voxel[:3]).astype(int))] = ASEG.names.index(name) + 1
+    return CoarseLook(winner, grid, ASEG)
+
+
+@pytest.mark.parametrize("axis", ["x", "y", "z"])
+def test_the_angle_of_a_head_is_found_about_any_axis(axis):
+    move = Rotation.from_euler(axis, 40, degrees=True).as_matrix()
+    rotation, degrees = rotation_to_template(seen(move))
+    assert degrees == pytest.approx(40, abs=2)
+    np.testing.assert_allclose(rotation @ move, np.eye(3), atol=0.05)
+
+
+def test_places_that_only_a_reflection_explains_turn_nothing():
+    # a head that looks backwards, its structures named by the side of the image
+    rotation, degrees = rotation_to_template(seen(np.diag([1.0, -1, 1])))
+    assert degrees == 0
+    np.testing.assert_array_equal(rotation, np.eye(3))
 
 
 @pytest.mark.slow
