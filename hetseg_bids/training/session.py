@@ -148,7 +148,8 @@ def _label_set(request: TrainingRequest, initial: Model | None) -> LabelSet:
         return read_label_table(request.labels)
     label_set = ASEG if initial is None else initial.plan.label_set
     if not request.parts:
-        return label_set
+        # masks of rejected labels have no bits for parts
+        return replace(label_set, parts=()) if request.reject_sporadic else label_set
     if label_set.structures != ASEG.structures:
         raise OptionError("--init labels other structures than hetseg's 28", option="--parts")
     return WITH_PARTS

@@ -129,6 +129,14 @@ def test_a_trained_model_learns_parts_in_addition(trained, tmp_path):
     done = run_cli(*command, "--init", tmp_path / "out" / "model")
     assert done.code == 0, done.err
     assert load_model(str(tmp_path / "more/model"), torch.device("cpu")).plan.label_set.parts
+    # but for rejection, which has no room for them
+    command = ("hetseg-train", tmp_path / "less", "--scans", scans, "--workers", 0)
+    command += ("--recipe", "polish", "--samples", 2, "--batch", 2, "--reject-sporadic")
+    done = run_cli(*command, "--init", tmp_path / "out" / "model")
+    assert done.code == 0, done.err
+    less = load_model(str(tmp_path / "less/model"), torch.device("cpu"))
+    assert less.plan.label_set == ASEG
+    torch.testing.assert_close(less.network.head.bias[:count], other[:count], rtol=0, atol=1e-2)
 
 
 def test_a_model_of_other_structures_learns_no_parts(tmp_path):
