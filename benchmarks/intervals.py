@@ -25,6 +25,7 @@ from hetseg_bids.preprocessing.normalisation import BACKGROUND
 from hetseg_bids.segmentation.inference import predict
 from hetseg_bids.segmentation.labels import segment
 from hetseg_bids.segmentation.morphometry import measure
+from hetseg_bids.segmentation.uncertainty import NORMAL_975
 from hetseg_bids.structures.aseg import STRUCTURES
 from hetseg_bids.training.synthesis.label_noise import CLEAN
 from hetseg_bids.training.synthesis.painting import SynthesisConfig, SyntheticSource
@@ -32,7 +33,6 @@ from hetseg_bids.training.volumes import FRAME, frame_affine
 
 _SEED = 11_2026
 _COVERED = 0.95
-_NORMAL_975 = 1.959964
 
 
 def main() -> None:
@@ -60,8 +60,8 @@ def main() -> None:
     print(f"Dice: mean {true.mean():.3f}, expected {forecast.mean():.3f}, r = {r:.3f}")
     halves = [table[table["scan"] % 2 == side] for side in (0, 1)]
     for fitted, judged in (halves, halves[::-1]):
-        factor = float(np.nanquantile(fitted["z"].abs(), _COVERED)) / _NORMAL_975
-        hold = (judged["z"].abs() <= factor * _NORMAL_975).mean()
+        factor = float(np.nanquantile(fitted["z"].abs(), _COVERED)) / NORMAL_975
+        hold = (judged["z"].abs() <= factor * NORMAL_975).mean()
         print(f"standard deviations x {factor:.2f}, fitted on one half: {hold:.3f} on the other")
 
 
@@ -79,7 +79,7 @@ def one_scan(source: SyntheticSource, model: Model, number: int) -> pd.DataFrame
         {s.name: dice(found == s.label, truth[s.name]) for s in STRUCTURES}
     )
     low, high = table["volume_ci95_low_mm3"], table["volume_ci95_high_mm3"]
-    middle = high - _NORMAL_975 * table["volume_sd_mm3"]  # low ends at 0
+    middle = high - NORMAL_975 * table["volume_sd_mm3"]  # low ends at 0
     table["covered"] = (low <= table["true_mm3"]) & (table["true_mm3"] <= high)
     table["z"] = (table["true_mm3"] - middle) / table["volume_sd_mm3"]
     columns = ["volume_mm3", "volume_sd_mm3", low.name, high.name, "true_mm3", "covered", "z"]

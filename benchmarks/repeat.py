@@ -38,7 +38,12 @@ from hetseg_bids.quality.image_quality import quality_of
 from hetseg_bids.segmentation.inference import predict
 from hetseg_bids.segmentation.labels import segment
 from hetseg_bids.segmentation.morphometry import measure
-from hetseg_bids.segmentation.uncertainty import REPEAT_NOISE, RepeatNoise, volume_sd
+from hetseg_bids.segmentation.uncertainty import (
+    NORMAL_975,
+    REPEAT_NOISE,
+    RepeatNoise,
+    volume_sd,
+)
 from hetseg_bids.structures.aseg import STRUCTURES
 from hetseg_bids.structures.label_sets import bare_name
 from hetseg_bids.training.synthesis.random_fields import smooth_field
@@ -49,7 +54,6 @@ _COPIES = {"copies": 0.03, "noisy copies": 0.08}  # noise, share of the bright v
 _TURN_DEG, _SHIFT_MM, _GAIN = 2.0, 2.0, 0.05
 _GAIN_SPACING = 60.0  # voxels
 _BRIGHT = 98  # percentile of the signal: about white matter, in heads a little above it
-_NORMAL_975 = 1.959964
 _CAUSES = ["volume_mm3", "flip_variance_mm3", "noise"]
 _KEPT = ["participant_id", "scan", "name", "volume_mm3", "volume_sd_mm3", "volume_repeat_sd_mm3"]
 _JUDGED = ["set", "participant_id", "name", "volume_mm3", "difference_mm3", "noise_2", "z"]
@@ -208,7 +212,7 @@ def report(judged: pd.DataFrame) -> str:
     for keys in (["set"], ["set", "participant_id"], ["set", "structure"]):
         groups = judged.groupby(keys, sort=False)["z"]
         ratio = groups.agg(lambda z: np.sqrt((z**2).mean()))
-        within = groups.agg(lambda z: (z.abs() <= _NORMAL_975).mean())
+        within = groups.agg(lambda z: (z.abs() <= NORMAL_975).mean())
         table = pd.DataFrame({"n": groups.size(), "ratio": ratio, "within": within})
         lines.append(table.round(3).to_string())
     return "\n".join(lines)

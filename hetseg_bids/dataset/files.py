@@ -300,22 +300,12 @@ def mask_beside(path: Path) -> Path:
     return found[0]
 
 
-def lesion_mask_beside(path: Path) -> Path | None:
-    """The lesion mask beside an image: ``X_label-lesion_mask``, ``_roi`` or ``X_lesion_mask``.
+def lesion_masks_beside(path: Path) -> list[Path]:
+    """Lesion masks beside an image: ``X_label-lesion_mask``, ``_roi`` or ``X_lesion_mask``.
 
-    Beside ``X_T1w`` it may lack the ``_T1w``. None if there is none.
-
-    Raises
-    ------
-    MaskError
-        If there are several.
+    Beside ``X_T1w`` they may lack the ``_T1w``.
     """
-    found = _beside(path, ("_label-lesion_mask", "_label-lesion_roi", "_lesion_mask"))
-    if len(found) > 1:
-        names = ", ".join(str(mask) for mask in found)
-        problem = f"{len(found)} lesion masks ({names})"
-        raise MaskError(problem, "keep one, or merge them", path=path)
-    return found[0] if found else None
+    return _beside(path, ("_label-lesion_mask", "_label-lesion_roi", "_lesion_mask"))
 
 
 def _beside(path: Path, ends: Sequence[str], more: Sequence[str] = ()) -> list[Path]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hetseg_bids.dataset.bids_index import EXTENSIONS
 from hetseg_bids.dataset.discovery import Scan
-from hetseg_bids.dataset.files import lesion_mask_beside
+from hetseg_bids.dataset.files import lesion_masks_beside
 from hetseg_bids.dataset.names import T1W, entities_of, suffix_of
 from hetseg_bids.errors import MaskError
 
@@ -45,7 +45,7 @@ def find_lesion_mask(scan: Scan, bids_dir: Path | None) -> FoundLesionMask:
     ----------
     scan : Scan
     bids_dir : Path or None
-        Without a dataset: see `lesion_mask_beside`.
+        Without a dataset: see `lesion_masks_beside`.
 
     Returns
     -------
@@ -70,11 +70,11 @@ def find_lesion_mask(scan: Scan, bids_dir: Path | None) -> FoundLesionMask:
     'sub-01_T1w_label-lesion_roi.nii.gz'
     """
     if bids_dir is None:
-        return FoundLesionMask(lesion_mask_beside(scan.path))
-    own: list[Path] = []
-    others: list[Path] = []
-    for path in _candidates(scan, bids_dir):
-        (own if _belongs(path, scan) else others).append(path)
+        own, others = lesion_masks_beside(scan.path), []
+    else:
+        candidates = list(_candidates(scan, bids_dir))
+        own = [path for path in candidates if _belongs(path, scan)]
+        others = [path for path in candidates if path not in own]
     if len(own) > 1:
         names = ", ".join(str(path) for path in own)
         raise MaskError(

@@ -63,6 +63,17 @@ def derivative_stem(stem: str, suffix: str) -> str:
     return "_".join([*(part for part in parts if part not in later), f"mod-{suffix}", *later])
 
 
+def image_stem(stem: str) -> str:
+    """The entities of the image whose derivatives have these: undoes `derivative_stem`.
+
+    Examples
+    --------
+    >>> image_stem("sub-01_run-1_mod-UNIT1_chunk-2"), image_stem("sub-01_run-1")
+    ('sub-01_run-1_chunk-2', 'sub-01_run-1')
+    """
+    return stem.replace(f"_mod-{UNIT1}", "")
+
+
 def suffix_of(stem: str) -> str:
     """The suffix of the image whose derivatives have these entities.
 

@@ -13,8 +13,9 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
+from hetseg_bids.segmentation.uncertainty import NORMAL_975
+
 LEAST_YEARS = 0.25  # repeat noise, divided by fewer, makes rates that mean nothing
-NORMAL_975 = 1.959964
 
 COLUMNS: dict[str, str] = {
     "session_from": "Earlier session",

@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 
 from hetseg_bids.files import write_text
-from hetseg_bids.quality.change import LEAST_YEARS, NORMAL_975, Session
+from hetseg_bids.quality.change import LEAST_YEARS, Session
 from hetseg_bids.reports.mosaics import Picture
-from hetseg_bids.reports.templating import environment
+from hetseg_bids.reports.templating import css_color, environment
+from hetseg_bids.segmentation.uncertainty import NORMAL_975
 from hetseg_bids.structures.label_sets import Structure
 
 _WIDTH, _HEIGHT = 240.0, 96.0  # of a plot, without its margins
@@ -209,7 +210,7 @@ def _rows(table: pd.DataFrame, structures: Sequence[Structure]) -> list[dict[str
         rows.append(
             {
                 "title": structure.title,
-                "color": "rgb({}, {}, {})".format(*structure.color),
+                "color": css_color(structure),
                 "cells": cells,
                 "more": row["more_than_noise"],
             }

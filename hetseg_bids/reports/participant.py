@@ -36,12 +36,12 @@ from hetseg_bids.reports.mosaics import (
     flip_scale,
 )
 from hetseg_bids.reports.quality import quality_rows
-from hetseg_bids.reports.templating import environment
+from hetseg_bids.reports.templating import css_color, environment
 from hetseg_bids.reports.viewer import viewer_data
 from hetseg_bids.segmentation.labels import LEVELS, Segmentation
 from hetseg_bids.segmentation.lesioned import GivenLesion
 from hetseg_bids.segmentation.plausibility import Plausibility
-from hetseg_bids.structures.label_sets import LabelSet, Structure
+from hetseg_bids.structures.label_sets import LabelSet
 from hetseg_bids.structures.label_tables import read_label_table
 
 _LEAST_CERTAIN = 4
@@ -208,14 +208,10 @@ def _legend(label_set: LabelSet) -> list[tuple[str, str]]:
     for structure in label_set.structures:
         colors.setdefault(structure.bare_name, set()).add(structure.color)
     entries = (
-        (s.both_sides if len(colors[s.bare_name]) == 1 else s.title, _css(s))
+        (s.both_sides if len(colors[s.bare_name]) == 1 else s.title, css_color(s))
         for s in label_set.structures
     )
     return list(dict.fromkeys(entries))
-
-
-def _css(structure: Structure) -> str:
-    return "rgb({}, {}, {})".format(*structure.color)
 
 
 @dataclass(frozen=True)
@@ -268,7 +264,7 @@ def _rows(table: pd.DataFrame, label_set: LabelSet) -> list[Row]:
             _cell(float(facts["expected_dice"]), 2, full=1),
             *([_cell(float(facts[_LESION]), 2, full=1)] if lesioned else []),
         )
-        rows.append(Row(structure.title, _css(structure), cells))
+        rows.append(Row(structure.title, css_color(structure), cells))
     return rows
 
 

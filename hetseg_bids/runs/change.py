@@ -13,7 +13,7 @@ import numpy as np
 
 from hetseg_bids import __version__
 from hetseg_bids.dataset.bids_index import EXTENSIONS
-from hetseg_bids.dataset.names import T1W, UNIT1, by_name, entities_of
+from hetseg_bids.dataset.names import T1W, by_name, entities_of, image_stem
 from hetseg_bids.dataset.sessions import SessionTimes, scanner_of, session_times
 from hetseg_bids.errors import HetsegError
 from hetseg_bids.files import write_json, write_tsv
@@ -233,7 +233,7 @@ def _pictures(
 
 def _t1w(bids_dir: Path, scan: FinishedScan) -> Path | None:
     folder = bids_dir / scan.person / scan.keys["session_id"] / "anat"
-    stem = scan.keys["scan"].replace(f"_mod-{UNIT1}", "")
+    stem = image_stem(scan.keys["scan"])
     names = (folder / f"{stem}_{scan.suffix}{extension}" for extension in EXTENSIONS)
     return next((path for path in names if path.is_file()), None)
 

@@ -11,9 +11,13 @@ import pandas as pd
 
 from hetseg_bids.segmentation.labels import Segmentation
 from hetseg_bids.segmentation.lesioned import UNKNOWN
-from hetseg_bids.segmentation.uncertainty import REPEAT_NOISE, StructureUncertainty, volume_sd
+from hetseg_bids.segmentation.uncertainty import (
+    NORMAL_975,
+    REPEAT_NOISE,
+    StructureUncertainty,
+    volume_sd,
+)
 
-_NORMAL_975 = 1.959964
 _GONE = 0.1  # of the expected volume: with fewer labelled voxels, a structure counts as not found
 
 COLUMNS: dict[str, str] = {
@@ -130,12 +134,12 @@ def _error_bars(
     variance = (u.flip_variance - UNKNOWN * (1 - UNKNOWN) * lesion) * voxel
     known = u.expected_size - UNKNOWN * lesion
     sd = volume_sd(max(variance, 0.0))
-    low = max(0.0, known * voxel - _NORMAL_975 * sd)
+    low = max(0.0, known * voxel - NORMAL_975 * sd)
     return {
         "volume_sd_mm3": math.hypot(sd, UNKNOWN * lesion * voxel),
         # where the network found almost nothing, the reference may not have the structure
         "volume_ci95_low_mm3": 0.0 if u.size <= _GONE * known else low,
-        "volume_ci95_high_mm3": known * voxel + _NORMAL_975 * sd + lesion * voxel,
+        "volume_ci95_high_mm3": known * voxel + NORMAL_975 * sd + lesion * voxel,
         "volume_repeat_sd_mm3": REPEAT_NOISE.sd(u.size * voxel, max(variance, 0.0), noise),
         "mean_flip_probability": u.mean_flip_probability,
         "expected_dice": u.expected_dice,

@@ -205,10 +205,9 @@ def doubt_implausible_(logits: Logits, grid: Grid, lesion: Lesion | None = None)
     affine = template_affine(found)
     if affine is None:
         return Plausibility()
-    rigid = rigid_affine(found)
     # a reflection: what is left and right in the image isn't in the brain
-    reflected = np.linalg.det(affine[:3, :3]) < 0 and rigid is not None
-    spread = misfit(found, rigid if reflected and rigid is not None else affine)
+    rigid = rigid_affine(found) if np.linalg.det(affine[:3, :3]) < 0 else None
+    spread = misfit(found, affine if rigid is None else rigid)
     if spread > MOST_MISFIT_MM:
         return Plausibility(atlas.version, spread)
     cells, voxel_ml = to_cells() @ affine @ box.affine, grid.voxel_volume / _MM3_PER_ML

@@ -24,6 +24,8 @@ _CORRELATED_MM3 = 50.0
 # ... and a part of a structure's errors has the same sign everywhere: with this share the 95 %
 # intervals held 96 % of FreeSurfer's volumes in four real scans (docs/uncertainty.md)
 _SHARED = 0.8
+NORMAL_975 = 1.959964
+"""Standard deviations on each side of a 95 % interval."""
 
 
 def probability_map(label_logits: Tensor, flip_probability: Tensor | None) -> Tensor:
