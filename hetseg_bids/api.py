@@ -15,17 +15,19 @@ from tqdm.auto import tqdm
 from hetseg_bids.dataset.files import images_below, is_folder, mask_beside
 from hetseg_bids.errors import HetsegError, OptionError
 from hetseg_bids.network.devices import resolve_device
-from hetseg_bids.network.models import Model, load_model
+from hetseg_bids.network.models import Model, head_model_beside, load_model
 from hetseg_bids.outputs.derivatives import placed_image, write_scaled
 from hetseg_bids.planes import PLANES
 from hetseg_bids.preprocessing.pipeline import PreparedImage, prepare_image
 from hetseg_bids.quality.image_quality import quality_of
 from hetseg_bids.runs.scan import explained
+from hetseg_bids.segmentation.intracranial import Intracranial, measure_intracranial
 from hetseg_bids.segmentation.labels import LevelMaps, Segmentation
 from hetseg_bids.segmentation.labels import segment as label_grid
 from hetseg_bids.segmentation.morphometry import measure
 from hetseg_bids.segmentation.plausibility import Plausibility, doubt_implausible_
 from hetseg_bids.segmentation.upright import predict_upright
+from hetseg_bids.segmentation.wholes import whole_rows, with_wholes
 from hetseg_bids.structures.divisions import Division
 
 
@@ -47,13 +49,18 @@ class Segmented:
         1/1020 from the exact value; None if the model's system has no such map. With q for the
         flip probability, the probability is q or 1 - q.
     volumes : DataFrame
-        One row per structure, columns as in `segmentation.morphometry.COLUMNS`: volume in mm3
-        with its standard deviation over scans of one person and the 95 % interval for the volume
-        in a reference segmentation, mean flip probability, expected Dice.
+        One row per structure, then the whole head (`segmentation.wholes`); columns as in
+        `segmentation.morphometry.COLUMNS`: volume in mm3 with its standard deviation over scans of
+        one person and the 95 % interval for the volume in a reference segmentation, mean flip
+        probability, expected Dice.
     warnings : tuple of str
         What was unusual about the scan but could be used.
     plausibility : Plausibility
         Structures of which a part lies where no brain of the atlas has them.
+    intracranial : Nifti1Image or None
+        Mask of the inside of the skull, (X, Y, Z) uint8; None where it isn't known.
+    intracranial_reason : str or None
+        Why it isn't known: a stripped image, or one that ends inside the skull.
     """
 
     dseg: nib.Nifti1Image
@@ -62,6 +69,8 @@ class Segmented:
     volumes: pd.DataFrame
     warnings: tuple[str, ...]
     plausibility: Plausibility
+    intracranial: nib.Nifti1Image | None
+    intracranial_reason: str | None
 
 
 def segment(
@@ -228,7 +237,9 @@ def _segmented(prepared: PreparedImage, how: _How) -> Segmented:
     )
     noise, surplus = quality_of(prepared, result).noise, plausibility.surplus_mm3
     volumes = measure(result, noise=noise, surplus_mm3=surplus, divided=how.division.divided)
-    return _in_memory(result, volumes, prepared.warnings, plausibility)
+    found = measure_intracranial(head_model_beside(how.network), prepared, result)
+    volumes = with_wholes(volumes, whole_rows(volumes, found))
+    return _in_memory(result, volumes, prepared.warnings, plausibility, found)
 
 
 def _in_memory(
@@ -236,6 +247,7 @@ def _in_memory(
     volumes: pd.DataFrame,
     warnings: tuple[str, ...],
     plausibility: Plausibility,
+    found: Intracranial,
 ) -> Segmented:
     p, q = result.probability, result.flip_probability
     assert p is not None  # noqa: S101 (asked for)
@@ -246,6 +258,8 @@ def _in_memory(
         volumes=volumes,
         warnings=warnings,
         plausibility=plausibility,
+        intracranial=None if found.mask is None else placed_image(found.mask, result.grid),
+        intracranial_reason=found.reason,
     )
 
 

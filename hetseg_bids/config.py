@@ -8,7 +8,7 @@ from pathlib import Path
 from hetseg_bids.planes import PLANES
 
 BIDS_VERSION = "1.11.1"
-RECIPE_NAMES = ("fast", "wide", "small", "compact", "polish", "paper")  # of hetseg-train
+RECIPE_NAMES = ("fast", "wide", "small", "compact", "polish", "paper", "head")  # of hetseg-train
 SYSTEM_NAMES = ("plain", "predictive-variance", "label-flip")  # `network.systems`
 
 

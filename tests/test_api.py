@@ -48,8 +48,10 @@ def test_result_is_that_of_the_command_line(tmp_path):
     morph = pd.read_csv(f"{stem}_morph.tsv", sep="\t", na_values="n/a")
     assert list(result.volumes["name"]) == list(morph["name"])
     for column in ("volume_mm3", "volume_repeat_sd_mm3"):
-        assert np.allclose(result.volumes[column], morph[column], atol=0.1)
-    assert (morph["volume_repeat_sd_mm3"] > 0).all()
+        assert np.allclose(result.volumes[column], morph[column], atol=0.1, equal_nan=True)
+    assert (morph["volume_repeat_sd_mm3"][:N_STRUCTURES] > 0).all()
+    assert result.intracranial is None
+    assert "stripped" in result.intracranial_reason
 
 
 def test_what_cannot_be_used_raises_one_line(tmp_path):

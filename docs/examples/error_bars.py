@@ -5,8 +5,9 @@ r"""Volumes with their repeat noise in a statistical model.
         --structure left_hippocampus --predictor age --outcome memory
 
 Regresses a structure's volume on the predictor in three ways, and the outcome on the volume in two;
-predictor and outcome are columns of participants.tsv, either may be left out. Without arguments it
-makes a cohort whose truth is known.
+predictor and outcome are columns of participants.tsv, either may be left out. With --relative the
+volumes are scaled to heads of the same size, by the intracranial volume, whose noise counts, too.
+Without arguments it makes a cohort whose truth is known.
 
 The standard deviation it uses is ``volume_repeat_sd_mm3``: how much the volume differs from scan to
 scan of one person. ``volume_sd_mm3`` is no measurement error: it says how far the volume of a
@@ -49,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(line)
         return 0
     try:
-        data = read(args.morph, args.participants, args.structure, args.predictor, args.outcome)
+        columns = (args.structure, args.predictor, args.outcome)
+        data = read(args.morph, args.participants, *columns, relative=args.relative)
         lines = estimates(data)
     except ValueError as error:
         print(f"error_bars.py: {error}", file=sys.stderr)
@@ -66,6 +68,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--structure", help="as in column name: left_hippocampus")
     parser.add_argument("--predictor", metavar="COLUMN", help="the volume is regressed on it")
     parser.add_argument("--outcome", metavar="COLUMN", help="it is regressed on the volume")
+    parser.add_argument(
+        "--relative", action="store_true", help="scale volumes to heads of the same size"
+    )
     args = parser.parse_args(arguments)
     if args.morph is None:
         if args.structure or args.predictor or args.outcome:
@@ -172,7 +177,13 @@ def simulate(rng: np.random.Generator, n: int = 2000) -> pd.DataFrame:
 
 
 def read(
-    morph: Path, participants: Path, structure: str, predictor: str | None, outcome: str | None
+    morph: Path,
+    participants: Path,
+    structure: str,
+    predictor: str | None,
+    outcome: str | None,
+    *,
+    relative: bool = False,
 ) -> pd.DataFrame:
     """Join group_morph.tsv with participants.tsv, a row for each person.
 
@@ -183,7 +194,8 @@ def read(
     ValueError
         In one line: a column, structure or number that isn't there.
     """
-    volumes = table(morph, ["participant_id", "name", "volume_mm3", REPEAT])
+    scan = ["scan"] if relative else []
+    volumes = table(morph, ["participant_id", *scan, "name", "volume_mm3", REPEAT])
     wanted = {"x": predictor, "outcome": outcome}
     wanted = {name: column for name, column in wanted.items() if column}
     people = table(participants, ["participant_id", *wanted.values()])
@@ -194,6 +206,8 @@ def read(
         known = ", ".join(map(str, volumes["name"].unique()))
         raise ValueError(f"{morph}: no structure {structure!r}; it has {known}")
     rows = rows.dropna(subset=["volume_mm3", REPEAT])
+    if relative:
+        rows = of_equal_heads(rows, volumes, morph)
     scans = rows.assign(variance=numbers(rows, REPEAT, morph) ** 2).groupby("participant_id")
     each = pd.DataFrame(
         {
@@ -207,6 +221,25 @@ def read(
     if joined.empty:
         raise ValueError(f"{morph} and {participants} share no participant_id")
     return joined
+
+
+def of_equal_heads(rows: pd.DataFrame, volumes: pd.DataFrame, morph: Path) -> pd.DataFrame:
+    """Volumes times mean / own intracranial volume, with the noise of both.
+
+    Raises
+    ------
+    ValueError
+        If no scan has an intracranial volume.
+    """
+    heads = volumes[volumes["name"] == "intracranial"].dropna(subset=["volume_mm3", REPEAT])
+    both = rows.join(heads.set_index("scan")[["volume_mm3", REPEAT]], on="scan", rsuffix="_head")
+    both = both.dropna(subset=["volume_mm3_head"])
+    if both.empty:
+        raise ValueError(f"{morph}: no scan has an intracranial volume; stripped images don't")
+    size, volume = both["volume_mm3_head"], both["volume_mm3"]
+    share = np.hypot(both[REPEAT] / volume, both[f"{REPEAT}_head"] / size)
+    scaled = volume * size.mean() / size
+    return both.assign(volume_mm3=scaled, **{REPEAT: scaled * share})
 
 
 def table(path: Path, columns: list[str]) -> pd.DataFrame:

@@ -140,8 +140,9 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="fast: for hours on a CPU; wide: a larger network, for minutes on a GPU; small: half "
         "the width, for minutes on a CPU; compact: a network of less than half the work; polish: "
-        "more training of the network of --init, in small steps; paper: McKinley et al., 2 million "
-        "stacks (default: fast, with the network of --init where that is given)",
+        "more training of the network of --init, in small steps; head: a small network for the "
+        "inside of the skull, from whole heads made of --label-maps; paper: McKinley et al., 2 "
+        "million stacks (default: fast, with the network of --init where that is given)",
     )
     parser.add_argument(
         "--samples",

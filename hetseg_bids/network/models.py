@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,15 @@ from hetseg_bids.network.systems import System, system_named
 from hetseg_bids.preprocessing.normalisation import BACKGROUND, CLIP
 from hetseg_bids.structures.aseg import ASEG, WHOLE_DIVISION, WITH_PARTS, aseg_part
 from hetseg_bids.structures.divisions import Division, undivided
+from hetseg_bids.structures.head import HEAD
 from hetseg_bids.structures.label_sets import LabelSet, Structure
 from hetseg_bids.structures.label_tables import make_label_set
 
 WEIGHTS_NAME = "weights.safetensors"
 PLAN_NAME = "plan.json"
 _PLAN_FORMAT = 1
+HEAD_MODEL = "head"
+"""The model of `segmentation.intracranial`, which isn't for ``--model``."""
 _SMOOTHEST = 9  # times; a standard deviation of 1.5 mm
 _PACKAGE = Path(__file__).parents[1]
 _SHIPPED = (_PACKAGE / "_models", _PACKAGE.parent / "models")
@@ -152,7 +156,7 @@ class Model:
 
 
 def shipped_models() -> dict[str, Path]:
-    """Names and folders of the models that came with hetseg.
+    """Names and folders of the models for ``--model`` that came with hetseg.
 
     Examples
     --------
@@ -160,6 +164,12 @@ def shipped_models() -> dict[str, Path]:
     >>> (folder / WEIGHTS_NAME).is_file()
     True
     """
+    found = _shipped_folders()
+    found.pop(HEAD_MODEL, None)
+    return found
+
+
+def _shipped_folders() -> dict[str, Path]:
     found: dict[str, Path] = {}
     for root in _SHIPPED:
         for plan in sorted(root.glob(f"*/{PLAN_NAME}")):
@@ -213,7 +223,33 @@ def load_model(name: str, device: torch.device, option: str = "--model") -> Mode
     ModelError
         If the plan or the weights are missing, changed or don't fit each other.
     """
-    folder = model_folder(name, option)
+    model = _load(model_folder(name, option), device)
+    if model.plan.label_set == HEAD:
+        raise ModelError("labels no structures, only the inside of the skull", path=model.folder)
+    return model
+
+
+@lru_cache(maxsize=1)
+def load_head_model(device: torch.device) -> Model:
+    """The shipped model of whole heads.
+
+    Raises
+    ------
+    ModelError
+        See `load_model`.
+    """
+    folder = _shipped_folders().get(HEAD_MODEL)
+    if folder is None:
+        raise ModelError(f"the model {HEAD_MODEL} is missing", "install hetseg again")
+    return _load(folder, device)
+
+
+def head_model_beside(model: Model) -> Model:
+    """`load_head_model` on the device of another model."""
+    return load_head_model(next(model.network.parameters()).device)
+
+
+def _load(folder: Path, device: torch.device) -> Model:
     plan = read_plan(folder)
     weights = folder / WEIGHTS_NAME
     if not weights.is_file():
@@ -284,7 +320,7 @@ def _label_set(rows: list[dict[str, Any]] | None, tasks: list[str]) -> LabelSet:
         red, green, blue = row["color"]
         members = tuple(row["members"])
         structures.append(Structure(row["name"], row["label"], members, (red, green, blue)))
-    return make_label_set(tuple(structures))
+    return make_label_set(tuple(structures), overlapping=True)
 
 
 def save_model(folder: Path, plan: Plan, weights: dict[str, Tensor]) -> Plan:

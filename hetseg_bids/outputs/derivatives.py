@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,11 @@ class OutputPaths:
         return self.folder / f"{self.stem}{self.resolution}_desc-brain_mask.nii.gz"
 
     @property
+    def intracranial(self) -> Path:
+        """Mask of the inside of the skull."""
+        return self.folder / f"{self.stem}{self.resolution}_desc-intracranial_mask.nii.gz"
+
+    @property
     def morph(self) -> Path:
         """Volumes."""
         return self._segmentation("morph.tsv")
@@ -110,7 +115,7 @@ class OutputPaths:
     @property
     def files(self) -> tuple[Path, ...]:
         """All of them."""
-        images = (self.dseg, self.flip_probability, self.probseg, self.mask)
+        images = (self.dseg, self.flip_probability, self.probseg, self.mask, self.intracranial)
         tables = (self.morph, self.morph.with_suffix(".json"), self.labels)
         return (*images, *map(_sidecar, images), *tables, self.report, self.run_log)
 
@@ -257,7 +262,7 @@ class Provenance:
     extraction : str
         Brain extraction that was carried out: ``deepbet``, ``mask`` or ``skip``.
     mask_mm3 : float
-        Volume of the brain mask, which the group level uses in place of intracranial volume.
+        Volume of the brain mask, for the group level where the intracranial volume isn't known.
     image : ImageQuality
     plausibility : Plausibility
     turned_deg : float
@@ -268,6 +273,8 @@ class Provenance:
         Checksum of the lesion mask that was given.
     lesion : GivenLesion or None
         None also where its mask is empty.
+    head : dict
+        `intracranial.head_facts`: the intracranial volume, or why it isn't known.
     """
 
     sources: list[str]
@@ -283,6 +290,7 @@ class Provenance:
     warnings: tuple[str, ...]
     lesion_sha256: str | None = None
     lesion: GivenLesion | None = None
+    head: dict[str, Any] = field(default_factory=dict)
 
     def sidecar(self, description: str, **more: Any) -> dict[str, Any]:
         """JSON content for one derivative."""
@@ -307,6 +315,7 @@ class Provenance:
             "HetsegTurnedDegrees": round(self.turned_deg, 1),
             "HetsegLesion": self.lesion.for_record() if self.lesion else None,
             "HetsegWarnings": list(self.warnings),
+            **self.head,
         }
 
 

@@ -46,6 +46,8 @@ class FinishedScan:
         As in `KEYS`; ``session_id`` is ``n/a`` without one.
     table : DataFrame
         As `morphometry.measure` makes it.
+    wholes : DataFrame
+        As `wholes.whole_rows` makes it; an older version may have written fewer rows or none.
     record : dict
         Sidecar of the dseg.
     label_set : LabelSet
@@ -60,6 +62,7 @@ class FinishedScan:
 
     keys: dict[str, str]
     table: pd.DataFrame
+    wholes: pd.DataFrame
     record: dict[str, Any]
     label_set: LabelSet
     image: ImageQuality
@@ -151,8 +154,9 @@ def _read(record_path: Path, out_dir: Path) -> FinishedScan:
     start = record_path.name.removesuffix(_RECORD)
     record = read_json(record_path)
     morph = record_path.with_name(f"{start}_morph.tsv")
-    table = pd.read_csv(morph, sep="\t", na_values="n/a", keep_default_na=False)
+    rows = read_morph(morph)
     label_set = read_label_table(record_path.with_name(f"{start}_dseg.tsv"))
+    table, wholes = split_wholes(rows, label_set)
     if tuple(table["name"]) != label_set.names:
         raise ValueError(f"{morph.name} isn't a table of its structures")
     absent = [column for column in _NEEDED if column not in table]
@@ -163,6 +167,7 @@ def _read(record_path: Path, out_dir: Path) -> FinishedScan:
     return FinishedScan(
         keys=keys_of(stem),
         table=table.reindex(columns=list(COLUMNS)),  # an older version may have had fewer
+        wholes=wholes.reindex(columns=list(COLUMNS)),
         record=record,
         label_set=label_set,
         image=ImageQuality.of_record(record),
@@ -173,6 +178,18 @@ def _read(record_path: Path, out_dir: Path) -> FinishedScan:
         page=out_dir / f"{page}.html",
         began=_began(out_dir / "logs" / f"{page}_run.json", record_path),
     )
+
+
+def read_morph(path: Path) -> pd.DataFrame:
+    """Read a morph table; `split_wholes` divides its rows."""
+    types = {"index": "Int64"}
+    return pd.read_csv(path, sep="\t", na_values="n/a", keep_default_na=False, dtype=types)
+
+
+def split_wholes(rows: pd.DataFrame, label_set: LabelSet) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The structures of a morph table, and the rows of the whole head that may follow them."""
+    last = len(label_set.structures)
+    return rows.iloc[:last], rows.iloc[last:]
 
 
 def _began(run_log: Path, record_path: Path) -> datetime.datetime:

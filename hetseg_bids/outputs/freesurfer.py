@@ -12,7 +12,9 @@ from hetseg_bids.errors import OutputError
 from hetseg_bids.files import atomic_path, write_text
 from hetseg_bids.images import open_image, read_labels
 from hetseg_bids.outputs.finished import FinishedScan, read_results
-from hetseg_bids.structures.aseg import ASEG, is_aseg, is_whole
+from hetseg_bids.outputs.intracranial import reason_of, volume_of
+from hetseg_bids.segmentation.wholes import BRAIN, labels_of
+from hetseg_bids.structures.aseg import is_aseg, is_whole
 from hetseg_bids.structures.label_sets import LabelSet, Structure
 
 COLOR_TABLE = "hetsegColorLUT.txt"
@@ -34,7 +36,14 @@ _NAMES = {
     "cc_mid_anterior": "CC_Mid_Anterior",
     "cc_anterior": "CC_Anterior",
 }
-_BRAIN = {label for structure in ASEG.structures for label in structure.members}
+_MEASURES = {
+    BRAIN: "BrainSeg, BrainSegVol, Brain Segmentation Volume",
+    "total_brain": "BrainSegNotVent, BrainSegVolNotVent, "
+    "Brain Segmentation Volume Without Ventricles",
+    "subcortical_grey": "SubCortGray, SubCortGrayVol, Subcortical gray matter volume",
+    "total_grey": "TotalGray, TotalGrayVol, Total gray matter volume",
+}
+_TOTAL = "EstimatedTotalIntraCranialVol, eTIV, Estimated Total Intracranial Volume"
 _MERGED = (
     "the lateral ventricles hold the inferior lateral ones, the cerebellum its white matter, "
     "the corpus callosum all its parts"
@@ -105,19 +114,18 @@ def stats(scan: FinishedScan, labels: np.ndarray, voxel_mm3: float) -> str:
         Volume of a voxel.
     """
     volumes = scan.table["volume_mm3"].astype(float)
-    # the same with and without --structures aseg: fluid and vessels around the brain don't count
-    brain = volumes[[s.label in _BRAIN for s in scan.label_set.structures]].sum()
     lines = [
         "# Title Segmentation Statistics",
         "# ",
         f"# generating_program hetseg {scan.record.get('HetsegVersion')}",
         f"# subjectname {scan.keys['scan']}",
         *([] if is_whole(scan.label_set.names) else [f"# {_MERGED}"]),
-        f"# Measure BrainSeg, BrainSegVol, Brain Segmentation Volume, {brain:.6f}, mm^3",
+        *_sums(scan),
     ]
     mask = scan.record.get("HetsegBrainMaskVolume")
     if mask is not None:
         lines.append(f"# Measure Mask, MaskVol, Mask Volume, {mask:.6f}, mm^3")
+    lines.append(_total(scan))
     lines += [
         f"# VoxelVolume_mm3 {voxel_mm3:g}",
         f"# NRows {len(scan.label_set.structures)}",
@@ -131,6 +139,25 @@ def stats(scan: FinishedScan, labels: np.ndarray, voxel_mm3: float) -> str:
         count, name = counts[structure.label], freesurfer_name(structure)
         lines.append(f"{number:3d} {structure.label:3d} {count:9d} {volume:12.1f}  {name}")
     return "\n".join(lines) + "\n"
+
+
+def _sums(scan: FinishedScan) -> list[str]:
+    """Measures that are sums of labels, of those that the labels tell."""
+    volumes = scan.table.set_index("name")["volume_mm3"].astype(float)
+    summed = {whole: labels_of(whole, list(volumes.index)) for whole in _MEASURES}
+    return [
+        f"# Measure {_MEASURES[whole]}, {volumes[names].sum():.6f}, mm^3"
+        for whole, names in summed.items()
+        if names
+    ]
+
+
+def _total(scan: FinishedScan) -> str:
+    """The intracranial volume, or a comment that says why there is none."""
+    why = reason_of(scan.record)
+    if why:
+        return f"# no EstimatedTotalIntraCranialVol: {why}"
+    return f"# Measure {_TOTAL}, {volume_of(scan.record):.6f}, mm^3"
 
 
 def color_table(label_set: LabelSet) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from hetseg_bids.images import Grid, read_labels
 from hetseg_bids.preprocessing import brain_extraction as strip
 from hetseg_bids.preprocessing.conform import resample, resample_inside, working_grid
 from hetseg_bids.preprocessing.field import Box
+from hetseg_bids.preprocessing.head import Head, find_head
 from hetseg_bids.preprocessing.headers import MAX_EXTENT_MM, T1w, read_t1w
 from hetseg_bids.preprocessing.lesions import Lesion, fill_lesion, place_lesion, read_lesion
 from hetseg_bids.preprocessing.mp2rage import darken_noise, is_unit1
@@ -36,6 +38,10 @@ class PreparedImage:
         Brain on the working grid; a lesion that was given belongs to it.
     extraction : str
         How the mask was made: ``deepbet``, ``mask`` or ``skip``.
+    head : Head or None
+        The head around it; None for an image that is stripped, or given as stripped.
+    content : tuple of 3 slice
+        The scanned box, in voxels of `native`.
     cut_cm2 : float
         Largest area in which the brain meets a face of the scanned box (padding left out), cm2.
     warnings : tuple of str
@@ -49,6 +55,8 @@ class PreparedImage:
     image: Tensor
     mask: Tensor
     extraction: str
+    head: Head | None
+    content: Box
     cut_cm2: float
     warnings: tuple[str, ...]
     lesion: Lesion | None = None
@@ -91,17 +99,12 @@ def prepare_image(
     method = extraction
     if extraction == "auto":
         method = "skip" if stripped else "deepbet"
+    bare = stripped or method == "skip"
     try:
-        if stripped or method == "skip":
-            # the brain is found before interpolation, which mixes it with the background
-            conformed, signal = resample_inside(
-                scan.data, brain, scan.grid, working, outside=scan.background
-            )
-        else:
-            volume = torch.from_numpy(scan.data)[None]
-            conformed = resample(volume, scan.grid, working, outside=scan.background)[0]
+        conformed, signal = _conformed(scan, brain if bare else None, working)
         noisy = method == "deepbet" and not stripped and is_unit1(path)
         shown = _darkened(scan, working) if noisy else conformed
+        head = None if bare else find_head(shown, working)
         mask = signal if method == "skip" else _brain_mask(shown, method, mask_path, working)
         doubts = strip.check_brain(mask.numpy())
         healed = _healed(conformed, mask, lesion_path, working)
@@ -112,7 +115,20 @@ def prepare_image(
         raise ImageError(str(error), path=path) from None
     mask, warnings = healed.mask, (*scan.warnings, *doubts, *healed.warnings)
     cut = cut_area(mask, working, scan.grid, scan.content)
-    return PreparedImage(scan.grid, working, scores, mask, method, cut, warnings, healed.lesion)
+    seen = (scores, mask, method, head, scan.content)
+    return PreparedImage(scan.grid, working, *seen, cut, warnings, healed.lesion)
+
+
+def _conformed(
+    scan: T1w, brain: npt.NDArray[np.bool_] | None, working: Grid
+) -> tuple[Tensor, Tensor]:
+    """Image on the working grid, and where a stripped one has signal (nowhere for a head)."""
+    if brain is None:
+        volume = torch.from_numpy(scan.data)[None]
+        image = resample(volume, scan.grid, working, outside=scan.background)[0]
+        return image, torch.zeros(0, dtype=torch.bool)
+    # the brain is found before interpolation, which mixes it with the background
+    return resample_inside(scan.data, brain, scan.grid, working, outside=scan.background)
 
 
 @dataclass(frozen=True)

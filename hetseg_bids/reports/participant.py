@@ -18,6 +18,8 @@ from hetseg_bids.dataset.names import T1W, UNIT1
 from hetseg_bids.files import read_json, write_text
 from hetseg_bids.images import Grid, read_labels, read_largest
 from hetseg_bids.outputs.derivatives import OutputPaths
+from hetseg_bids.outputs.finished import read_morph, split_wholes
+from hetseg_bids.outputs.intracranial import reason_of
 from hetseg_bids.preprocessing.conform import nearest, resample, working_grid
 from hetseg_bids.preprocessing.headers import read_t1w
 from hetseg_bids.preprocessing.lesions import read_lesion
@@ -41,6 +43,7 @@ from hetseg_bids.reports.viewer import viewer_data
 from hetseg_bids.segmentation.labels import LEVELS, Segmentation
 from hetseg_bids.segmentation.lesioned import GivenLesion
 from hetseg_bids.segmentation.plausibility import Plausibility
+from hetseg_bids.segmentation.wholes import INTRACRANIAL
 from hetseg_bids.structures.label_sets import LabelSet
 from hetseg_bids.structures.label_tables import read_label_table
 
@@ -115,8 +118,8 @@ def write_report(
     page : Path
     """
     record = read_json(paths.record)
-    table = pd.read_csv(paths.morph, sep="\t", na_values="n/a", keep_default_na=False)
     label_set = read_label_table(paths.labels)
+    table, wholes = split_wholes(read_morph(paths.morph), label_set)
     head = _view(shown or Shown.read(paths), source, label_set, lesion_path)
     brain = head.cropped(_brain_box(head.mask | (head.dseg > 0)))
     whole = of_structures(table)
@@ -129,25 +132,34 @@ def write_report(
             verdict=_verdict(record, table),
             lesion=GivenLesion.of_record(record),
             glance=_glance(whole, table, label_set, worst),
-            picture=draw_glance(brain),
             quality=quality_rows(ImageQuality.of_record(record)),
-            outlines=draw_outlines(brain),
             legend=_legend(label_set),
-            flips=[] if brain.flip_probability is None else draw_flip(brain),
-            scale=flip_scale(),
-            zooms=draw_zooms(brain, worst),
-            mask_pictures=draw_mask(head),
-            viewer=viewer_data(brain),
             heads=_heads(table),
             rows=_rows(table, label_set),
+            wholes=_whole_rows(wholes, _REPEAT_SD in table),
+            intracranial=_intracranial(wholes, record),
             methods=methods_text(record, len(label_set.structures)),
             source_sha256=record["HetsegSourceSHA256"],
             model_sha256=record["HetsegModelSHA256"],
             provenance=_provenance(record),
             run=run or {},
+            **_pictures(brain, head, worst),
         ),
     )
     return paths.report
+
+
+def _pictures(brain: View, head: View, worst: list[str]) -> dict[str, Any]:
+    """What is drawn, by its name in the template."""
+    return {
+        "picture": draw_glance(brain),
+        "outlines": draw_outlines(brain),
+        "flips": [] if brain.flip_probability is None else draw_flip(brain),
+        "scale": flip_scale(),
+        "zooms": draw_zooms(brain, worst),
+        "mask_pictures": draw_mask(head),
+        "viewer": viewer_data(brain),
+    }
 
 
 def _verdict(record: dict[str, Any], table: pd.DataFrame) -> Verdict:
@@ -266,6 +278,41 @@ def _rows(table: pd.DataFrame, label_set: LabelSet) -> list[Row]:
         )
         rows.append(Row(structure.title, css_color(structure), cells))
     return rows
+
+
+def _whole_rows(wholes: pd.DataFrame, repeat: bool) -> list[Row]:
+    """The rows of the whole head that are known; they have no side and no colour."""
+    rows = []
+    for _, facts in wholes.iterrows():
+        if np.isnan(float(facts["volume_mm3"])):
+            continue
+        cells = (
+            _cell(float(facts["volume_mm3"]), 0),
+            _interval(*(float(facts[f"volume_ci95_{end}_mm3"]) for end in ("low", "high"))),
+            *([_cell(float(facts[_REPEAT_SD]), 0)] if repeat else []),
+            Cell("n/a", None),
+            _cell(float(facts["mean_flip_probability"]), 3, full=0.5),
+            _cell(float(facts["expected_dice"]), 2, full=1),
+        )
+        title = str(facts["name"]).replace("_", " ").capitalize()
+        rows.append(Row(title, "transparent", cells))
+    return rows
+
+
+def _intracranial(wholes: pd.DataFrame, record: dict[str, Any]) -> str:
+    """The intracranial volume in a line, or why it isn't known."""
+    known = wholes[wholes["name"] == INTRACRANIAL]
+    why = reason_of(record)
+    if known.empty or why:
+        return f"Intracranial volume: n/a ({why or 'not in the table'})."
+    volume, low, high = (
+        float(known[column].iloc[0]) / _MM3_PER_ML
+        for column in ("volume_mm3", "volume_ci95_low_mm3", "volume_ci95_high_mm3")
+    )
+    return (
+        f"Intracranial volume: {volume:,.0f} ml; a reference's is expected in {low:,.0f} to "
+        f"{high:,.0f} ml (95 %)."
+    )
 
 
 def _interval(low: float, high: float) -> Cell:

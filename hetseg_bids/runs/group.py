@@ -21,6 +21,7 @@ from hetseg_bids.outputs.finished import (
     read_results,
     shortened,
 )
+from hetseg_bids.outputs.intracranial import volume_of
 from hetseg_bids.quality.flip_map import CohortMap, cohort_map, load_template
 from hetseg_bids.quality.outliers import LEAST_PEOPLE, Measure, Outlier, find_outliers
 from hetseg_bids.quality.verdict import asymmetry, judge
@@ -31,6 +32,7 @@ from hetseg_bids.runs import missing as absence
 from hetseg_bids.runs import wide
 from hetseg_bids.runs.change import write_changes
 from hetseg_bids.segmentation.morphometry import COLUMNS
+from hetseg_bids.segmentation.wholes import with_wholes
 from hetseg_bids.structures.aseg import ASEG, is_whole
 from hetseg_bids.structures.label_sets import Structure
 
@@ -46,6 +48,7 @@ _QC_COLUMNS = KEYS | {
     "outlier_of": "The measures with |z| above the limit, worst first, three at most",
     "mean_expected_dice": "Mean over the structures; of all labels of an aseg, over the 28",
     "brain_mask_ml": "Volume of the brain mask, ml",
+    "intracranial_ml": "Volume inside the skull, ml; n/a where it isn't known",
     "structures_ml": "Volume of all structures together, ml",
     "lesion_ml": "Volume of the lesion mask that was given, ml; n/a without one",
     "noise": "Noise in white matter, contrast of white matter to cortex = 1",
@@ -152,7 +155,8 @@ def _folder_of_people(bids_dir: Path | None, out_dir: Path, images: Sequence[Pat
 
 
 def _write_morph(scans: Sequence[FinishedScan], out_dir: Path) -> None:
-    morph = pd.concat([scan.table.assign(**scan.keys) for scan in scans])
+    rows = [with_wholes(scan.table, scan.wholes).assign(**scan.keys) for scan in scans]
+    morph = pd.concat(rows)
     _write(morph[[*KEYS, *COLUMNS]].round(5), out_dir / "group_morph.tsv", KEYS | COLUMNS)
 
 
@@ -249,6 +253,7 @@ def quality_table(scans: Sequence[FinishedScan], outliers: Sequence[Outlier]) ->
             "outlier_of": "; ".join(outlier.why) or "n/a",
             "mean_expected_dice": table["expected_dice"].astype(float).mean(),
             "brain_mask_ml": float("nan") if mask is None else mask / _MM3_PER_ML,
+            "intracranial_ml": volume_of(record) / _MM3_PER_ML,
             "structures_ml": table["volume_mm3"].astype(float).sum() / _MM3_PER_ML,
             "lesion_ml": float("nan") if lesion is None else lesion.ml,
             **asdict(scan.image),

@@ -15,8 +15,9 @@ from hetseg_bids.dataset.files import mask_beside, path_from
 from hetseg_bids.dataset.lesion_masks import NO_MASK, FoundLesionMask, find_lesion_mask
 from hetseg_bids.errors import MaskError, OutputError
 from hetseg_bids.files import read_json
-from hetseg_bids.network.models import Model, file_sha256
+from hetseg_bids.network.models import Model, file_sha256, head_model_beside
 from hetseg_bids.outputs.derivatives import OutputPaths, output_paths, sources_of
+from hetseg_bids.outputs.intracranial import measured_with
 from hetseg_bids.segmentation.morphometry import has_columns
 from hetseg_bids.segmentation.plausibility import Plausibility
 from hetseg_bids.structures.atlas import load_atlas
@@ -124,6 +125,7 @@ def is_complete(job: Job) -> bool:
         and record.get("HetsegModelSHA256") == plan.weights_sha256
         and record.get("HetsegPooling") == (plan.pooling and asdict(plan.pooling))
         and record.get("HetsegImageSmoothing") == plan.smoothing
+        and measured_with(record, head_model_beside(job.model).plan, paths)
         and atlas in (None, load_atlas().version)  # None: not compared with any
         and record.get("HetsegSettings") == json.loads(json.dumps(asdict(settings)))
         and record.get("HetsegSourceSHA256") == file_sha256(job.scan.path)

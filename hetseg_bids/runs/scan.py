@@ -24,9 +24,10 @@ from hetseg_bids.dataset.discovery import Scan
 from hetseg_bids.errors import HetsegError, OptionError, OutputError
 from hetseg_bids.files import read_json, remove_leftovers, write_json
 from hetseg_bids.network.devices import device_name, return_freed_memory, sparing_memory
-from hetseg_bids.network.models import Model, file_sha256
+from hetseg_bids.network.models import Model, file_sha256, head_model_beside
 from hetseg_bids.outputs import derivatives
 from hetseg_bids.outputs.derivatives import Provenance
+from hetseg_bids.outputs.intracranial import head_facts, write_intracranial
 from hetseg_bids.preprocessing.conform import resample
 from hetseg_bids.preprocessing.pipeline import PreparedImage, prepare_image
 from hetseg_bids.quality.image_quality import quality_of
@@ -34,11 +35,13 @@ from hetseg_bids.reports.participant import Shown, write_report
 from hetseg_bids.runs.jobs import Job, check_owner, is_complete, sha256_of
 from hetseg_bids.runs.locks import claimed, lock_beside
 from hetseg_bids.runs.memory import check_room
+from hetseg_bids.segmentation.intracranial import Intracranial, measure_intracranial
 from hetseg_bids.segmentation.labels import Segmentation, segment
 from hetseg_bids.segmentation.lesioned import GivenLesion
 from hetseg_bids.segmentation.morphometry import measure
 from hetseg_bids.segmentation.plausibility import Plausibility, doubt_implausible_
 from hetseg_bids.segmentation.upright import predict_upright
+from hetseg_bids.segmentation.wholes import whole_rows, with_wholes
 
 log = logging.getLogger(__name__)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -173,8 +176,9 @@ def _make(job: Job, stages: ScanStages) -> Outcome:
         prepared = prepare_image(scan.path, method, job.mask_path, lesion)
     stages.stage("segmentation")
     result, plausibility, turned_deg = _segment(prepared, job.model, config.settings, stages)
+    found = measure_intracranial(head_model_beside(job.model), prepared, result)
     stages.stage("writing")
-    mask = _write(job, prepared, result, plausibility, turned_deg)
+    mask = _write(job, prepared, result, plausibility, turned_deg, found)
     facts = {
         "Command line": config.command,
         "Started": started.isoformat(timespec="seconds"),
@@ -236,11 +240,12 @@ def _write(
     result: Segmentation,
     plausibility: Plausibility,
     turned_deg: float,
+    found: Intracranial,
 ) -> npt.NDArray[np.uint8]:
     """Write all derivatives; returns the brain mask on the result's grid."""
     paths = job.paths
     # from here on the old result isn't complete; files that this run won't write must not stay
-    for stale in (paths.dseg, paths.probseg, paths.flip_probability):
+    for stale in (paths.dseg, paths.probseg, paths.flip_probability, paths.intracranial):
         derivatives.remove(stale)
     inside = resample(prepared.mask.float()[None], prepared.working, result.grid)[0] > 0.5
     mask = inside.numpy().astype(np.uint8)
@@ -268,8 +273,11 @@ def _write(
         warnings=(*prepared.warnings, *filter(None, [job.lesion_mask.doubt])),
         lesion_sha256=sha256_of(job.lesion_mask.path),
         lesion=_given_lesion(job, prepared, table),
+        head=head_facts(found, head_model_beside(job.model).plan),
     )
-    derivatives.write_tables(paths, table, result.label_set)
+    whole = with_wholes(table, whole_rows(table, found))
+    derivatives.write_tables(paths, whole, result.label_set)
+    write_intracranial(paths, found, result.grid, provenance)
     there = result.flip_probability is not None
     derivatives.write_sidecars(paths, provenance, result.label_set, flip_probability=there)
     return mask

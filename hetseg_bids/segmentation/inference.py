@@ -199,6 +199,8 @@ class View:
         The network sees the mirror image; its logits are turned back.
     pooled : Heteroscedastic or None
         The network's system: instead of its second outputs their `evidence` is wanted.
+    half : bool
+        Whether it may compute in bfloat16, where the device does.
     """
 
     network: HetsegNet
@@ -207,6 +209,7 @@ class View:
     keep: Tensor
     mirrored: bool = False
     pooled: Heteroscedastic | None = None
+    half: bool = True
 
     @property
     def name(self) -> str:
@@ -290,7 +293,8 @@ def add_view_(
         stop = min(start + chunk, depth)
         if wanted is None or wanted[start:stop].any():
             block = stack[start : stop + 2 * reach].to(device)
-            with torch.inference_mode(), autocast(device):
+            half = None if view.half else False
+            with torch.inference_mode(), autocast(device, enabled=half):
                 for place, logits in enumerate(network.forward_slices(block, keep), start):
                     parts = view.parts(logits[:, window[0], window[1]])
                     for part, target in zip(parts, into.chunk(len(parts)), strict=True):

@@ -76,8 +76,14 @@ def _color(number: int, word: str) -> tuple[int, ...]:
     return tuple(round(255 * v) for v in colorsys.hsv_to_rgb(number * _GOLDEN % 1, 0.75, 0.9))
 
 
-def make_label_set(structures: tuple[Structure, ...]) -> LabelSet:
+def make_label_set(structures: tuple[Structure, ...], *, overlapping: bool = False) -> LabelSet:
     """A label set of structures that can be told apart and mirrored.
+
+    Parameters
+    ----------
+    structures : tuple of Structure
+    overlapping : bool
+        Whether an id may belong to several structures, as brain is inside the skull, too.
 
     Raises
     ------
@@ -100,7 +106,7 @@ def make_label_set(structures: tuple[Structure, ...]) -> LabelSet:
         ("name", list(label_set.task_names)),
     ):
         twice = [value for value, count in Counter(values).items() if count > 1]
-        if twice:
+        if twice and not (overlapping and what == "member"):
             raise ValueError(f"{what} {twice[0]} occurs twice")
     sides = {s.name: len(s.members) for s in structures if s.hemisphere}
     for name, count in sides.items():

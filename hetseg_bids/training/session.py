@@ -19,6 +19,7 @@ from hetseg_bids.network.models import Model, Plan, load_model, save_model
 from hetseg_bids.network.systems import LabelFlip, system_named
 from hetseg_bids.preprocessing.normalisation import BACKGROUND, CLIP
 from hetseg_bids.structures.aseg import ASEG, WITH_PARTS
+from hetseg_bids.structures.head import HEAD
 from hetseg_bids.structures.label_sets import LabelSet
 from hetseg_bids.structures.label_tables import read_label_table
 from hetseg_bids.training.pace import paced
@@ -26,11 +27,13 @@ from hetseg_bids.training.paired import PairedSource
 from hetseg_bids.training.recipes import (
     AS_BEFORE,
     DEFAULT_RECIPE,
+    HEAD_RECIPE,
     RECIPES,
     TrainingConfig,
     with_rejection,
     with_teacher,
 )
+from hetseg_bids.training.synthesis.heads import HeadSource
 from hetseg_bids.training.synthesis.painting import SyntheticScans, SyntheticSource
 from hetseg_bids.training.tasks import MOST_TASKS
 from hetseg_bids.training.teaching import TaughtSource
@@ -142,6 +145,9 @@ def _teacher(request: TrainingRequest, name: str, label_set: LabelSet) -> Model:
 
 
 def _label_set(request: TrainingRequest, initial: Model | None) -> LabelSet:
+    if request.recipe == HEAD_RECIPE:
+        _check_head(request)
+        return HEAD
     if request.labels is not None:
         if request.parts:
             raise OptionError("a table given with --labels has no parts", option="--parts")
@@ -153,6 +159,23 @@ def _label_set(request: TrainingRequest, initial: Model | None) -> LabelSet:
     if label_set.structures != ASEG.structures:
         raise OptionError("--init labels other structures than hetseg's 28", option="--parts")
     return WITH_PARTS
+
+
+def _check_head(request: TrainingRequest) -> None:
+    others = (
+        request.scans,
+        request.unlabelled,
+        request.synthetic_scans,
+        request.labels,
+        request.validate,
+        request.init,
+        request.teacher,
+    )
+    if any(other is not None for other in others) or request.parts or request.reject_sporadic:
+        raise OptionError(
+            "whole heads are made from --label-maps alone, with labels of their own",
+            option=f"--recipe {HEAD_RECIPE}",
+        )
 
 
 def _config(request: TrainingRequest, initial: Model | None, label_set: LabelSet) -> TrainingConfig:
@@ -285,6 +308,8 @@ def _synthetic(request: TrainingRequest, folder: Path, device: torch.device) -> 
     maps = sorted(folder.glob("*.nii*"))
     if not maps:
         raise DatasetError("no *.nii or *.nii.gz there", option="--label-maps", path=folder)
+    if request.recipe == HEAD_RECIPE:
+        return HeadSource(maps)
     if request.synthetic_scans is not None:
         return SyntheticScans(SyntheticSource(maps), request.synthetic_scans, request.seed)
     return SyntheticSource(maps, device=device if device.type == "cuda" else CPU)

@@ -82,7 +82,7 @@ def test_names_follow_bids(tmp_path):
     assert paths.labels == anat / f"{STEM}_dseg.tsv"
     assert paths.report == tmp_path / "sub-01_ses-b_run-2.html"
     assert paths.run_log == tmp_path / "logs" / "sub-01_ses-b_run-2_run.json"
-    assert len(set(paths.files)) == 4 * 2 + 3 + 2
+    assert len(set(paths.files)) == 5 * 2 + 3 + 2
 
 
 def test_names_say_the_resolution(tmp_path):

@@ -1,5 +1,7 @@
 """Results in FreeSurfer's form, read back the way its tools read them."""
 
+import json
+
 import nibabel as nib
 import numpy as np
 import pandas as pd
@@ -33,8 +35,26 @@ def test_asegstats2table_finds_its_columns(exported):
     for row in rows:
         assert float(row[3]) == pytest.approx(8 * int(row[2]))
     measures = [line.split(", ") for line in text.splitlines() if line.startswith("# Measure")]
-    assert [fields[1] for fields in measures] == ["BrainSegVol", "MaskVol"]
-    assert float(measures[0][3]) == pytest.approx(morph["volume_mm3"].sum())
+    found = {fields[1]: float(fields[3]) for fields in measures}
+    assert list(found) == ["BrainSegVol", "BrainSegVolNotVent", "SubCortGrayVol", "MaskVol"]
+    # as in FreeSurfer, whose brain has no brainstem
+    brain = morph["volume_mm3"].sum() - morph.loc["brainstem", "volume_mm3"]
+    assert found["BrainSegVol"] == pytest.approx(brain)
+    fluid = morph["volume_mm3"][morph.index.str.contains("ventricle")].sum()
+    assert found["BrainSegVolNotVent"] == pytest.approx(brain - fluid)
+    # these results are of an earlier version
+    assert "# no EstimatedTotalIntraCranialVol: results of an earlier version" in text
+
+
+def test_the_intracranial_volume_has_freesurfers_name(tmp_path):
+    paths, _ = write_results(tmp_path / "out", "sub-01", small_brain())
+    record = json.loads(paths.record.read_text())
+    known = {"HetsegIntracranialVolume": 1.5e6, "HetsegIntracranialReason": None}
+    paths.record.write_text(json.dumps(record | known))
+    assert run_here("hetseg-export", tmp_path / "out", tmp_path / "subjects").code == 0
+    text = (tmp_path / "subjects" / "sub-01" / "stats" / "aseg.stats").read_text()
+    line = "# Measure EstimatedTotalIntraCranialVol, eTIV, Estimated Total Intracranial Volume, "
+    assert line + "1500000.000000, mm^3" in text
 
 
 def test_the_mgz_is_the_dseg(exported):

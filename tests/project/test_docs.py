@@ -144,6 +144,28 @@ def test_on_real_pairs_the_example_finds_that_a_second_scan_is_the_first(
     assert float(lines[-2].split(": ")[1]) < 0  # not clamped
 
 
+def test_the_error_bar_example_scales_heads_to_one_size(tmp_path, error_bars, capsys):
+    rows = []
+    for number in range(4):
+        size = 1.2e6 + 1e5 * number
+        for name, volume, noise in (("brainstem", 0.01, 0.02), ("intracranial", 1.0, 0.01)):
+            scan = {"participant_id": f"sub-{number}", "scan": f"sub-{number}", "name": name}
+            volumes = {"volume_mm3": volume * size, "volume_repeat_sd_mm3": noise * volume * size}
+            rows.append(scan | volumes)
+    people = pd.DataFrame({"participant_id": [f"sub-{n}" for n in range(4)], "age": range(4)})
+    morph, participants = map(Path, example_tables(tmp_path, pd.DataFrame(rows), people))
+    data = error_bars.read(morph, participants, "brainstem", "age", None, relative=True)
+    # proportional to the head, so that nothing but the noise of both is left
+    assert data["volume_mm3"].to_numpy() == pytest.approx(np.full(4, 0.01 * 1.35e6))
+    share = data["volume_repeat_sd_mm3"] / data["volume_mm3"]
+    assert share.to_numpy() == pytest.approx(np.full(4, np.hypot(0.02, 0.01)))
+    only = pd.DataFrame(rows)[lambda table: table["name"] == "brainstem"]
+    tables = example_tables(tmp_path, only, people)
+    options = ("--structure", "brainstem", "--predictor", "age", "--relative")
+    assert error_bars.main([*tables, *options]) == 2
+    assert "no scan has an intracranial volume" in capsys.readouterr().err
+
+
 def test_the_error_bar_example_reads_a_cohort(out, tmp_path, error_bars):
     people = tmp_path / "participants.tsv"
     people.write_text("participant_id\tage\nsub-01\t30\nsub-02\t50\nsub-03\tn/a\n")
@@ -217,7 +239,7 @@ def test_the_formula_of_repeat_noise_gives_the_column_of_the_table(out):
     q = np.asarray(image.dataobj, np.float32)
     flips = (q * (1 - q)).sum(axis=(0, 1, 2), dtype=np.float64) * abs(np.linalg.det(image.affine))
     found = json.loads(Path(f"{stem}_dseg.json").read_text())["HetsegImageQuality"]["noise"]
-    table = pd.read_csv(f"{stem}_morph.tsv", sep="\t")
+    table = pd.read_csv(f"{stem}_morph.tsv", sep="\t").head(len(STRUCTURES))
     quiet = border * flips + (share * table["volume_mm3"]) ** 2
     expected = np.sqrt((1 + ((found or 0) / noise) ** 2) * quiet)
     np.testing.assert_allclose(table["volume_repeat_sd_mm3"], expected, rtol=0.02)

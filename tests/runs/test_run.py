@@ -36,6 +36,10 @@ def outputs(out: Path, subject: str) -> dict[str, Path]:
     }
 
 
+def page_text(page: Path) -> str:
+    return page.read_text().lower()
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, phantom) -> tuple[Path, Path]:
     """A dataset with one stripped phantom in LPS, segmented."""
@@ -81,11 +85,19 @@ def test_the_table_agrees_with_the_image(finished):
     files = outputs(out, "01")
     dseg = np.asarray(nib.load(files["dseg"]).dataobj)
     table = pd.read_csv(files["morph"], sep="\t")
-    assert list(table["index"]) == [s.label for s in STRUCTURES]
-    for _, row in table.iterrows():
+    structures = table.iloc[: len(STRUCTURES)]
+    assert list(structures["index"]) == [s.label for s in STRUCTURES]
+    for _, row in structures.iterrows():
         assert row["volume_mm3"] == pytest.approx((dseg == row["index"]).sum(), abs=0.01)
     dictionary = json.loads(files["morph"].with_suffix(".json").read_text())
     assert set(dictionary) == set(table.columns)
+    whole = table.iloc[len(STRUCTURES) :].set_index("name")["volume_mm3"]
+    assert list(whole.index)[:2] == ["intracranial", "total_brain"]
+    assert np.isnan(whole["intracranial"]), "the image is stripped"
+    tissue = structures[~structures["name"].str.contains("ventricle|brainstem")]
+    assert whole["total_brain"] == pytest.approx(tissue["volume_mm3"].sum())
+    assert not list(out.rglob("*intracranial*"))
+    assert "intracranial volume: n/a (the image is stripped" in page_text(files["report"])
 
 
 def test_sidecars_say_how_the_result_came_to_be(finished):
@@ -94,6 +106,8 @@ def test_sidecars_say_how_the_result_came_to_be(finished):
     assert record["Sources"] == ["bids:raw:sub-01/anat/sub-01_T1w.nii.gz"]
     assert record["SpatialReference"] == "bids:raw:sub-01/anat/sub-01_T1w.nii.gz"
     assert record["HetsegBrainExtraction"] == "skip"
+    assert record["HetsegIntracranialVolume"] is None
+    assert "stripped" in record["HetsegIntracranialReason"]
     description = json.loads((out / "dataset_description.json").read_text())
     assert description["DatasetType"] == "derivative"
     assert description["DatasetLinks"] == {"raw": bids.as_uri()}
@@ -178,7 +192,7 @@ def test_group_gathers_the_volumes(finished):
     done = run_cli("hetseg", finished[0], out, "group")
     assert done.code == 0, done.err
     table = pd.read_csv(out / "group_morph.tsv", sep="\t")
-    assert len(table) == 28
+    assert len(table) == 28 + 5  # structures, then the whole head
     assert set(table["participant_id"]) == {"sub-01"}
 
 

@@ -173,7 +173,7 @@ def test_a_model_of_ones_own_structures_from_scans_to_scores(table, phantom, tmp
     stem = out / "sub-01" / "anat" / "sub-01_seg-hetseg"
     ours = read_label_table(table).names
     assert tuple(pd.read_csv(f"{stem}_dseg.tsv", sep="\t")["name"]) == ours
-    assert tuple(pd.read_csv(f"{stem}_morph.tsv", sep="\t")["name"]) == ours
+    assert tuple(pd.read_csv(f"{stem}_morph.tsv", sep="\t")["name"]) == (*ours, "intracranial")
     dseg = np.asarray(nib.load(f"{stem}_dseg.nii.gz").dataobj)
     assert set(np.unique(dseg)) <= {0, 1, 2, 3, 4, 5, 16}
     flip = nib.load(f"{stem}_desc-labelflip_probseg.nii.gz")

@@ -1,0 +1,132 @@
+"""The inside of the skull: measured where the image shows it, and never guessed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from hetseg_bids.images import Grid
+from hetseg_bids.network.devices import CPU
+from hetseg_bids.network.models import load_head_model
+from hetseg_bids.preprocessing.head import Head, find_head
+from hetseg_bids.preprocessing.pipeline import PreparedImage
+from hetseg_bids.segmentation.intracranial import (
+    STRIPPED,
+    head_logits,
+    mask_on,
+    measure_intracranial,
+    volume_sd,
+)
+from hetseg_bids.segmentation.labels import Segmentation
+from hetseg_bids.structures.aseg import ASEG
+from support.phantoms import phantom_labels
+
+
+def _head_of(shape: tuple[int, int, int] = (170, 200, 170)) -> tuple[np.ndarray, np.ndarray]:
+    """A T1w-like phantom with a dark skull in a bright scalp, and what is inside the skull."""
+    labels = phantom_labels(shape)
+    inside = (labels > 0) & (labels != 211)
+    x, y, z = np.meshgrid(*(np.arange(n) - n // 2 for n in shape), indexing="ij")
+    scalp = ((x / 78) ** 2 + (y / 93) ** 2 + (z / 73) ** 2 <= 1) & ~inside & (labels == 0)
+    values = np.zeros(256, np.float32)
+    values[[2, 41]], values[[3, 42, 8, 47]] = 1000, 650
+    values[[4, 43, 24]], values[[12, 51, 10, 49]], values[16], values[255] = 280, 800, 900, 1000
+    values[211] = 150  # bone here
+    image = values[labels]
+    image[scalp] = 850
+    noise = np.random.default_rng(0).normal(0, 15, shape)
+    return np.abs(image + noise).astype(np.float32), inside
+
+
+@pytest.fixture(scope="module")
+def prepared() -> tuple[PreparedImage, Segmentation, np.ndarray]:
+    image, inside = _head_of()
+    grid = Grid(image.shape, np.eye(4))
+    conformed = torch.from_numpy(image)
+    whole = tuple(slice(0, n) for n in image.shape)
+    mask = torch.from_numpy(inside)
+    there = PreparedImage(
+        native=grid,
+        working=grid,
+        image=conformed,
+        mask=mask,
+        extraction="deepbet",
+        head=find_head(conformed, grid),
+        content=whole,
+        cut_cm2=0.0,
+        warnings=(),
+    )
+    labels = np.where(inside, 2, 0).astype(np.uint8)
+    labels[~_eroded(inside, 6)] = 0
+    return there, Segmentation(grid, whole, labels, None, None, ASEG), inside
+
+
+def _eroded(mask: np.ndarray, voxels: int) -> np.ndarray:
+    from scipy import ndimage
+
+    return ndimage.binary_erosion(mask, iterations=voxels)
+
+
+def test_the_mask_is_the_inside_of_the_skull(prepared):
+    image, result, inside = prepared
+    found = measure_intracranial(load_head_model(CPU), image, result)
+    assert found.reason is None
+    assert found.volume_mm3 == found.mask.sum()
+    overlap = 2 * (found.mask > 0)[inside].sum() / (found.mask.sum() + inside.sum())
+    assert overlap > 0.95
+    assert found.volume_mm3 == pytest.approx(inside.sum(), rel=0.06)
+
+
+def test_a_stripped_image_has_no_volume_but_a_reason(prepared):
+    image, result, _ = prepared
+    found = measure_intracranial(load_head_model(CPU), replace(image, head=None), result)
+    assert (found.mask, found.uncertainty, found.reason) == (None, None, STRIPPED)
+    assert np.isnan(found.volume_mm3)
+
+
+def test_a_field_of_view_that_ends_inside_the_skull_is_no_measurement(prepared):
+    image, result, _ = prepared
+    whole = image.image[:, :, :115]  # the crown is missing
+    grid = Grid(tuple(whole.shape), np.eye(4))
+    content = tuple(slice(0, n) for n in whole.shape)
+    cut = replace(
+        image, native=grid, working=grid, image=whole, head=find_head(whole, grid), content=content
+    )
+    found = measure_intracranial(load_head_model(CPU), cut, result)
+    assert found.mask is None
+    assert "ends inside the skull" in found.reason
+
+
+def test_a_mask_without_the_brain_is_refused(prepared):
+    image, result, inside = prepared
+    elsewhere = np.where(~inside, 2, 0).astype(np.uint8)
+    found = measure_intracranial(load_head_model(CPU), image, replace(result, dseg=elsewhere))
+    assert found.mask is None
+    assert "outside" in found.reason
+
+
+def test_the_mask_is_one_piece_on_any_grid(prepared):
+    image, _, _ = prepared
+    logits, uncertainty = head_logits(load_head_model(CPU), image.head)
+    fine = mask_on(logits, image.head.grid, image.native)
+    coarse_grid = Grid((57, 67, 57), np.diag([3.0, 3, 3, 1]))
+    coarse = mask_on(logits, image.head.grid, coarse_grid)
+    assert 27 * coarse.sum() == pytest.approx(fine.sum(), rel=0.01)
+    assert 8 * uncertainty.size == pytest.approx(fine.sum(), rel=0.02)
+
+
+def test_the_box_around_the_head_does_not_change_with_padding(prepared):
+    image, _, _ = prepared
+    padded = torch.nn.functional.pad(image.image, (20, 4, 0, 12, 8, 0))
+    one = image.head
+    other = find_head(padded, Grid(tuple(padded.shape), np.eye(4)))
+    assert isinstance(other, Head)
+    assert np.abs(np.array(one.scores.shape) - other.scores.shape).max() <= 2
+    assert float(one.scores.max()) == pytest.approx(float(other.scores.max()), abs=0.02)
+
+
+def test_more_doubt_makes_wider_intervals():
+    assert volume_sd(1.5e6, 6e4) > volume_sd(1.5e6, 2e4) > 0
