@@ -31,9 +31,9 @@ _LARGEST_CUT_CM2 = 10.0  # a cap of 1 ml is missing then
 _RANGE_ML = (700.0, 2600.0)  # a newborn's is smaller; none was trained on
 _LEAST_BRAIN = 0.97  # of the labelled voxels have to lie inside
 
-_SHARED = 0.8  # of the flip variance: an error all around the brain has one sign
+_SHARED = 0.55  # of the flip variance: an error all around the brain has one sign
 _SHARE = 0.01  # of the volume, beyond what the flip map says
-_REPEAT_SHARE = 0.008  # root mean square change of copies of three heads (docs/intracranial.md)
+_REPEAT_SHARE = 0.005  # root mean square change of copies of three heads (docs/intracranial.md)
 
 STRIPPED = "the image is stripped: what lies between brain and skull isn't in it"
 

@@ -50,7 +50,7 @@ _BEYOND: dict[int, tuple[float, float, float]] = {
     _SKIN: (0.75, 0.40, 0.20),
     _CORD: (0.85, 0.12, 0.07),
     _VEIN: (0.55, 0.30, 0.12),
-    _BONE: (0.15, 0.08, 0.05),
+    _BONE: (0.12, 0.06, 0.04),
     _MARROW: (0.70, 0.40, 0.20),
     230: (0.70, 0.15, 0.08),  # optic nerve
     _DIPLOE: (0.50, 0.35, 0.20),
@@ -75,8 +75,10 @@ class HeadConfig:
         Half-range of the place in the frame.
     warp : tuple of (spacing, amplitude)
         Smooth deformations: lattice spacing and largest standard deviation, voxels.
-    contrast : tuple of 2 float
-        Factor on every tissue's distance to white matter.
+    contrast, rare_contrast : tuple of 2 float
+        Factor on every tissue's distance to white matter: of most heads, and of the others.
+    rare_rate : float
+        Share of these others.
     fat : tuple of 2 float
         Intensity of fat, cerebral white matter = 1: suppressed, or far brighter than the brain.
     bias : float
@@ -102,7 +104,9 @@ class HeadConfig:
     part_scale: tuple[float, float] = (0.94, 1.06)
     shift_mm: float = 12.0
     warp: tuple[tuple[float, float], ...] = ((24.0, 2.0), (10.0, 0.8))
-    contrast: tuple[float, float] = (0.6, 1.5)
+    contrast: tuple[float, float] = (0.85, 1.15)
+    rare_contrast: tuple[float, float] = (0.6, 1.5)
+    rare_rate: float = 0.3
     fat: tuple[float, float] = (0.1, 2.6)
     bias: float = 0.3
     falloff: float = 0.5
@@ -262,7 +266,8 @@ def _deformed(rng: np.random.Generator, ids: Tensor, config: HeadConfig) -> Tens
 
 def _paint(rng: np.random.Generator, ids: Tensor, config: HeadConfig) -> Tensor:
     """The image of (5, *frame) ids, still without noise, bias or cuts."""
-    look = draw_appearance(rng, config.contrast)
+    rare = rng.random() < config.rare_rate
+    look = draw_appearance(rng, config.rare_contrast if rare else config.contrast)
     for label, (value, between, spread) in _BEYOND.items():
         look.mean[label] = abs(rng.normal(value, between))
         look.within[label] = spread * rng.uniform(0.4, 1.3)
@@ -344,16 +349,22 @@ def _ends(mask: Tensor, axis: int) -> tuple[int, int]:
 
 
 def _face(rng: np.random.Generator, labels: Tensor) -> Tensor:
-    """What a tool for defacing removes: all before and below a plane in front of the skull."""
+    """What a tool for defacing removes: all before and below a plane in front of the skull.
+
+    Half of them leave what is above the brow, and some cut a little into the skull.
+    """
     cranium = _cranium(labels)
     angle = np.deg2rad(rng.uniform(15, 80))
-    lines = [torch.arange(n, dtype=torch.float32) for n in labels.shape]
-    height = float(np.cos(angle)) * lines[1][:, None] - float(np.sin(angle)) * lines[2]
+    y, z = (torch.arange(n, dtype=torch.float32) for n in labels.shape[1:])
+    height = float(np.cos(angle)) * y[:, None] - float(np.sin(angle)) * z
     columns = cranium.any(dim=0)
     if not columns.any():
         return torch.zeros_like(cranium)
-    limit = float(height[columns].max()) + rng.uniform(0.5, 8.0)
-    return (height > limit).expand(labels.shape)
+    face = height > float(height[columns].max()) + rng.uniform(-1.5, 8.0)
+    if rng.random() < 0.5:
+        low, high = _ends(cranium, 2)
+        face &= z < low + rng.uniform(0.2, 0.7) * (high - low)
+    return face.expand(labels.shape)
 
 
 def _cut_(
