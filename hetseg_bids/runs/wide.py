@@ -164,17 +164,17 @@ def write_wide_tables(
     names = scans[0].label_set.names
     for name, (column, text) in _TABLES.items():
         volumes = _volumes(scans, column)
-        texts = dict.fromkeys(names, text) | {s: f"{SUMS[s]}. {text}" for s in sums_of(names)}
+        texts = dict.fromkeys(names, text) | {s: f"Sum: {SUMS[s]}" for s in sums_of(names)}
         _write(out_dir / f"{name}.tsv", left, volumes.round(5), chosen, described, texts, "mm^3")
         relative = out_dir / f"{name}_icv.tsv"
         if normalise == "icv":
             shares = volumes.div(facts[_ICV], axis=0).round(_SHARE_DIGITS)
-            texts = {n: f"{column} / {_ICV} of the same scan. {t}" for n, t in texts.items()}
+            texts = {n: f"{name}.tsv / {_ICV}. {t}" for n, t in texts.items()}
             _write(relative, left, shares, chosen, described, texts, "1")
         else:
             for stale in (relative, relative.with_suffix(".json")):
                 stale.unlink(missing_ok=True)
-    lacking = without_intracranial([s for s, kept in zip(scans, chosen, strict=True) if kept])
+    lacking = without_intracranial([s for s, row in zip(scans, chosen, strict=True) if row])
     if normalise == "icv" and lacking:
         log.warning("--normalise icv: n/a for %s", lacking)
 

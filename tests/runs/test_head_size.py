@@ -79,7 +79,8 @@ def test_the_wide_tables_are_also_written_as_shares_of_the_intracranial_volume(h
         dictionary = json.loads((out / f"group_{kind}_icv.json").read_text())
         assert list(dictionary) == list(shares.columns)
         assert {dictionary[name]["Units"] for name in VALUES} == {"1"}
-        assert "volume_mm3 / intracranial_mm3" in dictionary["total_brain"]["Description"]
+        described = dictionary["total_brain"]["Description"]
+        assert described.startswith(f"group_{kind}.tsv / intracranial_mm3. Sum: All labels")
         assert dictionary["intracranial_mm3"]["Units"] == "mm^3"
 
 
