@@ -20,7 +20,7 @@ _GRAVITY = {"fail": 0, "look": 1, "pass": 2}
 _FILTER_VALUES = 40  # a column of text with more different values is no filter
 _FEW_VALUES = 8  # numbers with no more different values are codes: chosen one by one
 _SHARE = "Volume, % of the intracranial volume"
-_DIGITS = {_SHARE: 5}  # a nucleus accumbens has 0.03 %
+_DIGITS = {_SHARE: 4}  # a nucleus accumbens has 0.03 %
 _MOSTLY = 0.5  # share of numbers in a column of numbers
 
 
