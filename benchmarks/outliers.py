@@ -1,6 +1,6 @@
 """How often good scans stand out of their cohort, and how often degraded ones do.
 
-    python benchmarks/outliers.py OUT [--scans N] [--group GROUP ...]
+    python benchmarks/outliers.py OUT [--scans N] [--people N ...] [--head-error SD] [--group ...]
 
 Draws cohorts of 8 to 10,000 people with the measures that the group level compares (28 volumes,
 28 values of expected Dice and their mean, 12 asymmetries, 4 numbers of the image):
@@ -14,8 +14,9 @@ Draws cohorts of 8 to 10,000 people with the measures that the group level compa
 In ``correlated`` cohorts one scan at a time is degraded in a random place: the volume of a left
 structure 30 % off, 15 % moved from one side to the other, a midline volume halved, an expected Dice
 lower by 0.1, all of them by 0.04. Writes OUT/outliers.tsv and prints it, with the shares for the
-fixed limit (|z| > 3.5) that hetseg had before. With --group, a group_qc.tsv of a real cohort each,
-prints how many of its scans are above 1.
+fixed limit (|z| > 3.5) that hetseg had before. With --head-error (standard deviation of the
+logarithm), ``correlated`` cohorts alone are drawn, and volumes are divided by head sizes with that
+error. With --group, a group_qc.tsv of a real cohort each, prints how many of its scans are above 1.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -55,10 +57,16 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--scans", type=int, default=5_000, help="of each row, at least")
     parser.add_argument("--group", type=Path, nargs="*", default=[])
+    parser.add_argument("--people", type=int, nargs="+", default=PEOPLE)
+    parser.add_argument(
+        "--head-error", type=float, default=0.0, help="of the logarithm of its size"
+    )
     args = parser.parse_args()
-    rows = []
-    for people in PEOPLE:
-        for name, draw in COHORTS.items():
+    cohorts, rows = COHORTS, []
+    if args.head_error:
+        cohorts = {"correlated": partial(correlated, head_error=args.head_error)}
+    for people in args.people:
+        for name, draw in cohorts.items():
             degraded = DEGRADED_EACH if people < max(PEOPLE) else DEGRADED_OF_MOST
             rows.append(row_of(people, name, draw, -(-args.scans // people), degraded))
             print(rows[-1], flush=True)
@@ -119,7 +127,9 @@ def independent(rng: np.random.Generator, people: int) -> list[Measure]:
     ]
 
 
-def correlated(rng: np.random.Generator, people: int, freedom: int | None = None) -> list[Measure]:
+def correlated(
+    rng: np.random.Generator, people: int, freedom: int | None = None, head_error: float = 0.0
+) -> list[Measure]:
     """As in real cohorts; `freedom` for tails of t."""
 
     def noise(columns: int) -> Array:
@@ -148,7 +158,10 @@ def correlated(rng: np.random.Generator, people: int, freedom: int | None = None
         here, there = volume[:, left], volume[:, left + 1]
         uneven[:, left] = 2 * (here - there) / (here + there)
     image = np.exp(0.2 * (quality + spoil * noise(len(_IMAGE))))
-    measures = cohort_measures(STRUCTURES, volume, np.full(people, 1e6), dice, uneven)
+    heads = np.full(people, 1e6)
+    if head_error:
+        heads *= np.exp(head_error * noise(1)[:, 0])
+    measures = cohort_measures(STRUCTURES, volume, heads, dice, uneven)
     return measures + [
         Measure(name, column if end == "high" else 1 / column, name, end)
         for (name, end), column in zip(_IMAGE.items(), image.T, strict=True)

@@ -85,6 +85,9 @@ def simulated_cohort(count: int) -> Cohort:
         participants=people,
         missing=pd.DataFrame([missing]),
         crashes=[],
+        intracranial_ml=1500 * size * np.array([1, 0.87, 1.13]),
+        without_intracranial="",
+        relative_to="the intracranial volume",
     )
 
 

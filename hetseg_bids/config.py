@@ -139,6 +139,8 @@ class RunConfig:
         Write the pages of complete results again.
     covariates : tuple of str
         Columns of participants.tsv that the group level joins to its wide tables, or ``all``.
+    normalise : {"none", "icv"}
+        With ``icv`` the group level writes its wide tables divided by the intracranial volume, too.
     command : str
         The command line, for provenance.
     """
@@ -155,4 +157,5 @@ class RunConfig:
     dry_run: bool = False
     reports_only: bool = False
     covariates: tuple[str, ...] = ()
+    normalise: str = "none"
     command: str = ""

@@ -6,7 +6,7 @@ import argparse
 import re
 
 from hetseg_bids.cli.arguments import name_or_path, path, positive
-from hetseg_bids.config import Execution, Selection, Settings
+from hetseg_bids.config import Execution, RunConfig, Selection, Settings
 from hetseg_bids.dataset.names import SUFFIXES, T1W
 from hetseg_bids.planes import PLANES
 from hetseg_bids.preprocessing.brain_extraction import BRAIN_EXTRACTION_CHOICES
@@ -240,4 +240,12 @@ def add_tables(group: argparse._ArgumentGroup) -> None:
         metavar="COLUMN",
         help="columns of participants.tsv, e.g. age sex, or all, for group_volumes.tsv and "
         "group_soft_volumes.tsv",
+    )
+    group.add_argument(
+        "--normalise",
+        "--normalize",
+        choices=("none", "icv"),
+        default=RunConfig.normalise,
+        help="icv: also write group_volumes_icv.tsv and group_soft_volumes_icv.tsv, in which "
+        "volumes are divided by the intracranial volume of the scan (default: %(default)s)",
     )

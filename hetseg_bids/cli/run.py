@@ -166,6 +166,7 @@ def _config(args: argparse.Namespace, command: str) -> RunConfig:
         dry_run=args.dry_run,
         reports_only=args.reports_only,
         covariates=tuple(args.covariates),
+        normalise=args.normalise,
         command=command,
     )
 
@@ -199,11 +200,14 @@ def _carry_out(config: RunConfig, level: str) -> int:
             images=images,
             covariates=config.covariates,
             choose=choose,
+            normalise=config.normalise,
         )
         print(page)
         return 0
     if config.covariates:
         raise OptionError("only the group level joins them", option="--covariates")
+    if config.normalise != RunConfig.normalise:
+        raise OptionError("only the group level divides volumes", option="--normalise")
     from hetseg_bids.runs.participants import run_participants  # torch is slow to import
 
     return run_participants(config)

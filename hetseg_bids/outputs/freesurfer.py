@@ -44,6 +44,7 @@ _MEASURES = {
     "total_grey": "TotalGray, TotalGrayVol, Total gray matter volume",
 }
 _TOTAL = "EstimatedTotalIntraCranialVol, eTIV, Estimated Total Intracranial Volume"
+_CEREBELLUM = "the labels don't tell grey from white matter in the cerebellum"
 _MERGED = (
     "the lateral ventricles hold the inferior lateral ones, the cerebellum its white matter, "
     "the corpus callosum all its parts"
@@ -142,13 +143,14 @@ def stats(scan: FinishedScan, labels: np.ndarray, voxel_mm3: float) -> str:
 
 
 def _sums(scan: FinishedScan) -> list[str]:
-    """Measures that are sums of labels, of those that the labels tell."""
+    """Measures that are sums of labels, and why there is no other."""
     volumes = scan.table.set_index("name")["volume_mm3"].astype(float)
     summed = {whole: labels_of(whole, list(volumes.index)) for whole in _MEASURES}
     return [
         f"# Measure {_MEASURES[whole]}, {volumes[names].sum():.6f}, mm^3"
-        for whole, names in summed.items()
         if names
+        else f"# no {_MEASURES[whole].partition(',')[0]}: {_CEREBELLUM}"
+        for whole, names in summed.items()
     ]
 
 

@@ -48,10 +48,17 @@ def reason_of(record: Mapping[str, Any]) -> str:
     return str(record.get(_REASON) or "results of an earlier version")
 
 
+def head_model_of(record: Mapping[str, Any]) -> str | None:
+    """Checksum of the head model's weights that a sidecar names."""
+    return record.get(_MODEL)
+
+
 def measured_with(record: Mapping[str, Any], plan: Plan, paths: OutputPaths) -> bool:
     """Whether a sidecar is of these weights, and the mask is there where it has a volume."""
     known = not np.isnan(volume_of(record))
-    return record.get(_MODEL) == plan.weights_sha256 and (not known or paths.intracranial.is_file())
+    return head_model_of(record) == plan.weights_sha256 and (
+        not known or paths.intracranial.is_file()
+    )
 
 
 def write_intracranial(

@@ -19,6 +19,8 @@ from hetseg_bids.reports.templating import environment
 _GRAVITY = {"fail": 0, "look": 1, "pass": 2}
 _FILTER_VALUES = 40  # a column of text with more different values is no filter
 _FEW_VALUES = 8  # numbers with no more different values are codes: chosen one by one
+_SHARE = "Volume, % of the intracranial volume"
+_DIGITS = {_SHARE: 4}  # a nucleus accumbens has 0.03 %
 _MOSTLY = 0.5  # share of numbers in a column of numbers
 
 
@@ -29,19 +31,25 @@ class Cohort:
     Attributes
     ----------
     structures : list of str
-        Titles.
+        Titles, those of the whole head last.
     quality : DataFrame
         group_qc.tsv.
     pages : list of str
         Participant pages, relative to the group page.
     volume_ml, expected_dice, asymmetry : (scans, S) float array
-        Of each structure.
+        Of each structure; NaN where it has none.
     participants : DataFrame
         participants.tsv, one row per scan.
     missing : DataFrame or None
         group_missing.tsv; None where the dataset can't be read.
     crashes : list of str
         Names of crash files of scans that no later run finished.
+    intracranial_ml : (scans, 3) float array
+        Intracranial volume and both ends of its 95 % interval; NaN where it isn't known.
+    without_intracranial : str
+        Which scans have none, and why; empty where all have one.
+    relative_to : str
+        What volumes are divided by for the outlier score, in words.
     change : dict or None
         See `reports.change.cohort_change`; None where nobody has several sessions.
     """
@@ -55,6 +63,9 @@ class Cohort:
     participants: pd.DataFrame
     missing: pd.DataFrame | None
     crashes: list[str]
+    intracranial_ml: npt.NDArray[np.float64]
+    without_intracranial: str
+    relative_to: str
     change: dict[str, Any] | None = None
 
 
@@ -70,6 +81,9 @@ def write_group_page(out_dir: Path, cohort: Cohort, cohort_map: CohortMap | None
             processings=_processings(cohort.quality),
             levels=[(level, int(levels.get(level, 0))) for level in _GRAVITY],
             least=LEAST_PEOPLE,
+            relative_to=cohort.relative_to,
+            without_intracranial=cohort.without_intracranial,
+            any_intracranial=bool(np.isfinite(cohort.intracranial_ml[:, 0]).any()),
             dataset=cohort.missing is not None,
             missing=[] if cohort.missing is None else cohort.missing.to_dict("records"),
             crashes=cohort.crashes,
@@ -95,11 +109,14 @@ def page_data(cohort: Cohort) -> dict[str, Any]:
     columns, ranges = _filters(cohort.participants.iloc[order])
     if len(_processings(quality)) > 1:
         columns = {"Model and processing": list(_processing(quality).to_numpy()[order])} | columns
+    heads = cohort.intracranial_ml
     measures = {
         "Volume, ml": cohort.volume_ml,
         "Asymmetry (L - R) / mean": cohort.asymmetry,
         "Expected Dice": cohort.expected_dice,
     }
+    if np.isfinite(heads).any():
+        measures[_SHARE] = 100 * cohort.volume_ml / heads[:, :1]
     return {
         "structures": cohort.structures,
         "scan": list(quality["scan"].to_numpy()[order]),
@@ -108,14 +125,24 @@ def page_data(cohort: Cohort) -> dict[str, Any]:
         "why": [_why(row) for row in quality.iloc[order].itertuples()],
         "score": _numbers(quality["outlier_score"].to_numpy(dtype=float)[order], 2),
         "dice": _numbers(quality["mean_expected_dice"].to_numpy(dtype=float)[order], 3),
+        "intracranial": [_with_interval(*row) for row in heads[order]],
         "columns": columns,
         "ranges": ranges,
-        "measures": {name: _matrix(values[order], 3) for name, values in measures.items()},
+        "measures": {
+            name: _matrix(values[order], _DIGITS.get(name, 3)) for name, values in measures.items()
+        },
         "quartiles": {
-            name: _matrix(_quartiles(values, quality["participant_id"]), 3)
+            name: _matrix(_quartiles(values, quality["participant_id"]), _DIGITS.get(name, 3))
             for name, values in measures.items()
         },
     }
+
+
+def _with_interval(volume: float, low: float, high: float) -> str:
+    """A volume and its interval, which results may lack."""
+    if np.isnan(volume):
+        return "n/a"
+    return f"{volume:,.0f}" + ("" if np.isnan(low) else f" ({low:,.0f} to {high:,.0f})")
 
 
 def _processing(quality: pd.DataFrame) -> pd.Series:

@@ -19,7 +19,6 @@ from hetseg_bids.files import read_json, write_text
 from hetseg_bids.images import Grid, read_labels, read_largest
 from hetseg_bids.outputs.derivatives import OutputPaths
 from hetseg_bids.outputs.finished import read_morph, split_wholes
-from hetseg_bids.outputs.intracranial import reason_of
 from hetseg_bids.preprocessing.conform import nearest, resample, working_grid
 from hetseg_bids.preprocessing.headers import read_t1w
 from hetseg_bids.preprocessing.lesions import read_lesion
@@ -40,10 +39,11 @@ from hetseg_bids.reports.mosaics import (
 from hetseg_bids.reports.quality import quality_rows
 from hetseg_bids.reports.templating import css_color, environment
 from hetseg_bids.reports.viewer import viewer_data
+from hetseg_bids.reports.whole_head import IntracranialVolume
 from hetseg_bids.segmentation.labels import LEVELS, Segmentation
 from hetseg_bids.segmentation.lesioned import GivenLesion
 from hetseg_bids.segmentation.plausibility import Plausibility
-from hetseg_bids.segmentation.wholes import INTRACRANIAL
+from hetseg_bids.segmentation.wholes import title_of
 from hetseg_bids.structures.label_sets import LabelSet
 from hetseg_bids.structures.label_tables import read_label_table
 
@@ -137,7 +137,7 @@ def write_report(
             heads=_heads(table),
             rows=_rows(table, label_set),
             wholes=_whole_rows(wholes, _REPEAT_SD in table),
-            intracranial=_intracranial(wholes, record),
+            intracranial=IntracranialVolume.of(wholes, record),
             methods=methods_text(record, len(label_set.structures)),
             source_sha256=record["HetsegSourceSHA256"],
             model_sha256=record["HetsegModelSHA256"],
@@ -294,25 +294,8 @@ def _whole_rows(wholes: pd.DataFrame, repeat: bool) -> list[Row]:
             _cell(float(facts["mean_flip_probability"]), 3, full=0.5),
             _cell(float(facts["expected_dice"]), 2, full=1),
         )
-        title = str(facts["name"]).replace("_", " ").capitalize()
-        rows.append(Row(title, "transparent", cells))
+        rows.append(Row(title_of(str(facts["name"])), "transparent", cells))
     return rows
-
-
-def _intracranial(wholes: pd.DataFrame, record: dict[str, Any]) -> str:
-    """The intracranial volume in a line, or why it isn't known."""
-    known = wholes[wholes["name"] == INTRACRANIAL]
-    why = reason_of(record)
-    if known.empty or why:
-        return f"Intracranial volume: n/a ({why or 'not in the table'})."
-    volume, low, high = (
-        float(known[column].iloc[0]) / _MM3_PER_ML
-        for column in ("volume_mm3", "volume_ci95_low_mm3", "volume_ci95_high_mm3")
-    )
-    return (
-        f"Intracranial volume: {volume:,.0f} ml; a reference's is expected in {low:,.0f} to "
-        f"{high:,.0f} ml (95 %)."
-    )
 
 
 def _interval(low: float, high: float) -> Cell:

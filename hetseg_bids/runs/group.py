@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,8 +32,9 @@ from hetseg_bids.reports.group import Cohort, write_group_page
 from hetseg_bids.runs import missing as absence
 from hetseg_bids.runs import wide
 from hetseg_bids.runs.change import write_changes
+from hetseg_bids.runs.head_size import head_sizes, in_words, whole_values, without_intracranial
 from hetseg_bids.segmentation.morphometry import COLUMNS
-from hetseg_bids.segmentation.wholes import with_wholes
+from hetseg_bids.segmentation.wholes import INTRACRANIAL, sums_of, title_of, with_wholes
 from hetseg_bids.structures.aseg import ASEG, is_whole
 from hetseg_bids.structures.label_sets import Structure
 
@@ -42,10 +44,12 @@ _MM3_PER_ML = 1000.0
 _QC_COLUMNS = KEYS | {
     "verdict": "pass, look or fail: see `reasons`",
     "reasons": "Why the verdict isn't a pass",
-    "outlier_score": "Largest robust |z| over volumes (relative to the brain mask's), asymmetries, "
+    "outlier_score": "Largest robust |z| over volumes (see volumes_relative_to), asymmetries, "
     "expected Dice, noise, edge, ripple and contrast, as a share of the cohort's limit: about 5 % "
     f"of good scans are above 1; n/a with fewer than {LEAST_PEOPLE} people of the same processing",
     "outlier_of": "The measures with |z| above the limit, worst first, three at most",
+    "volumes_relative_to": "What volumes were divided by for the score: intracranial_ml where it "
+    "is known for all scans of the same model and processing, otherwise brain_mask_ml",
     "mean_expected_dice": "Mean over the structures; of all labels of an aseg, over the 28",
     "brain_mask_ml": "Volume of the brain mask, ml",
     "intracranial_ml": "Volume inside the skull, ml; n/a where it isn't known",
@@ -69,6 +73,7 @@ def run_group(
     images: Sequence[Path] = (),
     covariates: Sequence[str] = (),
     choose: str = "all",
+    normalise: str = "none",
 ) -> Path:
     """Write tables and page (returned) of the cohort, and of people with several sessions.
 
@@ -83,11 +88,13 @@ def run_group(
         Columns of participants.tsv that the wide tables get, too, or ``all``.
     choose : {"best", "first", "all"}
         Which scans of a session are in the wide tables.
+    normalise : {"none", "icv"}
+        With ``icv`` the wide tables are written divided by the intracranial volume, too.
 
     Raises
     ------
     OutputError, OptionError
-        If there are no finished scans, or no such covariates.
+        If there are no finished scans, no such covariates, or no intracranial volumes to divide by.
     """
     results = read_results(out_dir)
     scans = results.scans
@@ -97,25 +104,24 @@ def run_group(
     participants = absence.read_participants(folder)
     label_set = scans[0].label_set
     described = wide.read_covariates(folder, participants, covariates, label_set)
+    wide.check_normalise(normalise, scans)
     _write_morph(scans, out_dir)
     quality = _quality(scans)
     _write(quality.round(4), out_dir / "group_qc.tsv", _QC_COLUMNS)
     people = participants.reindex([scan.person for scan in scans])
-    wide.write_wide_tables(out_dir, scans, quality, people, described, choose)
+    wide.write_wide_tables(out_dir, scans, quality, people, described, choose, normalise)
     missing = _missing(bids_dir, images, out_dir, results, participants, choose)
     several = [] if bids_dir is None else write_changes(bids_dir, out_dir, scans)
     crashes = absence.crashes_since(out_dir, results).values()
-    volumes, dice, uneven = _matrices([scan.table for scan in scans])
     cohort = Cohort(
-        structures=[s.title for s in label_set.structures],
+        **_distributions(scans),
         quality=quality,
         pages=[scan.page.relative_to(out_dir).as_posix() for scan in scans],
-        volume_ml=volumes / _MM3_PER_ML,
-        expected_dice=dice,
-        asymmetry=uneven,
         participants=people.fillna("n/a"),
         missing=missing,
         crashes=[name for names in crashes for name in names],
+        without_intracranial=without_intracranial(scans),
+        relative_to=in_words(list(quality["volumes_relative_to"])),
         change=cohort_change(several, label_set.structures) if several else None,
     )
     return write_group_page(out_dir, cohort, _map(scans))
@@ -140,12 +146,13 @@ def _missing(
 
 
 def _quality(scans: Sequence[FinishedScan]) -> pd.DataFrame:
-    masks = np.array([float(s.record.get("HetsegBrainMaskVolume", np.nan)) for s in scans])
+    heads, relative_to = head_sizes(scans)
     label_set = scans[0].label_set
     compared = ASEG.structures if is_whole(label_set.names) else label_set.structures
-    sizes, *others = _matrices([of_structures(scan.table) for scan in scans])
-    measures = cohort_measures(compared, sizes, masks, *others)
-    return quality_table(scans, compare([*measures, *image_measures(scans)], scans))
+    volumes, *others = _matrices([of_structures(scan.table) for scan in scans])
+    measures = cohort_measures(compared, volumes, heads, *others)
+    outliers = compare([*measures, *image_measures(scans)], scans)
+    return quality_table(scans, outliers, relative_to)
 
 
 def _folder_of_people(bids_dir: Path | None, out_dir: Path, images: Sequence[Path]) -> Path:
@@ -163,13 +170,13 @@ def _write_morph(scans: Sequence[FinishedScan], out_dir: Path) -> None:
 def cohort_measures(
     structures: Sequence[Structure],
     volumes: np.ndarray,
-    masks: np.ndarray,
+    heads: np.ndarray,
     dice: np.ndarray,
     uneven: np.ndarray,
 ) -> list[Measure]:
     """Measures of the structures by which scans are compared.
 
-    Expected Dice, asymmetries, and the log of volumes relative to the brain mask: head size is
+    Expected Dice, asymmetries, and the log of volumes relative to the head: its size is
     the largest and least interesting difference between people.
 
     Parameters
@@ -177,11 +184,11 @@ def cohort_measures(
     structures : sequence of Structure
     volumes, dice, uneven : (scans, S) float array
         Volume (mm3), expected Dice and asymmetry of each structure.
-    masks : (scans,) float array
-        Volume of the brain mask, mm3.
+    heads : (scans,) float array
+        What volumes are divided by, mm3, see `head_sizes`.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
-        relative = np.log(volumes / masks[:, None])
+        relative = np.log(volumes / heads[:, None])
     measures = [Measure("Mean expected Dice", dice.mean(axis=1), "mean Dice", "low")]
     for i, structure in enumerate(structures):
         title = structure.title
@@ -237,10 +244,12 @@ def compare(measures: Sequence[Measure], scans: Sequence[FinishedScan]) -> list[
     return found
 
 
-def quality_table(scans: Sequence[FinishedScan], outliers: Sequence[Outlier]) -> pd.DataFrame:
+def quality_table(
+    scans: Sequence[FinishedScan], outliers: Sequence[Outlier], relative_to: Sequence[str]
+) -> pd.DataFrame:
     """One row per scan; columns as in the data dictionary of group_qc.tsv."""
     rows = []
-    for scan, outlier in zip(scans, outliers, strict=True):
+    for scan, outlier, head in zip(scans, outliers, relative_to, strict=True):
         record = scan.record
         warnings, lesion = record.get("HetsegWarnings", ()), scan.lesion
         verdict = judge(scan.table, warnings, scan.image, scan.plausibility, lesion=lesion)
@@ -251,6 +260,7 @@ def quality_table(scans: Sequence[FinishedScan], outliers: Sequence[Outlier]) ->
             "reasons": "; ".join(verdict.reasons) or "n/a",
             "outlier_score": outlier.score,
             "outlier_of": "; ".join(outlier.why) or "n/a",
+            "volumes_relative_to": head,
             "mean_expected_dice": table["expected_dice"].astype(float).mean(),
             "brain_mask_ml": float("nan") if mask is None else mask / _MM3_PER_ML,
             "intracranial_ml": volume_of(record) / _MM3_PER_ML,
@@ -269,6 +279,27 @@ def _matrices(tables: Sequence[pd.DataFrame]) -> tuple[np.ndarray, np.ndarray, n
     columns = ("volume_mm3", "expected_dice")
     volumes, dice = (np.stack([t[c].astype(float).to_numpy() for t in tables]) for c in columns)
     return volumes, dice, np.stack([asymmetry(table).to_numpy() for table in tables])
+
+
+def _distributions(scans: Sequence[FinishedScan]) -> dict[str, Any]:
+    """What the page plots: structures, then what is known of the whole head."""
+    label_set = scans[0].label_set
+    volumes, dice, uneven = _matrices([scan.table for scan in scans])
+    wholes = [INTRACRANIAL, *sums_of(label_set.names)]
+    whole, whole_dice, low, high = (
+        whole_values(scans, column, wholes)
+        for column in ("volume_mm3", "expected_dice", "volume_ci95_low_mm3", "volume_ci95_high_mm3")
+    )
+    known = np.asarray(np.isfinite(whole).any(axis=0))
+    heads = np.array([volume_of(scan.record) for scan in scans])
+    titles = [title_of(name) for name, found in zip(wholes, known, strict=True) if found]
+    return {
+        "structures": [*(s.title for s in label_set.structures), *titles],
+        "volume_ml": np.hstack([volumes, whole[:, known]]) / _MM3_PER_ML,
+        "expected_dice": np.hstack([dice, whole_dice[:, known]]),
+        "asymmetry": np.hstack([uneven, np.full((len(scans), len(titles)), np.nan)]),
+        "intracranial_ml": np.stack([heads, low[:, 0], high[:, 0]], axis=1) / _MM3_PER_ML,
+    }
 
 
 def _map(scans: Sequence[FinishedScan]) -> CohortMap | None:

@@ -8,17 +8,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pandas as pd
 
 from hetseg_bids.dataset.names import by_name, one_of_each_session
 from hetseg_bids.errors import OptionError
 from hetseg_bids.files import read_json, write_json, write_tsv
 from hetseg_bids.outputs.finished import KEYS, FinishedScan, shortened
+from hetseg_bids.outputs.intracranial import volume_of
 from hetseg_bids.quality.verdict import Level
+from hetseg_bids.runs.head_size import whole_values, without_intracranial
+from hetseg_bids.segmentation.wholes import SUMS, sums_of
 from hetseg_bids.structures.label_sets import LabelSet
 
 log = logging.getLogger(__name__)
 _ALL = "all"
+_ICV = "intracranial_mm3"
+_SHARE_DIGITS = 9  # of a share: 1e-9 is about 0.001 mm3
 _TABLES = {
     "group_volumes": ("volume_mm3", "Volume of the voxels labelled as this structure"),
     "group_soft_volumes": (
@@ -33,6 +39,8 @@ _FACTS = KEYS | {
     "ones, the largest mean expected Dice; otherwise no. T1w and UNIT1 are compared apart",
     "brain_mask_mm3": "Volume of the brain mask. It isn't the intracranial volume: it holds "
     "little of the fluid around the brain",
+    _ICV: "Volume inside the skull; n/a where it isn't known (HetsegIntracranialReason in the "
+    "JSON of the dseg says why)",
 }
 
 
@@ -75,7 +83,8 @@ def read_covariates(
     if unknown:
         problem, remedy = f"no column {', '.join(unknown)}", f"it has {', '.join(there)}"
         raise OptionError(problem, remedy, option=option, path=path)
-    taken = [name for name in names if name in {*_FACTS, *label_set.names}]
+    ours = {*_FACTS, *label_set.names, *sums_of(label_set.names)}
+    taken = [name for name in names if name in ours]
     if taken:
         raise OptionError(
             f"the tables have a column {', '.join(taken)} of their own",
@@ -100,6 +109,22 @@ def _is_description(entry: object) -> bool:
     return isinstance(entry, dict)
 
 
+def check_normalise(normalise: str, scans: Sequence[FinishedScan]) -> None:
+    """Refuse to divide by what no scan has.
+
+    Raises
+    ------
+    OptionError
+        With ``icv``, if no scan has an intracranial volume.
+    """
+    if normalise == "icv" and not any(volume_of(scan.record) > 0 for scan in scans):
+        raise OptionError(
+            f"the intracranial volume isn't known for {without_intracranial(scans)}",
+            "leave the option out",
+            option="--normalise icv",
+        )
+
+
 def write_wide_tables(
     out_dir: Path,
     scans: Sequence[FinishedScan],
@@ -107,6 +132,7 @@ def write_wide_tables(
     participants: pd.DataFrame,
     covariates: dict[str, Any],
     choose: str,
+    normalise: str,
 ) -> None:
     """Write OUT/group_volumes.tsv and group_soft_volumes.tsv, with data dictionaries.
 
@@ -122,8 +148,39 @@ def write_wide_tables(
         Columns of it that are joined, as `read_covariates` returns them.
     choose : {"best", "first", "all"}
         Which scans of a session and suffix have a row.
+    normalise : {"none", "icv"}
+        With ``icv`` both tables are written divided by the intracranial volume, too, as
+        group_volumes_icv.tsv and group_soft_volumes_icv.tsv. Otherwise those of an earlier call
+        are removed.
     """
-    best = best_of_sessions(quality)
+    facts = _facts(scans, best_of_sessions(quality))
+    best = set(facts["scan"][facts["best_of_session"] == "yes"])
+    kept = {_ALL: {*facts["scan"]}, "best": best, "first": one_of_each_session(facts["scan"])}
+    chosen = facts["scan"].isin(kept[choose])
+    left = pd.concat([facts, _joined(participants, list(covariates))], axis=1)
+    described = {name: {"Description": text} for name, text in _FACTS.items()} | covariates
+    for name in ("brain_mask_mm3", _ICV):
+        described[name]["Units"] = "mm^3"
+    names = scans[0].label_set.names
+    for name, (column, text) in _TABLES.items():
+        volumes = _volumes(scans, column)
+        texts = dict.fromkeys(names, text) | {s: f"Sum: {SUMS[s]}" for s in sums_of(names)}
+        _write(out_dir / f"{name}.tsv", left, volumes.round(5), chosen, described, texts, "mm^3")
+        relative = out_dir / f"{name}_icv.tsv"
+        if normalise == "icv":
+            shares = volumes.div(facts[_ICV], axis=0).round(_SHARE_DIGITS)
+            texts = {n: f"{name}.tsv / {_ICV}. {t}" for n, t in texts.items()}
+            _write(relative, left, shares, chosen, described, texts, "1")
+        else:
+            for stale in (relative, relative.with_suffix(".json")):
+                stale.unlink(missing_ok=True)
+    lacking = without_intracranial([s for s, row in zip(scans, chosen, strict=True) if row])
+    if normalise == "icv" and lacking:
+        log.warning("--normalise icv: n/a for %s", lacking)
+
+
+def _facts(scans: Sequence[FinishedScan], best: frozenset[str]) -> pd.DataFrame:
+    """The first columns of each scan."""
     rows = [
         scan.keys
         | {
@@ -131,22 +188,35 @@ def write_wide_tables(
             "processing": scan.processing,
             "best_of_session": "yes" if scan.keys["scan"] in best else "no",
             "brain_mask_mm3": scan.record.get("HetsegBrainMaskVolume"),
+            _ICV: volume_of(scan.record),
         }
         for scan in scans
     ]
-    facts = pd.DataFrame(rows, columns=list(_FACTS))
-    kept = {_ALL: {*facts["scan"]}, "best": best, "first": one_of_each_session(facts["scan"])}
-    chosen = facts["scan"].isin(kept[choose])
-    joined = _joined(participants, list(covariates))
-    names = list(scans[0].label_set.names)
-    described = {name: {"Description": text} for name, text in _FACTS.items()} | covariates
-    described["brain_mask_mm3"]["Units"] = "mm^3"
-    for name, (column, text) in _TABLES.items():
-        values = [scan.table[column].to_numpy(dtype=float) for scan in scans]
-        volumes = pd.DataFrame(values, columns=names).round(5)
-        write_tsv(out_dir / f"{name}.tsv", pd.concat([facts, joined, volumes], axis=1)[chosen])
-        what = {"Description": text, "Units": "mm^3"}
-        write_json(out_dir / f"{name}.json", described | dict.fromkeys(names, what))
+    return pd.DataFrame(rows, columns=list(_FACTS))
+
+
+def _volumes(scans: Sequence[FinishedScan], column: str) -> pd.DataFrame:
+    """Structures, then sums, of each scan."""
+    names = scans[0].label_set.names
+    sums = sums_of(names)
+    structures = [scan.table[column].to_numpy(dtype=float) for scan in scans]
+    values = np.hstack([structures, whole_values(scans, column, sums)])
+    return pd.DataFrame(values, columns=[*names, *sums])
+
+
+def _write(
+    path: Path,
+    left: pd.DataFrame,
+    values: pd.DataFrame,
+    chosen: pd.Series,
+    described: dict[str, Any],
+    texts: dict[str, str],
+    units: str,
+) -> None:
+    """Write a table and its data dictionary."""
+    write_tsv(path, pd.concat([left, values], axis=1)[chosen])
+    columns = {name: {"Description": text, "Units": units} for name, text in texts.items()}
+    write_json(path.with_suffix(".json"), described | columns)
 
 
 def _joined(participants: pd.DataFrame, names: list[str]) -> pd.DataFrame:

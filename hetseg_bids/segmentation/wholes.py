@@ -18,7 +18,13 @@ from hetseg_bids.structures.aseg import ASEG, is_whole
 from hetseg_bids.structures.label_sets import bare_name
 
 INTRACRANIAL = "intracranial"
-SUMS = ("total_brain", "subcortical_grey", "total_grey", "cerebral_white")
+SUMS = {
+    "total_brain": "All labels without brainstem, ventricles, choroid plexus and CSF",
+    "subcortical_grey": "Thalamus, caudate, putamen, pallidum, hippocampus, amygdala, accumbens "
+    "and ventral diencephalon",
+    "total_grey": "Subcortical grey matter, cerebral cortex and cerebellar cortex",
+    "cerebral_white": "Cerebral white matter, corpus callosum and WM hypointensities",
+}
 BRAIN = "brain_with_ventricles"
 """Known to `labels_of` and to FreeSurfer's files, but not a row of the table."""
 
@@ -81,6 +87,28 @@ def labels_of(whole: str, names: Sequence[str]) -> list[str]:
     return [n for n in names if bare[n] in grey] if every else []
 
 
+def sums_of(names: Sequence[str]) -> tuple[str, ...]:
+    """Rows of sums that follow these labels; structures of a user's own have none.
+
+    Examples
+    --------
+    >>> sums_of(ASEG.names)
+    ('total_brain', 'subcortical_grey', 'total_grey', 'cerebral_white')
+    """
+    return tuple(SUMS) if _is_brain(names) else ()
+
+
+def title_of(whole: str) -> str:
+    """A row as pages show it.
+
+    Examples
+    --------
+    >>> title_of("total_grey"), title_of("intracranial")
+    ('Total grey', 'Intracranial')
+    """
+    return whole.replace("_", " ").capitalize()
+
+
 def whole_rows(table: pd.DataFrame, found: Intracranial | None = None) -> pd.DataFrame:
     """The rows that follow the structures in the morph table.
 
@@ -108,7 +136,7 @@ def whole_rows(table: pd.DataFrame, found: Intracranial | None = None) -> pd.Dat
     rows = [_intracranial(found)]
     names = list(table["name"])
     values = table.set_index("name")
-    for whole in SUMS if _is_brain(names) else ():
+    for whole in sums_of(names):
         summed = labels_of(whole, names)
         known = _sum(values.loc[summed]) if summed else {}
         rows.append({"name": whole, **known})

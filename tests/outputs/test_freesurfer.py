@@ -42,6 +42,7 @@ def test_asegstats2table_finds_its_columns(exported):
     assert found["BrainSegVol"] == pytest.approx(brain)
     fluid = morph["volume_mm3"][morph.index.str.contains("ventricle")].sum()
     assert found["BrainSegVolNotVent"] == pytest.approx(brain - fluid)
+    assert "# no TotalGray: the labels don't tell grey from white matter in the cereb" in text
     # these results are of an earlier version
     assert "# no EstimatedTotalIntraCranialVol: results of an earlier version" in text
 

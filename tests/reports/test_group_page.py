@@ -40,6 +40,9 @@ def big_cohort(n: int) -> Cohort:
         people,
         None,
         [],
+        np.full((n, 3), np.nan),
+        "",
+        "the brain mask's",
     )
 
 

@@ -17,10 +17,13 @@ from support.phantoms import phantom_t1w, small_brain
 from support.results import write_results
 
 
-def make_page(out: Path, hostile: str = "", *, flip: bool = True) -> Path:
+def make_page(
+    out: Path, hostile: str = "", *, flip: bool = True, icv_mm3: float | None = None
+) -> Path:
     """Derivatives of a phantom scan as a run writes them, and their page."""
     stem = f"sub-{HOSTILE_NAME}" if hostile else "sub-01"
-    paths, source = write_results(out, stem, small_brain(), hostile=hostile, flip=flip)
+    results = {"hostile": hostile, "flip": flip, "icv_mm3": icv_mm3}
+    paths, source = write_results(out, stem, small_brain(), **results)
     return write_report(paths, source, {"Command line": f"hetseg {hostile}"})
 
 
@@ -155,7 +158,10 @@ def test_the_top_of_the_page_tells_the_result_at_a_glance(page, tmp_path):
     assert [float(dice) for _, dice, _ in worst] == sorted(float(dice) for _, dice, _ in worst)
     picture = drawn(glance)
     assert picture.shape[1] == 2 * picture.shape[0]  # an axial and a coronal slice
-    without = make_page(tmp_path, flip=False).read_text()
+    line = "<p>Intracranial volume: <b>{}</b> <small>({}"
+    assert line.format("n/a", "results of an earlier version)") in glance
+    without = make_page(tmp_path, flip=False, icv_mm3=1.5e6).read_text()
+    assert line.format("1,500 ml", "95 % interval of a reference: 1,4") in without
     assert "look at the outlines" in without
     assert "Least certain</th>" not in without
 

@@ -15,6 +15,7 @@ import pytest
 
 from hetseg_bids.outputs.finished import read_results
 from hetseg_bids.runs.group import run_group
+from hetseg_bids.segmentation.wholes import SUMS
 from hetseg_bids.structures.aseg import N_STRUCTURES, STRUCTURES
 from support.browsing import HOSTILE, HOSTILE_NAME, Opened, Tags
 from support.commands import run_cli, run_here
@@ -85,7 +86,10 @@ def test_wide_tables_have_a_row_for_each_scan_and_a_column_for_each_structure(co
         assert list(wide.columns[:5]) == [
             *("participant_id", "session_id", "scan", "model", "processing")
         ]
-        assert list(wide.columns[-N_STRUCTURES:]) == [s.name for s in STRUCTURES]
+        assert list(wide.columns[-N_STRUCTURES - len(SUMS) :]) == [
+            *(s.name for s in STRUCTURES),
+            *SUMS,
+        ]
         again = wide.melt("scan", [s.name for s in STRUCTURES], "name", column)
         both = again.merge(long[["scan", "name", column]], on=["scan", "name"])
         assert len(both) == N * N_STRUCTURES

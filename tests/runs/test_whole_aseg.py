@@ -1,6 +1,7 @@
 """--structures aseg through the command line: every label, in every output."""
 
 import json
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 import hetseg_bids
 from hetseg_bids.quality.verdict import Verdict, judge
+from hetseg_bids.segmentation.wholes import SUMS
 from hetseg_bids.structures.aseg import ASEG, PARTS, WHOLE_ASEG
 from hetseg_bids.structures.divisions import FIFTHS
 from hetseg_bids.structures.label_sets import bare_name
@@ -17,6 +19,7 @@ from support.corruptions import good
 from support.datasets import t1w_path, write_dataset
 from support.tiny_model import write_tiny_model
 
+WHOLES = 1 + len(SUMS)  # rows of the whole head
 FAST = ("--views", "axial", "--no-mirror", "--skip-bids-validation")
 SURE = {bare_name(name) for name in (*ASEG.names, "cerebellum_cortex")}
 # as FreeSurferColorLUT.txt spells them
@@ -69,8 +72,7 @@ def test_every_output_has_all_labels(finished):
     start = stem(finished / "aseg")
     for ending, column in (("dseg.tsv", "index"), ("morph.tsv", "index")):
         table = pd.read_csv(f"{start}_{ending}", sep="\t")
-        assert list(table[column]) == [s.label for s in WHOLE_ASEG.structures]
-        assert len(table) == 43
+        assert list(table[column].dropna()) == [s.label for s in WHOLE_ASEG.structures]
     dseg = np.asarray(nib.load(f"{start}_dseg.nii.gz").dataobj)
     found = set(np.unique(dseg))
     assert found <= {0, *table["index"]}
@@ -101,7 +103,7 @@ def test_the_same_folder_labelled_another_way_is_not_complete(finished):
     redone = run_cli(*command, "paper")
     assert redone.code == 0
     assert "complete already" not in redone.out
-    assert len(pd.read_csv(f"{stem(out)}_morph.tsv", sep="\t")) == 28
+    assert len(pd.read_csv(f"{stem(out)}_morph.tsv", sep="\t")) == 28 + WHOLES
 
 
 def test_a_script_gets_the_same(finished):
@@ -110,7 +112,7 @@ def test_a_script_gets_the_same(finished):
     result = hetseg_bids.segment(path, model=model, device="cpu", structures="aseg", **seen)
     written = nib.load(f"{stem(finished / 'aseg')}_dseg.nii.gz")
     assert np.array_equal(np.asarray(result.dseg.dataobj), np.asarray(written.dataobj))
-    assert len(result.volumes) == 43
+    assert len(result.volumes) == 43 + WHOLES
 
 
 def test_parts_are_scored_by_themselves_or_merged(finished, tmp_path):
@@ -143,8 +145,16 @@ def test_parts_are_scored_by_themselves_or_merged(finished, tmp_path):
 
 def test_group_and_export_know_freesurfers_names(finished):
     out = finished / "aseg"
-    assert run_cli("hetseg", finished / "bids", out, "group").code == 0
-    assert len(pd.read_csv(out / "group_morph.tsv", sep="\t")) == 43
+    record = Path(f"{stem(out)}_dseg.json")  # as if the image weren't stripped
+    text = record.read_text().replace('IntracranialVolume": null', 'IntracranialVolume": 1.5e6')
+    record.write_text(text)
+    done = run_cli("hetseg", finished / "bids", out, "group", "--normalise", "icv")
+    assert done.code == 0, done.err
+    raw, shares = (pd.read_csv(out / f"group_volumes{end}.tsv", sep="\t") for end in ("", "_icv"))
+    assert list(raw.columns[-43 - len(SUMS) :]) == [*WHOLE_ASEG.names, *SUMS]
+    assert raw.loc[0, "total_grey"] > 0
+    assert shares.loc[0, "total_grey"] == pytest.approx(raw.loc[0, "total_grey"] / 1.5e6, abs=1e-9)
+    assert len(pd.read_csv(out / "group_morph.tsv", sep="\t")) == 43 + WHOLES
     done = run_cli("hetseg-export", out, finished / "subjects")
     assert done.code == 0, done.err
     text = (finished / "subjects/sub-01/stats/aseg.stats").read_text()

@@ -9,7 +9,7 @@ import pytest
 from hetseg_bids.segmentation.intracranial import Intracranial
 from hetseg_bids.segmentation.morphometry import COLUMNS
 from hetseg_bids.segmentation.uncertainty import StructureUncertainty
-from hetseg_bids.segmentation.wholes import BRAIN, SUMS, labels_of, whole_rows, with_wholes
+from hetseg_bids.segmentation.wholes import BRAIN, SUMS, labels_of, sums_of, whole_rows, with_wholes
 from hetseg_bids.structures.aseg import ASEG, WHOLE_ASEG
 
 
@@ -65,6 +65,7 @@ def test_grey_matter_of_the_cerebellum_is_never_guessed():
     assert rows.loc["total_brain", "volume_mm3"] > 0
     # a user's own structures: no sum of theirs is a brain
     assert all(labels_of(whole, ["left_thalamus", "right_thalamus"]) == [] for whole in SUMS)
+    assert sums_of(["left_thalamus", "right_thalamus"]) == ()
 
 
 def test_both_sides_err_together_and_structures_apart():

@@ -18,11 +18,14 @@ from hetseg_bids.outputs.derivatives import (
     write_sidecars,
     write_tables,
 )
+from hetseg_bids.outputs.intracranial import head_facts
 from hetseg_bids.quality.image_quality import ImageQuality
+from hetseg_bids.segmentation.intracranial import Intracranial
 from hetseg_bids.segmentation.labels import LevelMaps, Segmentation, to_levels
 from hetseg_bids.segmentation.morphometry import measure
 from hetseg_bids.segmentation.plausibility import Plausibility
 from hetseg_bids.segmentation.uncertainty import FlipSums, StructureUncertainty
+from hetseg_bids.segmentation.wholes import whole_rows, with_wholes
 from hetseg_bids.structures.aseg import ASEG, N_STRUCTURES, STRUCTURES
 from support.phantoms import centred_affine, phantom_t1w
 from support.tiny_model import plan_of
@@ -41,9 +44,19 @@ def uncertainty_of(dseg: np.ndarray, q: np.ndarray) -> tuple[StructureUncertaint
 
 
 def write_results(
-    out: Path, stem: str, dseg: np.ndarray, *, hostile: str = "", flip: bool = True
+    out: Path,
+    stem: str,
+    dseg: np.ndarray,
+    *,
+    hostile: str = "",
+    flip: bool = True,
+    icv_mm3: float | None = None,
+    no_icv: str = "",
 ) -> tuple[OutputPaths, Path]:
-    """Derivatives of a 2 mm scan as a run writes them; returns their paths and the T1w."""
+    """Derivatives of a 2 mm scan as a run writes them; returns their paths and the T1w.
+
+    With an intracranial volume, or why there is none; without both, as older versions.
+    """
     affine = centred_affine(dseg.shape, 2)
     source = out / "sources" / f"{stem}_T1w.nii.gz"
     source.parent.mkdir(parents=True, exist_ok=True)
@@ -62,6 +75,14 @@ def write_results(
             uncertainty=uncertainty_of(dseg, q),
             probability_sums=p.sum(axis=(1, 2, 3), dtype=np.float64),
         )
+    head, table = None, measure(result)
+    if icv_mm3 is not None:
+        u = StructureUncertainty(round(icv_mm3 / 8), 0.02, 0.98, icv_mm3 / 8, 3000.0)
+        head = Intracranial(dseg > 0, icv_mm3, u, None)
+    elif no_icv:
+        head = Intracranial.unknown(no_icv)
+    if head is not None:
+        table = with_wholes(table, whole_rows(table, head))
     paths = OutputPaths(out / stem.split("_")[0] / "anat", stem, "", out / f"{stem}.html")
     provenance = Provenance(
         sources=[f"bids:raw:{stem}/{hostile}"],
@@ -75,8 +96,9 @@ def write_results(
         plausibility=Plausibility(),
         turned_deg=0.0,
         warnings=(f"something {hostile}",) if hostile else (),
+        head={} if head is None else head_facts(head, plan_of("head", "3" * 64)),
     )
     write_images(paths, result, (dseg > 0).astype(np.uint8))
-    write_tables(paths, measure(result), ASEG)
+    write_tables(paths, table, ASEG)
     write_sidecars(paths, provenance, ASEG, flip_probability=flip)
     return paths, source

@@ -54,7 +54,9 @@
       const cell = make("td");
       cell.append(make("a", data.scan[i], { href: address(i) }));
       row.append(cell, make("td", data.verdict[i], { class: "level " + data.verdict[i] }));
-      row.append(make("td", number(data.score[i], 2)), make("td", number(data.dice[i], 2)), make("td", data.why[i], { class: "text" }));
+      row.append(make("td", number(data.score[i], 2)), make("td", number(data.dice[i], 2)));
+      if (byId("intracranial")) row.append(make("td", data.intracranial[i]));
+      row.append(make("td", data.why[i], { class: "text" }));
       body.append(row);
     }
     document.querySelector("#ranking tbody").replaceChildren(body);
