@@ -6,13 +6,14 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hetseg_bids.config import Settings
 from hetseg_bids.errors import HetsegError
 from hetseg_bids.runs.memory import Need, need_of
 
+_NOTHING = Need(0.0, 0.0)
 _UNKNOWN = Need(math.inf, math.inf)  # a scan that has to be alone
 _KB = 1024
 # where Linux says what a group of processes may use: the files of version 2 and of version 1
@@ -58,12 +59,11 @@ class Room:
     @contextmanager
     def for_scan(self, t1w: Path, settings: Settings) -> Iterator[Callable[[], None]]:
         """Room for a scan, see `reserved`; one whose need isn't known is alone."""
-        need = _UNKNOWN
+        need = _NOTHING
         if math.isfinite(self._free):
-            try:
+            # a file that can't be opened ends the scan, with a message, when it is read
+            with suppress(HetsegError):
                 need = need_of(t1w, settings) or _UNKNOWN
-            except HetsegError:  # raised again, and reported, when the scan is read
-                need = _UNKNOWN
         with self.reserved(need) as segmented:
             yield segmented
 

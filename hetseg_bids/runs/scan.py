@@ -158,7 +158,7 @@ def _run_job(job: Job, stages: ScanStages, room_gb: float | None, turns: Turns) 
             raise OutputError(
                 "no complete results to report", "run without that option", path=scan.path
             )
-        return Outcome(scan, "done", str(_report(job)))
+        return Outcome(scan, "done", str(_report_again(job, turns)))
     lock = lock_beside(paths.run_log, paths.report)
     if not complete or lock.exists():  # a killed run's lock file is removed with ours
         with claimed(lock, scan.path):
@@ -169,7 +169,7 @@ def _run_job(job: Job, stages: ScanStages, room_gb: float | None, turns: Turns) 
                 with turns.turn(scan.path, config.settings) as turn:
                     return _make(job, stages, turn)
     if not paths.report.exists():
-        _report(job)
+        _report_again(job, turns)
     return Outcome(scan, "skipped", str(paths.report))
 
 
@@ -202,6 +202,12 @@ def _make(job: Job, stages: ScanStages, turn: Turn) -> Outcome:
     return_freed_memory()
     stages.stage(scan, "report")
     return Outcome(scan, "done", str(_report(job, shown)))
+
+
+def _report_again(job: Job, turns: Turns) -> Path:
+    """Write the page of complete results."""
+    with turns.room.for_scan(job.scan.path, job.config.settings):
+        return _report(job)
 
 
 def _report(job: Job, shown: Shown | None = None) -> Path:

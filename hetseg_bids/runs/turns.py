@@ -72,12 +72,12 @@ class Turns:
     @contextmanager
     def turn(self, t1w: Path, settings: Settings) -> Iterator[Turn]:
         """Wait until a scan may be extracted and there is memory for it."""
-        with ExitStack() as lane, ExitStack() as memory:
+        with ExitStack() as lane:
             lane.enter_context(self.extraction)
-            segmented = memory.enter_context(self.room.for_scan(t1w, settings))
-            if self.at_once > 1:
-                set_threads(self.threads)
-            yield Turn(self, lane, segmented)
+            with self.room.for_scan(t1w, settings) as segmented:
+                if self.at_once > 1:
+                    set_threads(self.threads)
+                yield Turn(self, lane, segmented)
 
 
 class Turn:

@@ -9,7 +9,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -182,10 +182,10 @@ def _run_in_worker(scan: Scan, config: RunConfig, share: _Share) -> Outcome:
     )
 
 
-_BEGINNING = threading.Lock()  # a worker with several threads has one of each
+_BEGINNING = threading.Lock()  # the threads of a worker share one of each
 
 
-@cache
+@lru_cache(maxsize=1)
 def _of_worker(name: str, device: str, share: _Share) -> tuple[Model, Turns]:
     place = resolve_device(device)
     return load_model(name, place), Turns(share.at_once, place, share.free_gb)
