@@ -8,6 +8,8 @@ import sys
 import threading
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 
@@ -118,12 +120,14 @@ def test_one_scan_at_a_time_has_the_network_while_others_are_finished(device):
     assert sorted(seen) == [0, 1, 2]
 
 
-def test_a_failing_scan_gives_its_turn_and_its_room_back():
-    turns = Turns(2, free_gb=1.0)
+def test_a_failing_scan_gives_its_turn_and_its_room_back(tmp_path):
+    turns, slice_only = Turns(2, free_gb=1.0), tmp_path / "sub-01_T1w.nii"
+    nib.save(nib.Nifti1Image(np.zeros((9, 9), np.uint8), np.eye(4)), slice_only)
 
     def process(fails: bool) -> str:
         try:
-            with turns.turn(_SCAN, Settings()) as turn:
+            # what it needs isn't known, so that it has to be alone
+            with turns.turn(slice_only, Settings()) as turn:
                 turn.to_network()
                 if fails:
                     raise OSError("unreadable")
