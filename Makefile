@@ -25,7 +25,7 @@ demo: $(STAMP)
 	@echo "report: $(abspath $(DEMO_OUT))/derivatives/sub-mni152.html"
 
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 20 \
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 20 \
 	  --cov --cov-report=
 
 test-fast: $(STAMP)

@@ -5,8 +5,13 @@
 Runs the command line from start to end: over datasets that hold T1W (.nii.gz) as every subject, in
 one process and with dask workers (`--nprocs`), and over T1W resampled to isotropic voxels of other
 sizes (mm). Options that aren't named here go to hetseg, e.g. `--views axial` for a quick try.
-Writes OUT/scaling.tsv (one row per run; memory is that of its largest process) and OUT/scaling.png.
+Writes OUT/scaling.tsv and OUT/scaling.png. A row of the table is a run: wall and CPU time, memory
+of its largest process, and the seconds per scan in the first and in the second half of its scans.
 For an idle machine only.
+
+Does the time of a scan stay the same over 64 of them with two workers?
+
+    python benchmarks/scaling.py T1W OUT --subjects 64 --nprocs 2 --voxels
 """
 
 from __future__ import annotations
@@ -18,11 +23,10 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pandas as pd
-from accuracy import link
 from degradations import Scan, regrid
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from watched import watched_scans
+from watched import completed, copies, watched_scans
 
 from hetseg_bids.evaluation.compare import write_table
 from hetseg_bids.images import Grid
@@ -40,13 +44,14 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--subjects", type=int, nargs="+", default=SUBJECTS)
     parser.add_argument("--nprocs", type=int, nargs="+", default=WORKERS)
-    parser.add_argument("--voxels", type=float, nargs="+", default=VOXELS)
+    parser.add_argument("--voxels", type=float, nargs="*", default=VOXELS)
     args, options = parser.parse_known_args()
     rows = []
     for row in runs(args, options):
         rows.append(row)
         table = pd.DataFrame(rows).round(2)
         write_table(table, args.out / "scaling.tsv")  # hours may pass: keep what is there
+    print(table.to_string(index=False))
     draw(table, args.out / "scaling.png")
 
 
@@ -55,8 +60,7 @@ def runs(args: argparse.Namespace, options: list[str]) -> Iterator[dict[str, obj
     voxels = int(np.prod(nib.load(args.t1w).shape))
     for workers in args.nprocs:
         for count in args.subjects:
-            names = [f"sub-{i + 1:03d}_T1w.nii.gz" for i in range(count)]
-            scans = [link(args.t1w, args.out / "links" / name) for name in names]
+            scans = copies(args.t1w, args.out / "links", count)
             run = timed_run(scans, args.out, [*options, "--nprocs", str(workers)])
             yield {"kind": processes(workers), "n": count, "voxels": voxels, **run}
     for size in args.voxels:
@@ -85,9 +89,19 @@ def resampled(t1w: Path, folder: Path, size: float) -> Path:
 
 
 def timed_run(scans: list[Path], out: Path, options: list[str]) -> dict[str, float]:
-    """Seconds and peak memory of one run over a fresh dataset; a failure ends the program."""
+    """Time and peak memory of one run over a fresh dataset; a failure ends the program."""
     used = watched_scans(scans, out, options)
-    return {"wall_s": used.seconds, "peak_mib": used.peak_mib}
+    row = {"wall_s": used.seconds, "cpu_s": used.cpu_seconds, "peak_mib": used.peak_mib}
+    return row | halves(completed(out / "run"))
+
+
+def halves(times: list[float]) -> dict[str, float]:
+    """Seconds per scan in both halves of the scans; NaN where there are too few."""
+    middle = len(times) // 2
+    return {
+        "first_half_s": float(np.mean(np.diff(times[: middle + 1]))) if middle else np.nan,
+        "second_half_s": float(np.mean(np.diff(times[middle:]))) if len(times) > 2 else np.nan,
+    }
 
 
 def draw(table: pd.DataFrame, path: Path) -> None:

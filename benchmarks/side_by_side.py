@@ -1,27 +1,40 @@
-"""Two builds or two models over the same scan in turns: time, memory, and their ratios.
+"""Two builds, models or sets of options over the same scan, or a queue of it, in turns.
 
     python benchmarks/side_by_side.py T1W OUT --builds DIR DIR --models NAME NAME [--rounds 3]
-        [options of hetseg]
+        [--scans 1] [--options "..." "..."] [options of hetseg]
 
 Runs the command line of the first, of the second, of the first again, and so on, start and page
 included, so that both see the same machine. Each of --builds is a folder that holds the package
-`hetseg_bids`, by default this one. Options that aren't named here go to both. Writes
+`hetseg_bids`, by default this one. --options are for the first and for the second; options that
+aren't named here go to both. With `--scans N`, N subjects are segmented in one call, and a column
+has the seconds per scan after the first one: from the first page to the last. Writes
 OUT/side_by_side.tsv (one row per run) and OUT/side_by_side.md. For an idle machine only.
+
+What does it save that the scans of a queue overlap? With little memory they don't:
+
+    python benchmarks/side_by_side.py T1W OUT --scans 8 --options "--mem-gb 2.5" ""
 """
 
 from __future__ import annotations
 
 import argparse
+import shlex
+import shutil
 from pathlib import Path
 
 import pandas as pd
-from accuracy import link, write_dataset
-from watched import watched_run
+from accuracy import write_dataset
+from watched import completed, copies, watched_run
 
 from hetseg_bids.evaluation.compare import write_table
 
 _HERE = Path(__file__).resolve().parents[1]
-_MEASURES = ("wall_s", "cpu_s", "peak_mib")
+_MEASURES = {
+    "wall_s": "wall, s",
+    "cpu_s": "CPU, s",
+    "peak_mib": "peak, MiB",
+    "next_s": "a scan after the first, s",
+}
 
 
 def main() -> None:
@@ -31,15 +44,21 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--builds", type=Path, nargs=2, default=(_HERE, _HERE))
     parser.add_argument("--models", nargs=2, default=("label-flip", "label-flip"))
+    parser.add_argument("--options", type=shlex.split, nargs=2, default=([], []))
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--scans", type=int, default=1)
     args, options = parser.parse_known_args()
-    scan = link(args.t1w, args.out / "sub-one_T1w.nii.gz")
-    bids = write_dataset([scan], args.out / "bids")
+    shutil.rmtree(args.out / "bids", ignore_errors=True)  # may have held more scans
+    bids = write_dataset(copies(args.t1w, args.out / "links", args.scans), args.out / "bids")
+    sides = list(zip(("first", "second"), args.builds, args.models, args.options, strict=True))
     rows = []
     for number in range(args.rounds):
-        for which, build, model in zip(("first", "second"), args.builds, args.models, strict=True):
-            used = watched_run(bids, args.out / "run", "--model", model, *options, build=build)
+        for which, build, model, own in sides:
+            given = ["--model", model, *own, *options]
+            used = watched_run(bids, args.out / "run", *given, build=build)
             row = {"wall_s": used.seconds, "cpu_s": used.cpu_seconds, "peak_mib": used.peak_mib}
+            if args.scans > 1:
+                row["next_s"] = completed(args.out / "run")[-1] / (args.scans - 1)
             rows.append({"round": number, "which": which, **row})
             write_table(pd.DataFrame(rows).round(2), args.out / "side_by_side.tsv")
     text = markdown(pd.DataFrame(rows))
@@ -49,8 +68,10 @@ def main() -> None:
 
 def markdown(rows: pd.DataFrame) -> str:
     """Median and range of each measure, and of the ratio in each round."""
-    lines = ["| | wall, s | CPU, s | peak, MiB |", "|---|---|---|---|"]
-    table = rows.set_index(["round", "which"])[[*_MEASURES]]
+    measures = [name for name in _MEASURES if name in rows]
+    titles = [_MEASURES[name] for name in measures]
+    lines = [f"| | {' | '.join(titles)} |", "|---" * (1 + len(titles)) + "|"]
+    table = rows.set_index(["round", "which"])[measures]
     first, second = (table.xs(which, level="which") for which in ("first", "second"))
     for name, found, digits in (
         ("first", first, 1),

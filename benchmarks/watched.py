@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from accuracy import write_dataset
+from accuracy import link, write_dataset
 
 # A child begins with the peak of the process that starts it, and a benchmark has held images: a
 # small process starts the command and asks for what it used.
@@ -57,6 +57,17 @@ def watched_run(bids: Path, out: Path, *options: str, build: Path | None = None)
     shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, "-m", "hetseg_bids.cli.run", str(bids), str(out), "participant"]
     return watched([*command, *options], build)
+
+
+def copies(t1w: Path, folder: Path, count: int) -> list[Path]:
+    """Links to a scan (.nii.gz) as so many subjects."""
+    return [link(t1w, folder / f"sub-{i + 1:03d}_T1w.nii.gz") for i in range(count)]
+
+
+def completed(out: Path) -> list[float]:
+    """Seconds at which the scans of a run were complete, from the first one; their pages tell."""
+    times = sorted(page.stat().st_mtime for page in out.glob("sub-*.html"))
+    return [time - times[0] for time in times]
 
 
 def watched_scans(scans: list[Path], out: Path, options: Sequence[str]) -> Used:

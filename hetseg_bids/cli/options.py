@@ -184,8 +184,8 @@ def add_execution(group: argparse._ArgumentGroup) -> None:
         "--executor",
         choices=("local", "dask"),
         default=defaults.executor,
-        help="local: this process, one scan after another; dask: workers, see --nprocs "
-        "(default: %(default)s)",
+        help="local: this process, where a scan is segmented while the one before it is written; "
+        "dask: workers, see --nprocs (default: %(default)s)",
     )
     group.add_argument(
         "--nprocs",

@@ -20,7 +20,7 @@ _CHOICES = "use auto, cpu, cuda, cuda:N or mps"
 # scans of 0.7 mm would need a GiB more
 _KEPT_ARRAY, _KEPT = 96 * 2**20, 2**28
 _SPARED_ARRAY = 48 * 2**20  # a head at 1 mm in float32 is larger
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 
 
 def resolve_device(name: str) -> torch.device:
@@ -77,7 +77,9 @@ def keep_freed_memory() -> None:
 
     A scan allocates the same large arrays again and again. Given back to the system at once,
     their pages are cleared and mapped anew each time: 8 % of a run, 40 % of one in a dask worker.
+    To be called before there are threads, which then share the memory.
     """
+    _set_malloc(_M_ARENA_MAX, 1)  # other arenas can't hold large arrays
     _set_malloc(_M_TRIM_THRESHOLD, _KEPT)
     _set_malloc(_M_MMAP_THRESHOLD, _KEPT_ARRAY)
 

@@ -7,7 +7,8 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +16,11 @@ import torch
 from tqdm import tqdm
 
 from hetseg_bids.config import RunConfig, Selection
-from hetseg_bids.dataset.discovery import Found, find_scans
+from hetseg_bids.dataset.discovery import Found, Scan, find_scans
 from hetseg_bids.dataset.files import find_images
 from hetseg_bids.dataset.validator import bids_complaint
 from hetseg_bids.errors import COLON, HeldError, OptionError, OutputError
-from hetseg_bids.network.devices import resolve_device
+from hetseg_bids.network.devices import keep_freed_memory, resolve_device
 from hetseg_bids.network.models import load_model
 from hetseg_bids.outputs.derivatives import check_inside
 from hetseg_bids.outputs.description import write_dataset_description
@@ -58,11 +59,13 @@ def run_participants(config: RunConfig) -> int:
         config = replace(config, selection=Selection())
     _prepare_output(config)
     total = len(found.refused) + len(found.scans)
+    keep_freed_memory()  # before the display has a thread
     display = _Display(found)
     failed = 0
-    for outcome in _outcomes(found, config, display):
-        display.finished(outcome)
-        failed += outcome.status == "failed"
+    with contextlib.closing(_outcomes(found, config, display)) as outcomes:
+        for outcome in outcomes:
+            display.finished(outcome)
+            failed += outcome.status == "failed"
     display.close()
     if failed:
         print(f"{failed} of {total} scans failed", file=sys.stderr)
@@ -84,7 +87,7 @@ def _list(found: Found) -> int:
     return 1 if found.refused else 0
 
 
-def _outcomes(found: Found, config: RunConfig, stages: ScanStages) -> Iterator[Outcome]:
+def _outcomes(found: Found, config: RunConfig, stages: ScanStages) -> Generator[Outcome]:
     """Outcomes of the refused scans, then those of the others as they end."""
     for scan, why in found.refused:
         yield report_loss(scan, config, why)
@@ -152,24 +155,33 @@ def _check_apart(out: Path, images: Sequence[Path]) -> None:
 
 
 class _Display(ScanStages):
-    """A progress bar for the current scan and a line for each finished one."""
+    """A progress bar for the scan that was begun last, and a line for each finished one."""
 
     def __init__(self, found: Found) -> None:
-        self._scans = [scan for scan, _ in found.refused] + found.scans
-        self._n = len(self._scans)
+        scans = [scan for scan, _ in found.refused] + found.scans
+        self._n = len(scans)
+        self._numbers = {scan.path: number for number, scan in enumerate(scans, 1)}
+        self._newest = 0
         self._count = 0
         self._bar = tqdm(unit="slice", leave=False, disable=None, dynamic_ncols=True)
+        self._turn = threading.Lock()  # scans that overlap call from threads of their own
 
-    def stage(self, name: str) -> None:
-        where = f"[{self._count + 1}/{self._n}]"
-        self._bar.reset()
-        self._bar.set_description(f"{where} {name}")
-        if log.isEnabledFor(logging.INFO):  # with -v, also where there is no bar
-            tqdm.write(f"{where} {self._scans[self._count].stem}: {name}", file=sys.stderr)
+    def stage(self, scan: Scan, name: str) -> None:
+        number = self._numbers[scan.path]
+        where = f"[{number}/{self._n}]"
+        with self._turn:
+            if number >= self._newest:  # of an earlier scan, the last steps aren't shown
+                self._newest = number
+                self._bar.reset()
+                self._bar.set_description(f"{where} {name}")
+            if log.isEnabledFor(logging.INFO):  # with -v, also where there is no bar
+                tqdm.write(f"{where} {scan.stem}: {name}", file=sys.stderr)
 
-    def slices(self, done: int, total: int) -> None:
-        self._bar.total = total
-        self._bar.update(done)
+    def slices(self, scan: Scan, done: int, total: int) -> None:
+        with self._turn:
+            if self._numbers[scan.path] == self._newest:
+                self._bar.total = total
+                self._bar.update(done)
 
     def finished(self, outcome: Outcome) -> None:
         """Print the outcome of a scan."""

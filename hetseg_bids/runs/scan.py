@@ -10,6 +10,7 @@ import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +20,7 @@ import pandas as pd
 import torch
 
 from hetseg_bids import __version__
-from hetseg_bids.config import RunConfig, Settings
+from hetseg_bids.config import RunConfig
 from hetseg_bids.dataset.discovery import Scan
 from hetseg_bids.errors import HetsegError, OptionError, OutputError
 from hetseg_bids.files import read_json, remove_leftovers, write_json
@@ -35,6 +36,7 @@ from hetseg_bids.reports.participant import Shown, write_report
 from hetseg_bids.runs.jobs import Job, check_owner, is_complete, sha256_of
 from hetseg_bids.runs.locks import claimed, lock_beside
 from hetseg_bids.runs.memory import check_room
+from hetseg_bids.runs.turns import Turn, Turns
 from hetseg_bids.segmentation.intracranial import Intracranial, measure_intracranial
 from hetseg_bids.segmentation.labels import Segmentation, segment
 from hetseg_bids.segmentation.lesioned import GivenLesion
@@ -70,13 +72,16 @@ class Outcome:
 
 
 class ScanStages:
-    """Callbacks for a progress display; this one shows nothing."""
+    """Callbacks for a progress display; this one shows nothing.
 
-    def stage(self, name: str) -> None:
-        """A new step begins."""
+    Scans that overlap call it from threads of their own.
+    """
 
-    def slices(self, done: int, total: int) -> None:
-        """`done` more of the `total` slices were predicted."""
+    def stage(self, scan: Scan, name: str) -> None:
+        """A new step of a scan begins."""
+
+    def slices(self, scan: Scan, done: int, total: int) -> None:
+        """`done` more of the `total` slices of a scan were predicted."""
 
 
 def run_scan(
@@ -85,6 +90,7 @@ def run_scan(
     model: Model,
     stages: ScanStages | None = None,
     room_gb: float | None = None,
+    turns: Turns | None = None,
 ) -> Outcome:
     """Process one scan from file to report; an exception becomes an outcome and a crash file.
 
@@ -96,6 +102,8 @@ def run_scan(
     stages : ScanStages, optional
     room_gb : float, optional
         Memory of this process, GB of 10^9 bytes: a scan that needs more isn't begun.
+    turns : Turns, optional
+        What it shares with scans that the process works on at the same time.
 
     Returns
     -------
@@ -103,7 +111,8 @@ def run_scan(
         Also for a scan that failed: nothing is raised.
     """
     try:
-        return _run_scan(scan, config, model, stages or ScanStages(), room_gb)
+        job = Job.of(scan, config, model)
+        return _run_job(job, stages or ScanStages(), room_gb, turns or Turns())
     except Exception as error:  # the failure of one scan must not stop the others
         line = " ".join(str(explained(error, scan.path)).split())
         crash = _try_write_crash(config, scan, traceback.format_exc())
@@ -140,11 +149,8 @@ def _try_write_crash(config: RunConfig, scan: Scan, trace: str) -> Path | None:
         return None
 
 
-def _run_scan(
-    scan: Scan, config: RunConfig, model: Model, stages: ScanStages, room_gb: float | None
-) -> Outcome:
-    job = Job.of(scan, config, model)
-    paths = job.paths
+def _run_job(job: Job, stages: ScanStages, room_gb: float | None, turns: Turns) -> Outcome:
+    scan, config, paths = job.scan, job.config, job.paths
     derivatives.check_inside(paths.folder, config.out_dir)
     complete = not config.overwrite and is_complete(job)
     if config.reports_only:
@@ -152,7 +158,7 @@ def _run_scan(
             raise OutputError(
                 "no complete results to report", "run without that option", path=scan.path
             )
-        return Outcome(scan, "done", str(_report(job)))
+        return Outcome(scan, "done", str(_report_again(job, turns)))
     lock = lock_beside(paths.run_log, paths.report)
     if not complete or lock.exists():  # a killed run's lock file is removed with ours
         with claimed(lock, scan.path):
@@ -160,38 +166,48 @@ def _run_scan(
             if config.overwrite or not is_complete(job):
                 check_owner(job)
                 check_room(scan.path, config.settings, room_gb)
-                return _make(job, stages)
+                with turns.turn(scan.path, config.settings) as turn:
+                    return _make(job, stages, turn)
     if not paths.report.exists():
-        _report(job)
+        _report_again(job, turns)
     return Outcome(scan, "skipped", str(paths.report))
 
 
-def _make(job: Job, stages: ScanStages) -> Outcome:
+def _make(job: Job, stages: ScanStages, turn: Turn) -> Outcome:
     scan, config = job.scan, job.config
     remove_leftovers(job.paths.files)
     started, clock = datetime.datetime.now(tz=datetime.UTC), time.monotonic()
-    stages.stage("brain extraction")
+    stages.stage(scan, "brain extraction")
     with sparing_memory():
         method, lesion = config.settings.brain_extraction, job.lesion_mask.path
         prepared = prepare_image(scan.path, method, job.mask_path, lesion)
-    stages.stage("segmentation")
-    result, plausibility, turned_deg = _segment(prepared, job.model, config.settings, stages)
+    turn.to_network()
+    stages.stage(scan, "segmentation")
+    result, plausibility, turned_deg = _segment(prepared, job, stages)
     found = measure_intracranial(head_model_beside(job.model), prepared, result)
-    stages.stage("writing")
+    device = device_name(next(job.model.network.parameters()).device)
+    turn.to_finish()
+    stages.stage(scan, "writing")
     mask = _write(job, prepared, result, plausibility, turned_deg, found)
     facts = {
         "Command line": config.command,
         "Started": started.isoformat(timespec="seconds"),
         "Run time without the report": f"{time.monotonic() - clock:.1f} s",
-        "Device": device_name(next(job.model.network.parameters()).device),
+        "Device": device,
         "Host": platform.node(),
     }
     write_json(job.paths.run_log, facts)
     shown = Shown.of(result, mask)
     del prepared, result
     return_freed_memory()
-    stages.stage("report")
+    stages.stage(scan, "report")
     return Outcome(scan, "done", str(_report(job, shown)))
+
+
+def _report_again(job: Job, turns: Turns) -> Path:
+    """Write the page of complete results."""
+    with turns.room.for_scan(job.scan.path, job.config.settings):
+        return _report(job)
 
 
 def _report(job: Job, shown: Shown | None = None) -> Path:
@@ -205,9 +221,10 @@ def _report(job: Job, shown: Shown | None = None) -> Path:
 
 
 def _segment(
-    prepared: PreparedImage, model: Model, settings: Settings, stages: ScanStages
+    prepared: PreparedImage, job: Job, stages: ScanStages
 ) -> tuple[Segmentation, Plausibility, float]:
     """The segmentation, what is implausible of it, and how far the head was turned for it."""
+    model, settings = job.model, job.config.settings
     output = prepared.native if settings.output_resolution == "native" else prepared.working
     division = model.plan.division(settings.structures)
     seen = predict_upright(
@@ -217,7 +234,7 @@ def _segment(
         views=settings.views,
         mirror=settings.mirror,
         parts=division.of_parts,
-        progress=stages.slices,
+        progress=partial(stages.slices, job.scan),
     )
     return_freed_memory()
     plausibility = doubt_implausible_(seen.logits, seen.grid, prepared.lesion)

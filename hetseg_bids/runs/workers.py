@@ -1,4 +1,4 @@
-"""Where scans are processed: in this process one by one, or by dask workers."""
+"""Where scans are processed: in this process, or by dask workers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import contextlib
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,14 +19,13 @@ from hetseg_bids.config import Execution, RunConfig
 from hetseg_bids.dataset.discovery import Scan
 from hetseg_bids.errors import COLON, OptionError
 from hetseg_bids.images import one_line
-from hetseg_bids.network.devices import (
-    keep_freed_memory,
-    resolve_device,
-    set_threads,
-    worker_environment,
-)
+from hetseg_bids.network.devices import resolve_device, set_threads, worker_environment
 from hetseg_bids.network.models import Model, load_model
+from hetseg_bids.runs.memory import PROGRAM_GB
+from hetseg_bids.runs.overlap import run_here
+from hetseg_bids.runs.room import free_gb
 from hetseg_bids.runs.scan import Outcome, ScanStages, report_loss, run_scan
+from hetseg_bids.runs.turns import Turns, scans_at_once
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -43,7 +44,7 @@ R = TypeVar("R")
 
 def run_scans(
     scans: Sequence[Scan], config: RunConfig, stages: ScanStages | None = None
-) -> Iterator[Outcome]:
+) -> Generator[Outcome]:
     """Process scans, yielding the outcome of each when it ends.
 
     Scans that fail don't stop the others, unless ``config.stop_on_first_crash``.
@@ -63,32 +64,61 @@ def run_scans(
         If the device or the cluster can't be used.
     """
     local = config.execution.executor == "local"
-    outcomes = _in_this_process(scans, config, stages) if local else _with_dask(scans, config)
-    for outcome in outcomes:
-        yield outcome
-        if outcome.status == "failed" and config.stop_on_first_crash:
-            break
+    run = run_here(scans, config, stages) if local else _with_dask(scans, config)
+    with contextlib.closing(run) as outcomes:
+        for outcome in outcomes:
+            yield outcome
+            if outcome.status == "failed" and config.stop_on_first_crash:
+                break
 
 
-def _in_this_process(
-    scans: Sequence[Scan], config: RunConfig, stages: ScanStages | None
-) -> Iterator[Outcome]:
-    set_threads(config.threads)
-    keep_freed_memory()
-    model = load_model(config.settings.model, resolve_device(config.device))
-    for scan in scans:
-        yield run_scan(scan, config, model, stages, config.execution.mem_gb)
-
-
-def _with_dask(scans: Sequence[Scan], config: RunConfig) -> Iterator[Outcome]:
-    with _client(config, len(scans)) as client:
-        room = room_of_worker(config, len(scans))
-        room = None if room is None else room * _USABLE
-        for scan, result in map_bounded(client, _run_in_worker, scans, config, room):
+def _with_dask(scans: Sequence[Scan], config: RunConfig) -> Generator[Outcome]:
+    share = _Share.of(config, len(scans))
+    with _client(config, len(scans), share) as client:
+        for scan, result in map_bounded(client, _run_in_worker, scans, config, share):
             if isinstance(result, BaseException):
                 yield report_loss(scan, config, _why_lost(result))
             else:
                 yield result
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What each dask worker that hetseg starts may use.
+
+    Attributes
+    ----------
+    threads : int
+        For one scan.
+    at_once : int
+        Scans; 1 also for workers that others started.
+    room_gb : float or None
+        A scan that needs more than this isn't begun; None means no limit.
+    free_gb : float or None
+        For the scans that it works on at once, GB of 10^9 bytes beside the program.
+    """
+
+    threads: int
+    at_once: int
+    room_gb: float | None
+    free_gb: float | None
+
+    @classmethod
+    def of(cls, config: RunConfig, scans: int) -> _Share:
+        """The share of each worker in a run over this many scans."""
+        execution, gpus = config.execution, _gpus(config)
+        given = room_of_worker(config, scans)
+        room = None if given is None else given * _USABLE
+        if execution.scheduler is not None:
+            return cls(config.threads or 1, 1, room, None)
+        slurm = execution.cluster == "slurm"
+        count = _jobs(execution, scans) if slurm else worker_count(execution, gpus, scans)
+        cores = 1 if slurm else max(1, (os.cpu_count() or 1) // count)
+        threads, each = config.threads or cores, -(-scans // count)
+        at_once = min(scans_at_once(resolve_device(config.device), threads), each)
+        left = free_gb()
+        most = room if room is not None or left is None else left / count
+        return cls(threads, at_once, room, None if most is None else most - PROGRAM_GB)
 
 
 def map_bounded(
@@ -143,15 +173,22 @@ def _side_by_side(
         yield item, result
 
 
-def _run_in_worker(scan: Scan, config: RunConfig, room_gb: float | None) -> Outcome:
+def _run_in_worker(scan: Scan, config: RunConfig, share: _Share) -> Outcome:
     set_threads(config.threads)
-    model = _model_of_worker(config.settings.model, config.device)
-    return run_scan(scan, config, model, room_gb=room_gb)
+    with _BEGINNING:
+        model, turns = _of_worker(config.settings.model, config.device, share)
+    return run_scan(
+        scan, config, model, room_gb=share.room_gb, turns=turns if share.at_once > 1 else None
+    )
+
+
+_BEGINNING = threading.Lock()  # the threads of a worker share one of each
 
 
 @lru_cache(maxsize=1)
-def _model_of_worker(name: str, device: str) -> Model:
-    return load_model(name, resolve_device(device))
+def _of_worker(name: str, device: str, share: _Share) -> tuple[Model, Turns]:
+    place = resolve_device(device)
+    return load_model(name, place), Turns(share.at_once, place, share.free_gb)
 
 
 def _why_lost(error: BaseException) -> str:
@@ -166,7 +203,7 @@ def _why_lost(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _client(config: RunConfig, scans: int) -> Iterator[Client]:
+def _client(config: RunConfig, scans: int, share: _Share) -> Iterator[Client]:
     try:
         import dask
         from distributed import Client
@@ -184,7 +221,7 @@ def _client(config: RunConfig, scans: int) -> Iterator[Client]:
     with (
         tempfile.TemporaryDirectory(prefix="hetseg-", dir=execution.work_dir) as scratch,
         dask.config.set({**settings, "temporary-directory": scratch}),
-        _cluster(config, scans, scratch) as address,
+        _cluster(config, scans, share, scratch) as address,
     ):
         try:
             client = Client(address)
@@ -199,19 +236,19 @@ def _client(config: RunConfig, scans: int) -> Iterator[Client]:
 
 
 @contextlib.contextmanager
-def _cluster(config: RunConfig, scans: int, scratch: str) -> Iterator[Any]:
+def _cluster(config: RunConfig, scans: int, share: _Share, scratch: str) -> Iterator[Any]:
     execution = config.execution
     if execution.scheduler is not None:
         yield execution.scheduler
     elif execution.cluster == "slurm":
-        with _slurm_cluster(config, scans, scratch) as cluster:
+        with _slurm_cluster(config, scans, share, scratch) as cluster:
             yield cluster
     else:
-        with _local_cluster(config, scans, scratch) as cluster:
+        with _local_cluster(config, scans, share, scratch) as cluster:
             yield cluster
 
 
-def _local_cluster(config: RunConfig, scans: int, scratch: str) -> Any:
+def _local_cluster(config: RunConfig, scans: int, share: _Share, scratch: str) -> Any:
     """One worker process per GPU, or as many as processors and memory allow."""
     import dask
     from distributed import Nanny, Scheduler, SpecCluster
@@ -223,7 +260,7 @@ def _local_cluster(config: RunConfig, scans: int, scratch: str) -> Any:
     workers = {}
     for number in range(count):
         options = {
-            "nthreads": 1,
+            "nthreads": share.at_once,
             "memory_limit": limit,
             "env": {"CUDA_VISIBLE_DEVICES": str(number)} if gpus else {},
             "local_directory": scratch,
@@ -232,9 +269,8 @@ def _local_cluster(config: RunConfig, scans: int, scratch: str) -> Any:
         }
         workers[number] = {"cls": Nanny, "options": options}
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False}}
-    threads = config.threads or max(1, (os.cpu_count() or 1) // count)
     # by default dask gives workers one thread, and lets them keep no freed memory
-    environment = {"distributed.nanny.pre-spawn-environ": worker_environment(threads)}
+    environment = {"distributed.nanny.pre-spawn-environ": worker_environment(share.threads)}
     try:
         with dask.config.set(environment):
             return SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL)
@@ -288,7 +324,7 @@ def worker_count(execution: Execution, gpus: int, scans: int) -> int:
     return max(1, wanted)
 
 
-def _slurm_cluster(config: RunConfig, scans: int, scratch: str) -> Any:
+def _slurm_cluster(config: RunConfig, scans: int, share: _Share, scratch: str) -> Any:
     """Workers as SLURM jobs; partition, account and time come from dask's jobqueue.yaml."""
     try:
         from dask_jobqueue import SLURMCluster
@@ -298,12 +334,12 @@ def _slurm_cluster(config: RunConfig, scans: int, scratch: str) -> Any:
         ) from None
     execution = config.execution
     jobs, memory = _jobs(execution, scans), room_of_worker(config, scans)
-    threads = config.threads or 1
+    environment = worker_environment(share.threads)
     cluster = SLURMCluster(
-        cores=1,
+        cores=share.at_once,  # threads of dask
         processes=1,
-        job_cpu=threads,
-        job_script_prologue=[f"export {k}={v}" for k, v in worker_environment(threads).items()],
+        job_cpu=share.threads,
+        job_script_prologue=[f"export {k}={v}" for k, v in environment.items()],
         memory=f"{memory:.1f}GB",
         local_directory=scratch if execution.work_dir else None,
         log_directory=str(Path(config.out_dir) / "logs" / "slurm"),

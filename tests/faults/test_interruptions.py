@@ -28,6 +28,7 @@ COMMAND = [sys.executable, "-m", "hetseg_bids.cli.run"]
 SUBJECTS = ("01", "02")
 _KILLS = int(os.environ.get("HETSEG_KILLS", "3"))
 _GOES_ON = "the same command goes on from here"
+_OVERLAP = ("--omp-nthreads", "2")  # with one thread scans don't
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600 + 60 * _KILLS)]
 
@@ -104,7 +105,7 @@ def test_killed_at_random(bids, undisturbed, tmp_path, number):
     """kill -9 at any moment: what has its final name is whole, and a re-run completes the rest."""
     reference, seconds = undisturbed
     expected, out = tree(reference), tmp_path / "out"
-    process = start(bids, out)
+    process = start(bids, out, *(_OVERLAP if number % 2 else ()))
     time.sleep(np.random.default_rng(number).uniform(0, seconds))
     process.kill()
     process.communicate()
@@ -116,10 +117,10 @@ def test_killed_at_random(bids, undisturbed, tmp_path, number):
     assert_clean(out)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_stopped_by_signal(bids, undisturbed, tmp_path, number):
+@pytest.mark.parametrize(("number", "more"), [(signal.SIGTERM, _OVERLAP), (signal.SIGINT, ())])
+def test_stopped_by_signal(bids, undisturbed, tmp_path, number, more):
     out = tmp_path / "out"
-    process = start(bids, out)
+    process = start(bids, out, *more)
     wait_for(out / "sub-01.html", process)
     process.send_signal(number)
     _, err = process.communicate()

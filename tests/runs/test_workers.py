@@ -54,9 +54,10 @@ def test_workers_give_the_same_bytes_and_a_bad_scan_stays_alone(tmp_path):
     t1w_path(bids, "bad").write_text("not an image")
     work = tmp_path / "work"
     work.mkdir()
-    options = (*FAST, "--omp-nthreads", 1, "--model", write_tiny_model(tmp_path / "model"))
-    here = run_cli("hetseg", bids, tmp_path / "a", "participant", *options)
-    workers = ("--nprocs", 2, "--work-dir", work, "-v")
+    options = (*FAST, "--model", write_tiny_model(tmp_path / "model"))
+    here = run_cli("hetseg", bids, tmp_path / "a", "participant", *options, "--omp-nthreads", 1)
+    # with two threads and more than one scan for each, its scans may overlap
+    workers = ("--nprocs", 2, "--omp-nthreads", 2, "--work-dir", work, "-v")
     there = run_cli("hetseg", bids, tmp_path / "b", "participant", *options, *workers)
     assert here.code == there.code == 1, there.err
     assert "not a readable NIfTI" in there.err

@@ -1,0 +1,138 @@
+"""Scans that overlap: while one is written and its page drawn, the next one is segmented.
+
+A scan stays in one thread from its first file to its last, so that locks, crash files and errors
+are those of a run without overlap. What it takes turns for is here.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from hetseg_bids.config import Settings
+from hetseg_bids.network.devices import CPU, set_threads
+from hetseg_bids.runs.room import Room
+
+_MOST_BESIDE_GPU = 4  # one is extracted, one in the network, two are finished
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def scans_at_once(device: torch.device, threads: int) -> int:
+    """How many scans a process works on at once.
+
+    On a CPU two, if it has several threads: most steps but the network leave all but one idle.
+    Beside a GPU as many as its threads can prepare and finish while the network has one.
+
+    Examples
+    --------
+    >>> cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    >>> [scans_at_once(cpu, threads) for threads in (1, 2, 16)]
+    [1, 2, 2]
+    >>> [scans_at_once(gpu, threads) for threads in (1, 2, 16)]
+    [2, 3, 4]
+    """
+    if device.type == "cpu":
+        return min(2, threads)
+    return min(_MOST_BESIDE_GPU, 1 + threads)
+
+
+class Turns:
+    """What the scans share that a process works on at once.
+
+    One at a time is extracted, and one at a time is segmented. On a CPU that is one turn, because
+    both take all cores and much memory. Beside a GPU the next scan is extracted meanwhile.
+
+    Parameters
+    ----------
+    at_once : int
+        Scans in memory, each in a thread of its own.
+    device : torch.device
+        Of the network.
+    free_gb : float, optional
+        Memory for them, see `Room`; a scan that is always alone gets in anyway.
+    """
+
+    def __init__(
+        self, at_once: int = 1, device: torch.device = CPU, free_gb: float | None = None
+    ) -> None:
+        self.at_once = at_once
+        self.extraction = threading.RLock()
+        self.network = self.extraction if device.type == "cpu" else threading.RLock()
+        self.room = Room(free_gb if at_once > 1 else None)
+        self.threads = torch.get_num_threads()
+
+    @contextmanager
+    def turn(self, t1w: Path, settings: Settings) -> Iterator[Turn]:
+        """Wait until a scan may be extracted and there is memory for it."""
+        with ExitStack() as lane:
+            lane.enter_context(self.extraction)
+            with self.room.for_scan(t1w, settings) as segmented:
+                if self.at_once > 1:
+                    set_threads(self.threads)
+                yield Turn(self, lane, segmented)
+
+
+class Turn:
+    """The turn of one scan."""
+
+    def __init__(self, turns: Turns, lane: ExitStack, segmented: Callable[[], None]) -> None:
+        self._turns, self._lane, self._segmented = turns, lane, segmented
+
+    def to_network(self) -> None:
+        """Wait until the network is free; then the next scan may be extracted."""
+        with self._lane.pop_all():  # on a CPU both are the same lock, and it is never free
+            self._lane.enter_context(self._turns.network)
+
+    def to_finish(self) -> None:
+        """Let the next scan begin; what is left to do takes few threads and less memory."""
+        self._segmented()
+        self._lane.close()
+        turns = self._turns
+        if turns.at_once > 1:  # of this thread only
+            set_threads(max(1, turns.threads // turns.at_once))
+
+
+def in_order(
+    function: Callable[[T], R], items: Iterable[T], at_once: int, stop: Callable[[], None]
+) -> Iterator[R]:
+    """Results of some items at once, in the order of the items.
+
+    Parameters
+    ----------
+    function : callable
+        Called with each item; raises nothing.
+    items : iterable
+    at_once : int
+        Threads; with 1 the caller's.
+    stop : callable
+        Called at the end, also if the caller wants no more results: makes `function` return or
+        raise soon.
+
+    Examples
+    --------
+    >>> list(in_order(abs, range(-5, 0), 2, lambda: None))
+    [5, 4, 3, 2, 1]
+    """
+    if at_once == 1:  # in the main thread, where a signal stops it in the middle of a step
+        yield from map(function, items)
+        return
+    pool = ThreadPoolExecutor(at_once)
+    waiting: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) == 2 * at_once:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        stop()
+        pool.shutdown(cancel_futures=True)
