@@ -24,15 +24,17 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
+from deepbet.bet import BrainExtraction as DeepBet
 from scipy import ndimage
 
 from hetseg_bids import segment
+from hetseg_bids.errors import MaskError
 from hetseg_bids.evaluation.metrics import dice
 from hetseg_bids.files import write_tsv
 from hetseg_bids.images import Grid, read_labels
 from hetseg_bids.network.devices import CPU
 from hetseg_bids.network.models import Model, _load, load_head_model
-from hetseg_bids.preprocessing.brain_extraction import _deepbet, extract_brain
+from hetseg_bids.preprocessing.brain_extraction import extract_brain
 from hetseg_bids.preprocessing.conform import nearest, resample, working_grid
 from hetseg_bids.preprocessing.head import find_head
 from hetseg_bids.preprocessing.headers import read_t1w
@@ -158,11 +160,11 @@ def extract(scan: Scan, model: Model, *, uncropped: bool) -> Found:
     """The brain by each method."""
     seconds = {}
     start = time.process_time()
-    masks = {DEEPBET: extract_brain(scan.image)}
+    masks = {DEEPBET: _deepbet(scan.image)}
     seconds[DEEPBET] = time.process_time() - start
     if uncropped:
         start = time.process_time()
-        masks[UNCROPPED] = _deepbet(scan.image)
+        masks[UNCROPPED] = _uncropped(scan.image)
         seconds[UNCROPPED] = time.process_time() - start
     start = time.process_time()
     head = find_head(torch.from_numpy(scan.image), scan.grid)
@@ -171,6 +173,20 @@ def extract(scan: Scan, model: Model, *, uncropped: bool) -> Found:
     masks[WIDER] = widened(masks[HEAD], 2)
     seconds[HEAD] = seconds[WIDER] = time.process_time() - start
     return Found(masks, seconds, seen, head.grid)
+
+
+def _deepbet(image: npt.NDArray[np.float32]) -> Mask:
+    """As hetseg runs it; an empty mask where it finds no brain."""
+    try:
+        return extract_brain(image)
+    except MaskError:
+        return np.zeros(image.shape, bool)
+
+
+def _uncropped(image: npt.NDArray[np.float32]) -> Mask:
+    bet = DeepBet(no_gpu=True)
+    probability = bet.run_model(image - image.min())
+    return np.asarray(bet.postprocess(probability > 0.5, 0)) > 0
 
 
 def copies_of(scan: Scan) -> dict[str, tuple[Scan, Callable[[Labels], Labels]]]:
@@ -246,6 +262,8 @@ def _against_labels(mask: Mask, labels: Labels) -> dict[str, object]:
 
 def widened(mask: Mask, voxels: int) -> Mask:
     """A mask that is wider by some voxels along each axis."""
+    if not mask.any():
+        return mask
     box = _box(mask, voxels)
     wide = mask.copy()
     wide[box] = ndimage.binary_dilation(mask[box], iterations=voxels)
@@ -263,6 +281,8 @@ def _box(mask: Mask, margin: int) -> tuple[slice, ...]:
 def _judged(found: Found, *, spoil: bool) -> Iterator[tuple[str, Mask]]:
     """Masks for the check: deepbet's and the head model's, and spoilt copies of deepbet's."""
     mask = found.masks[DEEPBET]
+    if not mask.any():
+        return  # a run stops there
     yield DEEPBET, mask
     if not spoil:
         return
@@ -274,12 +294,14 @@ def _judged(found: Found, *, spoil: bool) -> Iterator[tuple[str, Mask]]:
         half[: middle[axis]] = False
         yield f"without the {kind}", np.moveaxis(half, 0, axis)
     for axis, way in enumerate(("right", "forward", "up")):
-        yield f"30 mm {way}", np.roll(mask, 30, axis)
-    box = _box(mask, 5)
-    eroded = np.zeros_like(mask)
-    eroded[box] = ndimage.binary_erosion(mask[box], iterations=5)
-    yield "eroded by 5 mm", eroded
-    yield "dilated by 5 mm", widened(mask, 5)
+        for mm in (10, 30):
+            yield f"{mm} mm {way}", np.roll(mask, mm, axis)
+    for mm in (2, 5):
+        box = _box(mask, mm)
+        narrow = np.zeros_like(mask)
+        narrow[box] = ndimage.binary_erosion(mask[box], iterations=mm)
+        yield f"{mm} mm narrower", narrow
+        yield f"{mm} mm wider", widened(mask, mm)
 
 
 def _twice_as_large(mask: Mask) -> Mask:

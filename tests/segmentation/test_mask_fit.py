@@ -83,26 +83,17 @@ def test_the_part_of_a_mask_beyond_the_box_of_the_head_lies_outside(seen):
 def test_a_run_warns_and_its_verdict_wants_a_look(tmp_path: Path):
     image, inside = skull_phantom()
     bids, out = write_dataset(tmp_path / "bids"), tmp_path / "out"
-    affine = centred_affine(image.shape)
-    for subject, mask in (("01", inside), ("02", np.roll(inside, 30, 1))):
-        path = t1w_path(bids, subject)
-        nib.save(nib.Nifti1Image(image, affine), path)
-        there = path.with_name(f"sub-{subject}_desc-brain_mask.nii.gz")
-        nib.save(nib.Nifti1Image(mask.astype(np.uint8), affine), there)
+    path, affine = t1w_path(bids, "01"), centred_affine(image.shape)
+    nib.save(nib.Nifti1Image(image, affine), path)
+    shifted = np.roll(inside, 30, 1).astype(np.uint8)
+    nib.save(nib.Nifti1Image(shifted, affine), path.with_name("sub-01_desc-brain_mask.nii.gz"))
     options = ("--views", "axial", "--no-mirror", "--skip-bids-validation")
     model = write_tiny_model(tmp_path / "model")
     command = ("hetseg", bids, out, "participant", *options, "--model", model)
     done = run_cli(*command, "--brain-extraction", "mask")
     assert done.code == 0, done.err
-    said = {
-        subject: json.loads(
-            (out / f"sub-{subject}/anat/sub-{subject}_seg-hetseg_dseg.json").read_text()
-        )["HetsegWarnings"]
-        for subject in ("01", "02")
-    }
-    assert said["01"] == []
-    (line,) = said["02"]
+    record = json.loads((out / "sub-01/anat/sub-01_seg-hetseg_dseg.json").read_text())
+    (line,) = record["HetsegWarnings"]
     assert "the brain mask leaves out" in line
-    assert "the brain mask leaves out" in done.err
-    assert f"warning: {line}" in (out / "sub-02.html").read_text()
-    assert "the brain mask leaves out" not in (out / "sub-01.html").read_text()
+    page = (out / "sub-01.html").read_text()
+    assert f"warning: {line}" in page
