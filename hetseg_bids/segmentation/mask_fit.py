@@ -10,7 +10,7 @@ from torch import Tensor
 from hetseg_bids.images import Grid
 from hetseg_bids.preprocessing.conform import resample
 
-# deepbet's masks of good heads: 2.5 % and 1.5 % at most (docs/outputs.md)
+# deepbet's masks of 17 heads: 2.5 % and 2.0 % at most (docs/outputs.md)
 _MOST_OUTSIDE = 0.08
 _MOST_MISSED = 0.06
 _REMEDY = "look at its contour, and give another one with --brain-extraction mask"
