@@ -102,6 +102,7 @@ def measure_intracranial(
 def _measured(
     seen: SeenHead, grid: Grid, prepared: PreparedImage, result: Segmentation
 ) -> Intracranial:
+    """The volume and its mask, or why there is none."""
     logits = seen.inside
     cut = cut_area(logits > 0, grid, prepared.native, prepared.content)
     if cut > _LARGEST_CUT_CM2:
@@ -149,7 +150,14 @@ def head_logits(model: Model, head: Head) -> tuple[Tensor, StructureUncertainty]
 
 
 def see_head(model: Model, head: Head) -> SeenHead:
-    """Run the head model."""
+    """Run the head model.
+
+    Parameters
+    ----------
+    model : Model
+        `load_head_model`.
+    head : Head
+    """
     system = model.plan.system
     assert isinstance(system, Heteroscedastic)  # noqa: S101 (the shipped model is label-flip)
     # so few channels are slower in bfloat16

@@ -77,5 +77,5 @@ class MaskFit:
         if self.missed > _MOST_MISSED:
             found.append(f"leaves out {self.missed:.0%} of the brain")
         if self.outside > _MOST_OUTSIDE:
-            found.append(f"lies to {self.outside:.0%} outside the skull")
+            found.append(f"has {self.outside:.0%} of its volume outside the skull")
         return (f"the brain mask {' and '.join(found)}; {_REMEDY}",) if found else ()
