@@ -239,7 +239,8 @@ def _segmented(prepared: PreparedImage, how: _How) -> Segmented:
     volumes = measure(result, noise=noise, surplus_mm3=surplus, divided=how.division.divided)
     found = measure_intracranial(head_model_beside(how.network), prepared, result)
     volumes = with_wholes(volumes, whole_rows(volumes, found))
-    return _in_memory(result, volumes, prepared.warnings, plausibility, found)
+    warnings = (*prepared.warnings, *found.doubts)
+    return _in_memory(result, volumes, warnings, plausibility, found)
 
 
 def _in_memory(

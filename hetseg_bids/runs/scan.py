@@ -287,7 +287,7 @@ def _write(
         image=quality,
         plausibility=plausibility,
         turned_deg=turned_deg,
-        warnings=(*prepared.warnings, *filter(None, [job.lesion_mask.doubt])),
+        warnings=(*prepared.warnings, *found.doubts, *filter(None, [job.lesion_mask.doubt])),
         lesion_sha256=sha256_of(job.lesion_mask.path),
         lesion=_given_lesion(job, prepared, table),
         head=head_facts(found, head_model_beside(job.model).plan),

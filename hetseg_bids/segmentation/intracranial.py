@@ -23,7 +23,9 @@ from hetseg_bids.preprocessing.head import Head
 from hetseg_bids.preprocessing.pipeline import PreparedImage, cut_area
 from hetseg_bids.segmentation.inference import brain_box, mean_outputs, views_of
 from hetseg_bids.segmentation.labels import Segmentation, covering_box
+from hetseg_bids.segmentation.mask_fit import MaskFit
 from hetseg_bids.segmentation.uncertainty import FlipSums, StructureUncertainty
+from hetseg_bids.structures.head import INTRACRANIAL, WHOLE_BRAIN
 
 _OUTSIDE = -8.0  # logit
 _HOLE = 0.5  # logit of holes in the mask, which are bone or air that the network took for outside
@@ -52,12 +54,15 @@ class Intracranial:
         Of the mask at 2 mm, in voxels of 8 mm3.
     reason : str or None
         Why the volume isn't known.
+    doubts : tuple of str
+        Why the brain mask doesn't fit this head (`MaskFit`); empty for a stripped image.
     """
 
     mask: npt.NDArray[np.uint8] | None
     volume_mm3: float
     uncertainty: StructureUncertainty | None
     reason: str | None
+    doubts: tuple[str, ...] = ()
 
     @classmethod
     def unknown(cls, reason: str) -> Intracranial:
@@ -68,7 +73,7 @@ class Intracranial:
 def measure_intracranial(
     model: Model, prepared: PreparedImage, result: Segmentation
 ) -> Intracranial:
-    """Find the inside of the skull.
+    """Find the inside of the skull, and whether the brain mask fits it.
 
     Parameters
     ----------
@@ -85,8 +90,20 @@ def measure_intracranial(
     """
     if prepared.head is None:
         return Intracranial.unknown(STRIPPED)
-    logits, uncertainty = head_logits(model, prepared.head)
-    grid = prepared.head.grid
+    seen, grid = see_head(model, prepared.head), prepared.head.grid
+    found = _measured(seen, grid, prepared, result)
+    skull_ml = float((seen.inside > 0).sum()) * grid.voxel_volume / 1000
+    if not _RANGE_ML[0] <= skull_ml <= _RANGE_ML[1]:
+        return found  # the head model failed: nothing to compare with
+    fit = MaskFit.of(prepared.mask, prepared.working, seen.inside, seen.brain, grid)
+    return replace(found, doubts=fit.doubts)
+
+
+def _measured(
+    seen: SeenHead, grid: Grid, prepared: PreparedImage, result: Segmentation
+) -> Intracranial:
+    """The volume and its mask, or why there is none."""
+    logits = seen.inside
     cut = cut_area(logits > 0, grid, prepared.native, prepared.content)
     if cut > _LARGEST_CUT_CM2:
         return Intracranial.unknown(f"the image ends inside the skull ({cut:.0f} cm2)")
@@ -99,7 +116,24 @@ def measure_intracranial(
     inside = float(mask[brain].mean()) if brain.any() else 0.0
     if inside < _LEAST_BRAIN:
         return Intracranial.unknown(f"{1 - inside:.0%} of the labelled brain lie outside its mask")
-    return Intracranial(mask, volume, uncertainty, None)
+    return Intracranial(mask, volume, seen.uncertainty, None)
+
+
+@dataclass(frozen=True)
+class SeenHead:
+    """What the head model makes of a head, on the head's grid.
+
+    Attributes
+    ----------
+    inside, brain : (x, y, z) float32 tensors
+        Logits of being inside the skull, and of being brain: one piece without holes each.
+    uncertainty : StructureUncertainty
+        Of the inside of the skull: sums over voxels of 2 mm.
+    """
+
+    inside: Tensor
+    brain: Tensor
+    uncertainty: StructureUncertainty
 
 
 def head_logits(model: Model, head: Head) -> tuple[Tensor, StructureUncertainty]:
@@ -111,20 +145,41 @@ def head_logits(model: Model, head: Head) -> tuple[Tensor, StructureUncertainty]
     uncertainty : StructureUncertainty
         Sums over voxels of 2 mm.
     """
+    seen = see_head(model, head)
+    return seen.inside, seen.uncertainty
+
+
+def see_head(model: Model, head: Head) -> SeenHead:
+    """Run the head model.
+
+    Parameters
+    ----------
+    model : Model
+        `load_head_model`.
+    head : Head
+    """
     system = model.plan.system
     assert isinstance(system, Heteroscedastic)  # noqa: S101 (the shipped model is label-flip)
     # so few channels are slower in bfloat16
     views = [replace(view, half=False) for view in views_of(model)]
     outputs = mean_outputs(model, head.scores, views)
-    structures = len(model.plan.label_set.structures)
-    label, second = outputs[0].contiguous(), outputs[structures].contiguous()
+    names = model.plan.label_set.names
+    place = names.index(INTRACRANIAL.name)
+    label, second = outputs[place].contiguous(), outputs[len(names) + place].contiguous()
     q = system.flip_probability(label, second)
+    mask = _one_piece_(label)
+    brain = outputs[names.index(WHOLE_BRAIN.name)].contiguous()
+    _one_piece_(brain)
+    return SeenHead(label, brain, FlipSums.of(mask, q.numpy()[None]).summaries()[0])
+
+
+def _one_piece_(label: Tensor) -> npt.NDArray[np.bool_]:
+    """Leave one piece without holes in the (x, y, z) logits; returns its mask."""
     found = (label > 0).numpy()
-    mask = ndimage.binary_fill_holes(_largest(found))
+    mask = np.asarray(ndimage.binary_fill_holes(_largest(found)), bool)
     label[torch.from_numpy(found & ~mask)] = _OUTSIDE
     label[torch.from_numpy(mask & ~found)] = _HOLE
-    sums = FlipSums.of(mask, q.numpy()[None])
-    return label, sums.summaries()[0]
+    return mask
 
 
 def mask_on(logits: Tensor, source: Grid, target: Grid) -> npt.NDArray[np.uint8]:

@@ -22,28 +22,12 @@ from hetseg_bids.segmentation.intracranial import (
 )
 from hetseg_bids.segmentation.labels import Segmentation
 from hetseg_bids.structures.aseg import ASEG
-from support.phantoms import phantom_labels
-
-
-def _head_of(shape: tuple[int, int, int] = (170, 200, 170)) -> tuple[np.ndarray, np.ndarray]:
-    """A T1w-like phantom with a dark skull in a bright scalp, and what is inside the skull."""
-    labels = phantom_labels(shape)
-    inside = (labels > 0) & (labels != 211)
-    x, y, z = np.meshgrid(*(np.arange(n) - n // 2 for n in shape), indexing="ij")
-    scalp = ((x / 78) ** 2 + (y / 93) ** 2 + (z / 73) ** 2 <= 1) & ~inside & (labels == 0)
-    values = np.zeros(256, np.float32)
-    values[[2, 41]], values[[3, 42, 8, 47]] = 1000, 650
-    values[[4, 43, 24]], values[[12, 51, 10, 49]], values[16], values[255] = 280, 800, 900, 1000
-    values[211] = 150  # bone here
-    image = values[labels]
-    image[scalp] = 850
-    noise = np.random.default_rng(0).normal(0, 15, shape)
-    return np.abs(image + noise).astype(np.float32), inside
+from support.phantoms import skull_phantom
 
 
 @pytest.fixture(scope="module")
 def prepared() -> tuple[PreparedImage, Segmentation, np.ndarray]:
-    image, inside = _head_of()
+    image, inside = skull_phantom()
     grid = Grid(image.shape, np.eye(4))
     conformed = torch.from_numpy(image)
     whole = tuple(slice(0, n) for n in image.shape)

@@ -54,6 +54,22 @@ def phantom_t1w(labels: np.ndarray, seed: int = 0) -> np.ndarray:
     return np.where(labels > 0, values[labels] + noise, 0).clip(0).astype(np.float32)
 
 
+def skull_phantom(shape: tuple[int, int, int] = (170, 200, 170)) -> tuple[np.ndarray, np.ndarray]:
+    """A T1w-like phantom with a dark skull in a bright scalp, and what is inside the skull."""
+    labels = phantom_labels(shape)
+    inside = (labels > 0) & (labels != 211)
+    x, y, z = np.meshgrid(*(np.arange(n) - n // 2 for n in shape), indexing="ij")
+    scalp = ((x / 78) ** 2 + (y / 93) ** 2 + (z / 73) ** 2 <= 1) & ~inside & (labels == 0)
+    values = np.zeros(256, np.float32)
+    values[[2, 41]], values[[3, 42, 8, 47]] = 1000, 650
+    values[[4, 43, 24]], values[[12, 51, 10, 49]], values[16], values[255] = 280, 800, 900, 1000
+    values[211] = 150  # bone here
+    image = values[labels]
+    image[scalp] = 850
+    noise = np.random.default_rng(0).normal(0, 15, shape)
+    return np.abs(image + noise).astype(np.float32), inside
+
+
 def three_quarters(volume: np.ndarray) -> np.ndarray:
     """The same volume at three quarters of the size along each axis: less than half the time."""
     return volume[np.ix_(*(np.arange(0, n, 4 / 3).astype(int) for n in volume.shape))]
