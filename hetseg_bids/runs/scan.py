@@ -173,7 +173,7 @@ def _make(job: Job, stages: ScanStages) -> Outcome:
     stages.stage("brain extraction")
     with sparing_memory():
         method, lesion = config.settings.brain_extraction, job.lesion_mask.path
-        prepared = prepare_image(scan.path, method, job.mask_path, lesion)
+        prepared = prepare_image(scan.path, method, job.mask_path, lesion, job.model.device)
     stages.stage("segmentation")
     result, plausibility, turned_deg = _segment(prepared, job.model, config.settings, stages)
     found = measure_intracranial(head_model_beside(job.model), prepared, result)
@@ -183,7 +183,7 @@ def _make(job: Job, stages: ScanStages) -> Outcome:
         "Command line": config.command,
         "Started": started.isoformat(timespec="seconds"),
         "Run time without the report": f"{time.monotonic() - clock:.1f} s",
-        "Device": device_name(next(job.model.network.parameters()).device),
+        "Device": device_name(job.model.device),
         "Host": platform.node(),
     }
     write_json(job.paths.run_log, facts)

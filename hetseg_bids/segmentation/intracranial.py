@@ -21,6 +21,7 @@ from hetseg_bids.network.systems import Heteroscedastic
 from hetseg_bids.preprocessing.conform import resample
 from hetseg_bids.preprocessing.head import Head
 from hetseg_bids.preprocessing.pipeline import PreparedImage, cut_area
+from hetseg_bids.preprocessing.transfer import to_device, to_host, volume_device
 from hetseg_bids.segmentation.inference import brain_box, mean_outputs, views_of
 from hetseg_bids.segmentation.labels import Segmentation, covering_box
 from hetseg_bids.segmentation.uncertainty import FlipSums, StructureUncertainty
@@ -90,7 +91,7 @@ def measure_intracranial(
     cut = cut_area(logits > 0, grid, prepared.native, prepared.content)
     if cut > _LARGEST_CUT_CM2:
         return Intracranial.unknown(f"the image ends inside the skull ({cut:.0f} cm2)")
-    mask = mask_on(logits, grid, result.grid)
+    mask = mask_on(to_device(logits, volume_device(model.device)), grid, result.grid)
     volume = float(mask.sum()) * result.grid.voxel_volume
     low, high = _RANGE_ML
     if not low <= volume / 1000 <= high:
@@ -115,7 +116,7 @@ def head_logits(model: Model, head: Head) -> tuple[Tensor, StructureUncertainty]
     assert isinstance(system, Heteroscedastic)  # noqa: S101 (the shipped model is label-flip)
     # so few channels are slower in bfloat16
     views = [replace(view, half=False) for view in views_of(model)]
-    outputs = mean_outputs(model, head.scores, views)
+    outputs = to_host(mean_outputs(model, head.scores, views))
     structures = len(model.plan.label_set.structures)
     label, second = outputs[0].contiguous(), outputs[structures].contiguous()
     q = system.flip_probability(label, second)
@@ -136,7 +137,7 @@ def mask_on(logits: Tensor, source: Grid, target: Grid) -> npt.NDArray[np.uint8]
     part = source.part(inner)
     box = covering_box(part, target)
     there = resample(logits[None, *inner], part, target.part(box), outside=_OUTSIDE)[0]
-    mask[box] = (there > 0).numpy()
+    mask[box] = to_host(there > 0).numpy()
     return mask
 
 
