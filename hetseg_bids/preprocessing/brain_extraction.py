@@ -151,10 +151,8 @@ def extract_brain(
     return mask
 
 
-def _deepbet_anywhere(
-    head: npt.NDArray[np.float32], device: torch.device
-) -> npt.NDArray[np.bool_]:
-    """deepbet on a device, or on the CPU where the device has no room for it."""
+def _deepbet_anywhere(head: npt.NDArray[np.float32], device: torch.device) -> npt.NDArray[np.bool_]:
+    """Run deepbet on a device, or on the CPU where the device has no room for it."""
     try:
         return _deepbet(head, device)
     except RuntimeError as error:  # also what Apple's GPUs raise without room

@@ -39,8 +39,8 @@ class Logits:
     Attributes
     ----------
     label : (S + P, x, y, z) float32 tensor
-        Where `volume_device` says. Logit a of each of the S structures, smoothed, small detached pieces dismissed (`islands`),
-        then those of P parts where they were asked for.
+        Logit a of each of the S structures, smoothed, small detached pieces dismissed (`islands`),
+        then those of P parts where they were asked for. On the device that `volume_device` says.
     second_output : (S + P, x, y, z) float32 tensor or None
         Second output of each of them, where the model has one.
     system : Heteroscedastic or None

@@ -94,9 +94,7 @@ def predict_upright(
     grid = upright_grid(prepared.mask.numpy(), prepared.working, rotation)
     image, mask = prepared.image.numpy(), prepared.mask.numpy()
     there = volume_device(model.device)
-    turned = resample_inside(
-        image, mask, prepared.working, grid, outside=BACKGROUND, device=there
-    )
+    turned = resample_inside(image, mask, prepared.working, grid, outside=BACKGROUND, device=there)
     return Predicted(look(*turned, grid), grid, extent, degrees)
 
 

@@ -1,4 +1,4 @@
-"""A CUDA device for machines without one: tensors that say they lie on it, and complain as its own do.
+"""A CUDA device for machines without one: tensors that say they lie on it, and are as strict.
 
 Values are computed on the CPU, so results are those of a CPU. What this shows is where each tensor
 is: PyTorch refuses to compute with tensors of two devices, and so does this. Kernels, memory and
