@@ -32,8 +32,8 @@ from hetseg_bids.config import Settings
 from hetseg_bids.evaluation.compare import write_table
 from hetseg_bids.images import Grid
 from hetseg_bids.network.devices import (
-    computes_bf16,
     device_name,
+    inference_format,
     keep_freed_memory,
     resolve_device,
     set_threads,
@@ -123,7 +123,7 @@ def main() -> None:
     machine, size = matmul_rate(device), SIZE.get(device.type, SIZE["cpu"])
     lines = [
         f"{device_name(device)}, {os.cpu_count()} logical processors, torch {torch.__version__}, "
-        f"{'bfloat16' if computes_bf16(device) else 'float32'}; {args.t1w.name}, "
+        f"{inference_format(device)}; {args.t1w.name}, "
         f"{args.repeats} repeats",
         "",
         *table_lines(steps),
@@ -230,7 +230,7 @@ def multiply_adds(model: Model, t1w: Path) -> float:
 
 def matmul_rate(device: torch.device) -> float:
     """Floating point operations a second of a large matrix product in the network's format."""
-    kind = torch.bfloat16 if computes_bf16(device) else torch.float32
+    kind = inference_format(device)
     size = SIZE.get(device.type, SIZE["cpu"])
     a, b = (torch.randn(size, size, device=device).to(kind) for _ in range(2))
     best, until = np.inf, time.perf_counter() + _SECONDS

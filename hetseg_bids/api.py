@@ -128,7 +128,7 @@ def segment(
     network = load_model(model, resolve_device(device))
     division = network.plan.division(structures)
     masks = (None if path is None else Path(path) for path in (mask, lesion_mask))
-    prepared = prepare_image(Path(t1w), brain_extraction, *masks, network.device)
+    prepared = prepare_image(Path(t1w), brain_extraction, *masks, device=network.device)
     return _segmented(prepared, _How(network, division, views, mirror, label_lesion))
 
 

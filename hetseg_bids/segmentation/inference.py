@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hetseg_bids.network.architecture import DOWNSAMPLING, HetsegNet, NetworkConfig
-from hetseg_bids.network.devices import autocast
+from hetseg_bids.network.devices import autocast, inference_format
 from hetseg_bids.network.models import Model, Plan
 from hetseg_bids.network.systems import Heteroscedastic, PooledEnsemble
 from hetseg_bids.planes import PLANES, Plane
@@ -205,7 +205,7 @@ class View:
     pooled : Heteroscedastic or None
         The network's system: instead of its second outputs their `evidence` is wanted.
     half : bool
-        Whether it may compute in bfloat16, where the device does.
+        Whether it may compute in half precision, where the device does (`inference_format`).
     """
 
     network: HetsegNet
@@ -284,7 +284,7 @@ def add_view_(
     """
     network, plane = view.network, view.plane
     device = next(network.parameters()).device
-    keep = view.keep.to(device)
+    keep, kind = view.keep.to(device), inference_format(device)
     reach = network.config.reach
     seen = image.flip(0) if view.mirrored else image
     stack, window = _padded_stack(seen, plane, view.patch, network.config)
@@ -298,8 +298,8 @@ def add_view_(
         stop = min(start + chunk, depth)
         if wanted is None or wanted[start:stop].any():
             block = stack[start : stop + 2 * reach].to(device)
-            half = None if view.half else False
-            with torch.inference_mode(), autocast(device, enabled=half):
+            half = view.half and kind != torch.float32
+            with torch.inference_mode(), autocast(device, enabled=half, dtype=kind):
                 for place, logits in enumerate(network.forward_slices(block, keep), start):
                     parts = view.parts(logits[:, window[0], window[1]])
                     for part, target in zip(parts, into.chunk(len(parts)), strict=True):

@@ -121,11 +121,9 @@ def test_logits_on_a_gpu_are_doubted_there(system):
     wanted = doubt_implausible_(here, grid)
     assert len(wanted.findings) > 1
     with pretend_card() as moved:
-        label, second = (
-            t.to(CARD) for t in (logits_of(winner).label, sure_second(system, here.label))
-        )
-        size = moved.pop("in")
-        there = replace(here, label=label, second_output=second)
+        given = logits_of(winner, system)
+        outputs = {"label": given.label.to(CARD), "second_output": given.second_output.to(CARD)}
+        size, there = moved.pop("in"), replace(given, **outputs)
         assert doubt_implausible_(there, grid) == wanted
         assert moved["in"] + moved["out"] < size / 2
         assert torch.equal(there.second_output.cpu(), here.second_output)

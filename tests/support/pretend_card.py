@@ -57,6 +57,12 @@ def _check(func: Callable, name: str, args: tuple, kwargs: dict) -> None:
         there = any(isinstance(t, OnCard) for t in given)
         here = [t for t in given if not isinstance(t, OnCard) and t.ndim]
         wrong = there and bool(here) and name not in _COPYING
+    if (
+        name == "native_group_norm"
+        and given[0].dtype != given[1].dtype
+        and isinstance(given[0], OnCard)
+    ):
+        raise RuntimeError(f"expected scalar type {given[0].dtype} but found {given[1].dtype}")
     if wrong:
         raise RuntimeError(f"{resolve_name(func) or name}: tensors on {CARD} and on the CPU")
 
