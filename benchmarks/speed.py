@@ -258,6 +258,9 @@ def table_lines(steps: pd.DataFrame) -> list[str]:
     for name, row in steps.iterrows():
         wall = f"{row['wall_s']:.2f} ({row['low_s']:.2f}-{row['high_s']:.2f})"
         lines.append(f"| {name} | {wall} | {row['cpu_s']:.2f} | {row['peak_mib']:.0f} |")
+    if "gpu_peak_mib" in steps:
+        more = ["GPU, MiB |", "---|", *(f"{peak:.0f} |" for peak in steps["gpu_peak_mib"])]
+        lines = [f"{line} {cell}" for line, cell in zip(lines, more, strict=True)]
     return lines
 
 

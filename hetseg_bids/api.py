@@ -127,8 +127,8 @@ def segment(
     label_lesion = _label_lesion(lesion_label)
     network = load_model(model, resolve_device(device))
     division = network.plan.division(structures)
-    masks = (None if path is None else Path(path) for path in (mask, lesion_mask))
-    prepared = prepare_image(Path(t1w), brain_extraction, *masks, device=network.device)
+    brain, lesion = (None if path is None else Path(path) for path in (mask, lesion_mask))
+    prepared = prepare_image(Path(t1w), brain_extraction, brain, lesion, network.device)
     return _segmented(prepared, _How(network, division, views, mirror, label_lesion))
 
 

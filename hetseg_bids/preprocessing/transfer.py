@@ -28,7 +28,8 @@ def volume_device(device: torch.device) -> torch.device:
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """A tensor on a device; the same one if it is there already."""
     if device.type == "cuda" and tensor.device.type == "cpu":
-        return tensor.contiguous().pin_memory().to(device, non_blocking=True)
+        held = torch.empty_like(tensor, pin_memory=True).copy_(tensor)
+        return held.to(device, non_blocking=True)
     return tensor.to(device)
 
 

@@ -39,6 +39,8 @@ def used(monkeypatch, request) -> list[torch.device]:
     found: list[torch.device] = []
     monkeypatch.setattr(Bright, "used", found, raising=False)
     monkeypatch.setattr(deepbet.bet, "load_model", lambda *_: Bright(request.param))
+    small = ((32, 32, 32), (64, 64, 64), 0.1)  # deepbet's own are 64 times as large
+    monkeypatch.setattr(deepbet.bet.BrainExtraction.run_model, "__defaults__", small)
     _warn_of_no_room.cache_clear()
     return found
 
