@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -171,11 +172,7 @@ def segment(
     p_levels = _levels(maps, device, wanted=probability)
     there = None if lesion is None else to_device(torch.from_numpy(lesion.on(target)), device)
     sums, covered, expected = list[FlipSums](), list[Covered](), np.zeros(maps[0])
-    values_at_once = _SLAB_VALUES if device.type == "cpu" else _GPU_SLAB_VALUES
-    planes = max(1, values_at_once // (maps[0] * maps[2] * maps[3]))
-    for start in range(0, target.shape[0], planes):
-        slab = slice(start, min(start + planes, target.shape[0]))
-        part = target.part((slab, slice(0, target.shape[1]), slice(0, target.shape[2])))
+    for slab, part in _slabs(target, maps[0], device):
         label, q, p = _written(logits, divider, box_grid, part)
         winner = most_probable(label)
         # a lesion without a label has no soft volume
@@ -192,10 +189,19 @@ def segment(
             p_levels[:, slab] = to_levels(p, MAX_PROBABILITY)
     uncertainty = reduce(add, sums).summaries() if sums else None
     sums_of = (uncertainty, reduce(add, covered) if covered else None, expected)
+    held = (_on_host(q_levels, MAX_FLIP_PROBABILITY), _on_host(p_levels, MAX_PROBABILITY))
     made = to_host(dseg).numpy()
-    q_maps = _on_host(q_levels, MAX_FLIP_PROBABILITY)
-    p_maps = _on_host(p_levels, MAX_PROBABILITY)
-    return Segmentation(output, target_box, made, q_maps, p_maps, label_set, *sums_of)
+    return Segmentation(output, target_box, made, *held, label_set, *sums_of)
+
+
+def _slabs(target: Grid, maps: int, device: torch.device) -> Iterator[tuple[slice, Grid]]:
+    """Slabs of a grid across its first axis, of as many voxels as suit a device."""
+    first, *others = target.shape
+    values = _SLAB_VALUES if device.type == "cpu" else _GPU_SLAB_VALUES
+    planes = max(1, values // (maps * others[0] * others[1]))
+    for start in range(0, first, planes):
+        slab = slice(start, min(start + planes, first))
+        yield slab, target.part((slab, slice(0, others[0]), slice(0, others[1])))
 
 
 def _levels(shape: tuple[int, ...], device: torch.device, *, wanted: bool) -> Tensor | None:
