@@ -189,9 +189,9 @@ def segment(
             p_levels[:, slab] = to_levels(p, MAX_PROBABILITY)
     uncertainty = reduce(add, sums).summaries() if sums else None
     sums_of = (uncertainty, reduce(add, covered) if covered else None, expected)
-    held = (_on_host(q_levels, MAX_FLIP_PROBABILITY), _on_host(p_levels, MAX_PROBABILITY))
+    q_maps, p_maps = _on_host(q_levels, MAX_FLIP_PROBABILITY), _on_host(p_levels, MAX_PROBABILITY)
     made = to_host(dseg).numpy()
-    return Segmentation(output, target_box, made, *held, label_set, *sums_of)
+    return Segmentation(output, target_box, made, q_maps, p_maps, label_set, *sums_of)
 
 
 def _slabs(target: Grid, maps: int, device: torch.device) -> Iterator[tuple[slice, Grid]]:
