@@ -92,6 +92,7 @@ def test_the_pretended_card_refuses_what_a_card_refuses():
             lambda: torch.where(here > 0, there, 0),
             lambda: here[there.long()],
             lambda: here.add_(there),
+            lambda: there.__setitem__(here.long(), here),
         ):
             with pytest.raises(RuntimeError, match="on the CPU"):
                 wrong()

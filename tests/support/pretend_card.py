@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 CARD = torch.device("cuda", 0)
 _INDEXING = ("__getitem__", "__setitem__")
 _COPYING = ("copy_", "__setitem__", "_has_compatible_shallow_copy_type")
-_LEAVING = ("numpy", "__array__", "tolist_", "__reduce_ex__")
+_LEAVING = ("numpy", "__array__")
 
 
 class OnCard(Tensor):
@@ -49,10 +49,12 @@ def _check(func: Callable, name: str, args: tuple, kwargs: dict) -> None:
     """Refuse tensors of two devices, as PyTorch does."""
     given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
     if name in _INDEXING:
-        # a tensor of the card takes indices and values from the CPU, one of the CPU none from it
-        wrong = not isinstance(args[0], OnCard) and any(
-            isinstance(t, OnCard) for t in tree_leaves(args[1])
-        )
+        # a tensor of the card takes indices from the CPU, one of the CPU none from it; values that
+        # are put at indices have to be there already
+        indices = [t for t in tree_leaves(args[1]) if isinstance(t, Tensor)]
+        wrong = not isinstance(args[0], OnCard) and any(isinstance(t, OnCard) for t in indices)
+        if indices and name == "__setitem__" and isinstance(args[2], Tensor) and args[2].ndim:
+            wrong = wrong or isinstance(args[2], OnCard) != isinstance(args[0], OnCard)
     else:
         there = any(isinstance(t, OnCard) for t in given)
         here = [t for t in given if not isinstance(t, OnCard) and t.ndim]
