@@ -16,9 +16,11 @@ T1W ?= demo/bids/sub-mni152/anat/sub-mni152_T1w.nii.gz
 MODEL ?= label-flip
 RESULTS ?= accuracy
 AUDIT := .audit
+WHEELS ?= wheels
+GPU_PYTHON ?= $(PYTHON)
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' hetseg_bids/__init__.py)
 
-.PHONY: demo test test-fast container-test faults docs mutants accuracy repeat ablation bench scaling sbom audit image lint type check install constraints clean
+.PHONY: demo test test-fast container-test faults docs mutants accuracy repeat ablation bench gpu-check wheels scaling sbom audit image lint type check install constraints clean
 
 demo: $(STAMP)
 	$(BIN)/hetseg demo $(DEMO_OUT)
@@ -75,6 +77,22 @@ ablation: $(STAMP)
 # where the time of a scan goes; for an idle machine
 bench: $(STAMP)
 	$(BIN)/python benchmarks/speed.py $(T1W) $(RESULTS)/speed --model $(MODEL)
+
+# does a GPU give the CPU's results, and how fast is it? ten minutes, for an idle machine. The second needs only the
+# first's folder WHEELS, no network, and a GPU_PYTHON that has PyTorch with CUDA; without the folder .venv is used
+wheels: $(STAMP)
+	mkdir -p $(WHEELS)
+	$(BIN)/python benchmarks/beside_torch.py > $(WHEELS)/requirements.txt
+	$(BIN)/pip wheel --no-deps -w $(WHEELS) -r $(WHEELS)/requirements.txt
+
+ifneq ($(wildcard $(WHEELS)/*.whl),)
+gpu-check:
+	$(GPU_PYTHON) -m pip install --quiet --no-index --no-deps --upgrade --target $(WHEELS)/site $(WHEELS)/*.whl
+	PYTHONPATH=$(CURDIR):$(abspath $(WHEELS))/site $(GPU_PYTHON) benchmarks/gpu_check.py $(T1W) $(RESULTS)/gpu --model $(MODEL)
+else
+gpu-check: $(STAMP)
+	$(BIN)/python benchmarks/gpu_check.py $(T1W) $(RESULTS)/gpu --model $(MODEL)
+endif
 
 # how a run grows with subjects and with voxels; hours on two cores, for an idle machine
 scaling: $(STAMP)

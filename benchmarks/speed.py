@@ -32,8 +32,8 @@ from hetseg_bids.config import Settings
 from hetseg_bids.evaluation.compare import write_table
 from hetseg_bids.images import Grid
 from hetseg_bids.network.devices import (
-    computes_bf16,
     device_name,
+    inference_format,
     keep_freed_memory,
     resolve_device,
     set_threads,
@@ -45,6 +45,7 @@ from hetseg_bids.preprocessing import brain_extraction as strip
 from hetseg_bids.preprocessing.conform import nearest, resample, resample_inside, working_grid
 from hetseg_bids.preprocessing.headers import T1w, read_t1w
 from hetseg_bids.preprocessing.normalisation import standardise
+from hetseg_bids.preprocessing.transfer import to_device, to_host, volume_device
 from hetseg_bids.quality.image_quality import measure_image
 from hetseg_bids.reports.participant import write_report
 from hetseg_bids.segmentation.inference import (
@@ -60,7 +61,8 @@ from hetseg_bids.segmentation.labels import segment
 from hetseg_bids.segmentation.morphometry import measure
 from hetseg_bids.segmentation.plausibility import Plausibility
 
-_SIZE = 2048  # of the matrices whose product is the machine's measure
+# of the matrices whose product is the machine's measure: a GPU needs larger ones to be busy
+SIZE = {"cpu": 2048, "cuda": 8192}
 _SECONDS = 1.0
 
 
@@ -74,12 +76,17 @@ class Clock:
     def step(self, name: str) -> Iterator[None]:
         """Measure a block."""
         Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
         wall, cpu = time.perf_counter(), time.process_time()
         yield
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         row = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
-        self.rows.append({"step": name, **row, "peak_mib": peak_mib()})
+        row["peak_mib"] = peak_mib()
+        if torch.cuda.is_available():
+            row["gpu_peak_mib"] = torch.cuda.max_memory_allocated() / 2**20
+        self.rows.append({"step": name, **row})
 
 
 def peak_mib() -> float:
@@ -113,10 +120,10 @@ def main() -> None:
     steps["peak_mib"] = peaks.reindex(steps.index).fillna(steps["peak_mib"])
     network = steps.loc[steps.index.str.startswith("network, "), "wall_s"].sum()
     work = 2 * multiply_adds(model, args.t1w)
-    machine = matmul_rate(device)
+    machine, size = matmul_rate(device), SIZE.get(device.type, SIZE["cpu"])
     lines = [
         f"{device_name(device)}, {os.cpu_count()} logical processors, torch {torch.__version__}, "
-        f"{'bfloat16' if computes_bf16(device) else 'float32'}; {args.t1w.name}, "
+        f"{inference_format(device)}; {args.t1w.name}, "
         f"{args.repeats} repeats",
         "",
         *table_lines(steps),
@@ -124,7 +131,7 @@ def main() -> None:
         f"Network, {len(views_of(model))} views: {network:.1f} s, "
         f"{work / 2e12:.2f} T multiply-adds, "
         f"{work / network / 1e9:.0f} GFLOP/s, {work / network / machine:.0%} of the "
-        f"{machine / 1e9:.0f} GFLOP/s of a matrix product of {_SIZE} x {_SIZE}",
+        f"{machine / 1e9:.0f} GFLOP/s of a matrix product of {size} x {size}",
         *(f"{name}: {value}" for name, value in whole_runs(args).items()),
     ]
     write_table(steps.reset_index(), args.out / "speed.tsv")
@@ -139,9 +146,9 @@ def one_scan(t1w: Path, folder: Path, model: Model, clock: Clock) -> None:
     native = Grid(scan.data.shape, scan.affine)
     working = working_grid(native)
     with clock.step("conform"):
-        image = resample(torch.from_numpy(scan.data)[None], native, working)[0]
+        image = conformed(scan, native, working, model.device)
     with clock.step("brain extraction"):
-        mask, stripped = brain_of(scan, image, working)
+        mask, stripped = brain_of(scan, image, working, model.device)
     with clock.step("standardise"):
         scores = standardise(image, torch.from_numpy(mask))
     logits = views(model, scores, torch.from_numpy(mask), clock)
@@ -176,21 +183,30 @@ def one_scan(t1w: Path, folder: Path, model: Model, clock: Clock) -> None:
         write_report(paths, t1w)
 
 
-def brain_of(scan: T1w, image: Tensor, working: Grid) -> tuple[np.ndarray, bool]:
+def conformed(scan: T1w, native: Grid, working: Grid, device: torch.device) -> Tensor:
+    """The image on the working grid, as `pipeline.prepare_image` makes it."""
+    volume = to_device(torch.from_numpy(scan.data), volume_device(device))
+    return to_host(resample(volume[None], native, working)[0])
+
+
+def brain_of(
+    scan: T1w, image: Tensor, working: Grid, device: torch.device
+) -> tuple[np.ndarray, bool]:
     """Brain mask on the working grid as `pipeline.prepare` makes it, and whether it was there."""
     brain = strip.stripped_brain(scan.data, scan.background, scan.grid.zooms)
     if strip.is_stripped(float(brain.sum()) * scan.grid.voxel_volume / 1000):
-        moved = resample_inside(scan.data, brain, scan.grid, working, outside=scan.background)
+        how = {"outside": scan.background, "device": volume_device(device)}
+        moved = resample_inside(scan.data, brain, scan.grid, working, **how)
         return moved[1].numpy(), True
-    return strip.extract_brain(image.numpy()), False
+    return strip.extract_brain(image.numpy(), device), False
 
 
 def views(model: Model, scores: Tensor, mask: Tensor, clock: Clock) -> Logits:
     """The views one by one, as `inference.predict` does them."""
-    box = brain_box(mask)
-    image = soften(scores[box], model.plan.smoothing)
+    box, there = brain_box(mask), volume_device(model.device)
+    image = soften(to_device(scores[box], there), model.plan.smoothing)
     chosen = views_of(model)
-    total = empty_logits(len(chosen[0].keep), image.shape)
+    total = empty_logits(len(chosen[0].keep), image.shape, there)
     for view in chosen:
         with clock.step(f"network, {view.name}"):
             add_view_(total, image, view)
@@ -204,8 +220,8 @@ def multiply_adds(model: Model, t1w: Path) -> float:
     scan = read_t1w(t1w)
     native = Grid(scan.data.shape, scan.affine)
     working = working_grid(native)
-    image = resample(torch.from_numpy(scan.data)[None], native, working)[0]
-    mask, _ = brain_of(scan, image, working)
+    image = conformed(scan, native, working, model.device)
+    mask, _ = brain_of(scan, image, working, model.device)
     scores = standardise(image, torch.from_numpy(mask))
     with FlopCounterMode(display=False) as counter:
         views(model, scores, torch.from_numpy(mask), Clock())
@@ -214,8 +230,9 @@ def multiply_adds(model: Model, t1w: Path) -> float:
 
 def matmul_rate(device: torch.device) -> float:
     """Floating point operations a second of a large matrix product in the network's format."""
-    kind = torch.bfloat16 if computes_bf16(device) else torch.float32
-    a, b = (torch.randn(_SIZE, _SIZE, device=device).to(kind) for _ in range(2))
+    kind = inference_format(device)
+    size = SIZE.get(device.type, SIZE["cpu"])
+    a, b = (torch.randn(size, size, device=device).to(kind) for _ in range(2))
     best, until = np.inf, time.perf_counter() + _SECONDS
     while time.perf_counter() < until:
         start = time.perf_counter()
@@ -223,7 +240,7 @@ def matmul_rate(device: torch.device) -> float:
         if device.type == "cuda":
             torch.cuda.synchronize()
         best = min(best, time.perf_counter() - start)
-    return 2 * _SIZE**3 / best
+    return 2 * size**3 / best
 
 
 def summarise(rows: pd.DataFrame) -> pd.DataFrame:
@@ -231,7 +248,8 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
     groups = rows.groupby("step", sort=False)
     table = groups[["wall_s", "cpu_s"]].median()
     wall = groups["wall_s"]
-    return table.assign(low_s=wall.min(), high_s=wall.max(), peak_mib=groups["peak_mib"].max())
+    peaks = groups[[name for name in rows if name.endswith("peak_mib")]].max()
+    return table.assign(low_s=wall.min(), high_s=wall.max()).join(peaks)
 
 
 def table_lines(steps: pd.DataFrame) -> list[str]:
@@ -240,6 +258,9 @@ def table_lines(steps: pd.DataFrame) -> list[str]:
     for name, row in steps.iterrows():
         wall = f"{row['wall_s']:.2f} ({row['low_s']:.2f}-{row['high_s']:.2f})"
         lines.append(f"| {name} | {wall} | {row['cpu_s']:.2f} | {row['peak_mib']:.0f} |")
+    if "gpu_peak_mib" in steps:
+        more = ["GPU, MiB |", "---|", *(f"{peak:.0f} |" for peak in steps["gpu_peak_mib"])]
+        lines = [f"{line} {cell}" for line, cell in zip(lines, more, strict=True)]
     return lines
 
 

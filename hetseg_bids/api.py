@@ -127,8 +127,8 @@ def segment(
     label_lesion = _label_lesion(lesion_label)
     network = load_model(model, resolve_device(device))
     division = network.plan.division(structures)
-    masks = (None if path is None else Path(path) for path in (mask, lesion_mask))
-    prepared = prepare_image(Path(t1w), brain_extraction, *masks)
+    brain, lesion = (None if path is None else Path(path) for path in (mask, lesion_mask))
+    prepared = prepare_image(Path(t1w), brain_extraction, brain, lesion, network.device)
     return _segmented(prepared, _How(network, division, views, mirror, label_lesion))
 
 
@@ -185,7 +185,7 @@ def segment_all(
     def one(path: Path) -> Segmented | HetsegError:
         try:
             mask = mask_beside(path) if brain_extraction == "mask" else None
-            prepared = prepare_image(path, brain_extraction, mask)
+            prepared = prepare_image(path, brain_extraction, mask, device=network.device)
             return _segmented(prepared, how)
         except Exception as error:  # the failure of one image must not stop the others
             return explained(error, path)

@@ -31,6 +31,8 @@ class InstanceNorm(nn.Module):
 
     def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and 1 / standard deviation in float32: bf16 has too few digits for 30,000 pixels."""
+        if not torch.is_grad_enabled() and x.device.type != "cpu":
+            return self._exact_statistics(x)
         if not torch.is_grad_enabled():
             # one kernel, four times faster in all; only its statistics are used
             parts = [self._kernel_statistics(part) for part in _shared_out(x)]
@@ -40,6 +42,11 @@ class InstanceNorm(nn.Module):
         square = (x * x).mean(dim=(2, 3), keepdim=True, dtype=torch.float32)
         var = (square - mean * mean).clamp_min(0)
         return mean, torch.rsqrt(var + self.eps)
+
+    def _exact_statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Of any device: CUDA's kernel refuses half precision beside weights of full precision."""
+        variance, mean = torch.var_mean(x.float(), dim=(2, 3), correction=0, keepdim=True)
+        return mean, torch.rsqrt(variance + self.eps)
 
     def _kernel_statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
         n, c, h, w = x.shape

@@ -154,6 +154,11 @@ class Model:
     network: HetsegNet
     folder: Path
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        return next(self.network.parameters()).device
+
 
 def shipped_models() -> dict[str, Path]:
     """Names and folders of the models for ``--model`` that came with hetseg.
@@ -246,7 +251,7 @@ def load_head_model(device: torch.device) -> Model:
 
 def head_model_beside(model: Model) -> Model:
     """`load_head_model` on the device of another model."""
-    return load_head_model(next(model.network.parameters()).device)
+    return load_head_model(model.device)
 
 
 def _load(folder: Path, device: torch.device) -> Model:

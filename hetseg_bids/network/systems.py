@@ -243,7 +243,8 @@ class LabelFlip(System, Heteroscedastic):
         return flip.flip_probability(second_output)
 
     def _second_output(self, label_logits: Tensor, flip_probability: Tensor) -> Tensor:  # noqa: ARG002
-        steps = torch.linspace(-_LARGEST_FLIP_LOGIT, _LARGEST_FLIP_LOGIT, _STEPS)
+        ends, device = (-_LARGEST_FLIP_LOGIT, _LARGEST_FLIP_LOGIT), flip_probability.device
+        steps = torch.linspace(*ends, _STEPS, device=device)
         known = flip.flip_probability(steps)
         place = torch.searchsorted(known, flip_probability.contiguous())
         return steps[place.clamp_max(len(steps) - 1)]

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy import ndimage
 
 from hetseg_bids.errors import MaskError
 from hetseg_bids.preprocessing.field import find_field, foreground, head_box
+from hetseg_bids.preprocessing.transfer import CPU
 
 log = logging.getLogger(__name__)
 BrainExtraction = Literal["auto", "deepbet", "mask", "skip"]
@@ -24,6 +29,7 @@ _RIM = 1.15  # an interpolated rim adds less than this to a brain
 _MIN_BRAIN_ML = 300.0
 _MAX_BRAIN_ML = 2800.0
 _LARGE_BRAIN_ML = 2200.0  # deepbet's mask has little fluid around the brain
+_NO_ROOM = ("out of memory", "ALLOC_FAILED")  # PyTorch; cuDNN and cuBLAS
 _MARGIN = 8  # mm of air around the head: what deepbet finds hardly depends on it
 
 # A stripped image that was interpolated has a rim where brain fades to background. Of the voxels
@@ -99,7 +105,9 @@ def is_stripped(brain_ml: float) -> bool:
     return low <= brain_ml <= high
 
 
-def extract_brain(image: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+def extract_brain(
+    image: npt.NDArray[np.float32], device: torch.device = CPU
+) -> npt.NDArray[np.bool_]:
     """Brain mask of a whole head by deepbet.
 
     deepbet scales its input to a fixed number of voxels and its values to their percentiles, so
@@ -109,6 +117,8 @@ def extract_brain(image: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
     ----------
     image : (X, Y, Z) float32 array
         RAS, 1 mm.
+    device : torch.device
+        Where deepbet runs. Where it has no room there, it runs on the CPU, with a warning.
 
     Returns
     -------
@@ -137,23 +147,56 @@ def extract_brain(image: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
         slice(low, low + w.stop - w.start) for (low, _), w in zip(missing, wide, strict=True)
     )
     mask = np.zeros(image.shape, bool)
-    mask[wide] = _deepbet(head)[inside]
+    mask[wide] = _deepbet_anywhere(head, device)[inside]
     return mask
 
 
-def _deepbet(head: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+def _deepbet_anywhere(head: npt.NDArray[np.float32], device: torch.device) -> npt.NDArray[np.bool_]:
+    """Run deepbet on a device, or on the CPU where the device has no room for it."""
+    try:
+        return _deepbet(head, device)
+    except RuntimeError as error:  # also what Apple's GPUs raise without room
+        if device.type == "cpu" or not any(words in str(error) for words in _NO_ROOM):
+            raise
+    _warn_of_no_room(str(device))  # outside of the clause, which keeps the GPU's arrays alive
+    return _deepbet(head, CPU)
+
+
+@cache  # once in a process
+def _warn_of_no_room(device: str) -> None:
+    log.warning(
+        "no room for brain extraction on %s: done on the CPU (slower); "
+        "free the device's memory, or run fewer processes on it",
+        device,
+    )
+
+
+def _deepbet(head: npt.NDArray[np.float32], device: torch.device) -> npt.NDArray[np.bool_]:
     from deepbet.bet import BrainExtraction as DeepBet  # pulls in torch.jit models
 
     scaled = head - head.min()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _as_on_a_cpu(device):
             warnings.simplefilter("ignore")
-            bet = DeepBet(no_gpu=True)
+            bet = DeepBet(no_gpu=True)  # its own choice of a GPU knows no numbers
+            bet.model.to(device)
+            bet.bbox_model.to(device)
             probability = bet.run_model(scaled.copy())
             return np.asarray(bet.postprocess(probability > 0.5, 0)) > 0
     except (AssertionError, ValueError, IndexError) as error:
         log.debug("deepbet: %s", error)
         raise MaskError("deepbet found no brain", "check orientation and contrast") from None
+
+
+@contextmanager
+def _as_on_a_cpu(device: torch.device) -> Iterator[None]:
+    """On CUDA: factors keep all their bits, and no kernels are compiled, which takes seconds."""
+    if device.type != "cuda":
+        yield
+        return
+    exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+    with exact, torch.jit.optimized_execution(False):
+        yield
 
 
 def check_brain(mask: npt.NDArray[np.bool_]) -> tuple[str, ...]:

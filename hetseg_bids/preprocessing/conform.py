@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hetseg_bids.images import ALIGNED, Grid
+from hetseg_bids.preprocessing.transfer import CPU, to_device, to_host
 
 _SAME_GRID_TOLERANCE = 0.01  # voxels
 # mm: a target voxel midway between brain and background has exactly half of its weight in the mask,
@@ -62,6 +63,7 @@ def resample(volumes: Tensor, source: Grid, target: Grid, *, outside: float = 0.
     Returns
     -------
     resampled : (C, *target.shape) float32 tensor
+        On the device of the volumes.
 
     Examples
     --------
@@ -77,11 +79,12 @@ def resample(volumes: Tensor, source: Grid, target: Grid, *, outside: float = 0.
     order = _followed_axes(mapping, target.shape)
     if order is not None:
         return _interpolate_axes(volumes, mapping, order, target.shape, outside)
-    out = torch.empty((len(volumes), *target.shape), dtype=torch.float32)
-    everywhere = torch.ones(()).expand(1, 1, *source.shape)
+    device = volumes.device
+    out = torch.empty((len(volumes), *target.shape), dtype=torch.float32, device=device)
+    everywhere = torch.ones((), device=device).expand(1, 1, *source.shape)
     for start in range(0, target.shape[0], _SLAB):
         stop = min(start + _SLAB, target.shape[0])
-        grid = _sampling_grid(mapping, source.shape, target.shape, start, stop)
+        grid = _sampling_grid(mapping, source.shape, target.shape, start, stop, device)
         part = functional.grid_sample(volumes.float()[None], grid, align_corners=True)[0]
         if outside:
             # grid_sample continues with zeros: the rest of each voxel is `outside`
@@ -98,6 +101,7 @@ def resample_inside(
     target: Grid,
     *,
     outside: float,
+    device: torch.device = CPU,
 ) -> tuple[Tensor, Tensor]:
     """Trilinear resampling of the voxels of a mask, from voxels of the mask only.
 
@@ -110,6 +114,8 @@ def resample_inside(
     source, target : Grid
     outside : float
         Value beyond the mask.
+    device : torch.device
+        Which device interpolates.
 
     Returns
     -------
@@ -128,11 +134,11 @@ def resample_inside(
     (tensor([10., 10.,  0.]), tensor([ True,  True, False]))
     """
     target = replace(target, affine=target.affine + _ASIDE)
-    weight = resample(torch.from_numpy(mask)[None], source, target)[0]
+    weight = resample(to_device(torch.from_numpy(mask)[None], device), source, target)[0]
     inside = weight > 0.5
-    kept = torch.from_numpy(np.where(mask, image, np.float32(0)))
+    kept = to_device(torch.from_numpy(np.where(mask, image, np.float32(0))), device)
     values = resample(kept[None], source, target)[0].div_(weight)
-    return torch.where(inside, values, torch.tensor(outside)), inside
+    return to_host(torch.where(inside, values, torch.tensor(outside))), to_host(inside)
 
 
 def interpolation_blur(source: Grid, target: Grid) -> tuple[float, float, float]:
@@ -232,13 +238,14 @@ def _interpolate_axis(
     view = [1] * volume.ndim
     view[axis] = -1
     out, known = torch.zeros(()), np.zeros(len(places))
+    device = volume.device
     for index, share in ((low, 1 - (places - low)), (low + 1, places - low)):
         weight = np.where((index >= 0) & (index < size), share, 0)
-        part = volume.index_select(axis, torch.from_numpy(index.clip(0, size - 1)))
-        out = part.mul_(torch.from_numpy(weight).float().view(view)).add_(out)
+        part = volume.index_select(axis, torch.from_numpy(index.clip(0, size - 1)).to(device))
+        out = part.mul_(torch.from_numpy(weight).float().view(view).to(device)).add_(out)
         known += weight
     if outside and (known < 1).any():
-        out += outside * torch.from_numpy(1 - known).float().view(view)
+        out += outside * torch.from_numpy(1 - known).float().view(view).to(device)
     return out
 
 
@@ -248,15 +255,18 @@ def _sampling_grid(
     target: tuple[int, ...],
     start: int,
     stop: int,
+    device: torch.device,
 ) -> Tensor:
-    matrix = torch.from_numpy(mapping).float()
-    axes = [torch.arange(start, stop), torch.arange(target[1]), torch.arange(target[2])]
+    matrix = torch.from_numpy(mapping).float().to(device)
+    ends = ((start, stop), (0, target[1]), (0, target[2]))
+    axes = [torch.arange(*end, device=device) for end in ends]
     points = matrix[:3, 3].expand(stop - start, target[1], target[2], 3).clone()
     for i, axis in enumerate(axes):
         view = [1, 1, 1, 1]
         view[i] = -1
         points += axis.float().view(view) * matrix[:3, i]
-    last = torch.tensor([max(n - 1, 1) for n in source], dtype=torch.float32)
+    size = [max(n - 1, 1) for n in source]
+    last = torch.tensor(size, dtype=torch.float32, device=device)
     return (2 * points / last - 1).flip(-1)[None]
 
 

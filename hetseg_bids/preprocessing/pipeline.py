@@ -20,6 +20,7 @@ from hetseg_bids.preprocessing.headers import MAX_EXTENT_MM, T1w, read_t1w
 from hetseg_bids.preprocessing.lesions import Lesion, fill_lesion, place_lesion, read_lesion
 from hetseg_bids.preprocessing.mp2rage import darken_noise, is_unit1
 from hetseg_bids.preprocessing.normalisation import standardise
+from hetseg_bids.preprocessing.transfer import CPU, to_device, to_host, volume_device
 
 _MM2_PER_CM2 = 100.0
 
@@ -67,6 +68,7 @@ def prepare_image(
     extraction: str = "auto",
     mask_path: Path | None = None,
     lesion_path: Path | None = None,
+    device: torch.device = CPU,
 ) -> PreparedImage:
     """Read, check, conform, strip and standardise a T1w or UNIT1 image.
 
@@ -80,6 +82,8 @@ def prepare_image(
     lesion_path : Path, optional
         Lesion mask of the scan: its voxels don't count for the standard scores, and the network
         sees healthy brain there (`fill_lesion`).
+    device : torch.device
+        Which device interpolates and extracts the brain; the result is in the computer's memory.
 
     Returns
     -------
@@ -101,11 +105,13 @@ def prepare_image(
         method = "skip" if stripped else "deepbet"
     bare = stripped or method == "skip"
     try:
-        conformed, signal = _conformed(scan, brain if bare else None, working)
+        conformed, signal = _conformed(scan, brain if bare else None, working, device)
         noisy = method == "deepbet" and not stripped and is_unit1(path)
         shown = _darkened(scan, working) if noisy else conformed
         head = None if bare else find_head(shown, working)
-        mask = signal if method == "skip" else _brain_mask(shown, method, mask_path, working)
+        mask = signal
+        if method != "skip":
+            mask = _brain_mask(shown, method, mask_path, working, device)
         doubts = strip.check_brain(mask.numpy())
         healed = _healed(conformed, mask, lesion_path, working)
         scores = standardise(healed.image, healed.mask, healed.lesioned)
@@ -120,15 +126,18 @@ def prepare_image(
 
 
 def _conformed(
-    scan: T1w, brain: npt.NDArray[np.bool_] | None, working: Grid
+    scan: T1w, brain: npt.NDArray[np.bool_] | None, working: Grid, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Image on the working grid, and where a stripped one has signal (nowhere for a head)."""
+    there = volume_device(device)
     if brain is None:
-        volume = torch.from_numpy(scan.data)[None]
+        volume = to_device(torch.from_numpy(scan.data), there)[None]
         image = resample(volume, scan.grid, working, outside=scan.background)[0]
-        return image, torch.zeros(0, dtype=torch.bool)
+        return to_host(image), torch.zeros(0, dtype=torch.bool)
     # the brain is found before interpolation, which mixes it with the background
-    return resample_inside(scan.data, brain, scan.grid, working, outside=scan.background)
+    return resample_inside(
+        scan.data, brain, scan.grid, working, outside=scan.background, device=there
+    )
 
 
 @dataclass(frozen=True)
@@ -167,9 +176,11 @@ def _working_grid(scan: T1w) -> Grid:
     return working_grid(part)
 
 
-def _brain_mask(image: Tensor, method: str, mask_path: Path | None, working: Grid) -> Tensor:
+def _brain_mask(
+    image: Tensor, method: str, mask_path: Path | None, working: Grid, device: torch.device
+) -> Tensor:
     if method == "deepbet":
-        return torch.from_numpy(strip.extract_brain(image.numpy()))
+        return torch.from_numpy(strip.extract_brain(image.numpy(), device))
     if mask_path is None:
         raise MaskError("no brain mask found", "see --brain-extraction in the usage notes")
     try:

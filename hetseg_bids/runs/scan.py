@@ -180,12 +180,12 @@ def _make(job: Job, stages: ScanStages, turn: Turn) -> Outcome:
     stages.stage(scan, "brain extraction")
     with sparing_memory():
         method, lesion = config.settings.brain_extraction, job.lesion_mask.path
-        prepared = prepare_image(scan.path, method, job.mask_path, lesion)
+        prepared = prepare_image(scan.path, method, job.mask_path, lesion, job.model.device)
     turn.to_network()
     stages.stage(scan, "segmentation")
     result, plausibility, turned_deg = _segment(prepared, job, stages)
     found = measure_intracranial(head_model_beside(job.model), prepared, result)
-    device = device_name(next(job.model.network.parameters()).device)
+    device = device_name(job.model.device)
     turn.to_finish()
     stages.stage(scan, "writing")
     mask = _write(job, prepared, result, plausibility, turned_deg, found)

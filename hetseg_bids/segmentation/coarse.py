@@ -51,7 +51,7 @@ class CoarseLook:
             Voxels of the box, such as those of a lesion, in which nothing wins.
         """
         whole = logits.of_structures()
-        winner = most_probable(whole.label[:, ::STRIDE, ::STRIDE, ::STRIDE])
+        winner = most_probable(whole.label[:, ::STRIDE, ::STRIDE, ::STRIDE]).cpu()
         if unknown is not None:
             winner[torch.from_numpy(unknown[::STRIDE, ::STRIDE, ::STRIDE])] = 0
         affine = grid.part(logits.box).affine @ np.diag([STRIDE, STRIDE, STRIDE, 1.0])

@@ -106,7 +106,7 @@ class Divider:
         if not division.fifths:
             return cls(division, None)
         row = division.rows[division.fifths[0]]
-        places = np.argwhere((most_probable(label) == row + 1).numpy())
+        places = np.argwhere((most_probable(label) == row + 1).cpu().numpy())
         points = places @ grid.affine[:3, :3].T + grid.affine[:3, 3]
         # the second axis of the working grid, and of an upright one, points to the front
         return cls(division, Cuts.across(points, len(division.fifths), grid.affine[:3, 1]))
@@ -126,7 +126,7 @@ class Divider:
         grid : Grid
             Of the voxels.
         """
-        rows = torch.tensor(self.division.rows)
+        rows = torch.tensor(self.division.rows, device=label.device)
         label, p = label[rows], p[rows]
         for left, part in self.division.split:
             whole, inner = label[left].clone(), label[part].clone()
@@ -135,7 +135,7 @@ class Divider:
             whole, inner = p[left].clone(), p[part].clone()
             p[part], p[left] = torch.minimum(whole, inner), torch.minimum(whole, 1 - inner)
         if self.cuts is not None:
-            fifth = self.cuts.part_of(grid)
+            fifth = self.cuts.part_of(grid).to(label.device)
             for number, place in enumerate(self.division.fifths):
                 label[place].masked_fill_(fifth != number, OUTSIDE_LOGIT)
                 p[place].masked_fill_(fifth != number, 0.0)

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from hetseg_bids.network.architecture import DOWNSAMPLING, HetsegNet, NetworkConfig
-from hetseg_bids.network.devices import autocast
+from hetseg_bids.network.devices import autocast, inference_format
 from hetseg_bids.network.models import Model, Plan
 from hetseg_bids.network.systems import Heteroscedastic, PooledEnsemble
 from hetseg_bids.planes import PLANES, Plane
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
+from hetseg_bids.preprocessing.transfer import CPU, to_device, volume_device
 from hetseg_bids.segmentation.islands import dismiss_islands_
 from hetseg_bids.segmentation.smoothing import SMOOTHED, smooth_, soften
 from hetseg_bids.structures.label_sets import LabelSet
@@ -39,7 +40,7 @@ class Logits:
     ----------
     label : (S + P, x, y, z) float32 tensor
         Logit a of each of the S structures, smoothed, small detached pieces dismissed (`islands`),
-        then those of P parts where they were asked for.
+        then those of P parts where they were asked for. On the device that `volume_device` says.
     second_output : (S + P, x, y, z) float32 tensor or None
         Second output of each of them, where the model has one.
     system : Heteroscedastic or None
@@ -113,9 +114,13 @@ def mean_outputs(
     views: Sequence[View],
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
-    """Mean outputs (`kept_outputs`) of an image, softened as planned: (C, x, y, z) float32."""
-    softened = soften(image, model.plan.smoothing)
-    total = empty_logits(len(views[0].keep), softened.shape)
+    """Mean outputs (`kept_outputs`) of an image, softened as planned: (C, x, y, z) float32.
+
+    Of a network on a CUDA GPU, they are there (`volume_device`).
+    """
+    there = volume_device(model.device)
+    softened = soften(to_device(image, there), model.plan.smoothing)
+    total = empty_logits(len(views[0].keep), softened.shape, there)
     slices = sum(softened.shape[view.plane.axes[0]] for view in views)
     tell = None if progress is None else lambda done: progress(done, slices)
     for view in views:
@@ -200,7 +205,7 @@ class View:
     pooled : Heteroscedastic or None
         The network's system: instead of its second outputs their `evidence` is wanted.
     half : bool
-        Whether it may compute in bfloat16, where the device does.
+        Whether it may compute in half precision, where the device does (`inference_format`).
     """
 
     network: HetsegNet
@@ -270,7 +275,7 @@ def add_view_(
     total : (C, x, y, z) float32 tensor
         As `empty_logits` makes it; changes.
     image : (x, y, z) float32 tensor
-        Standard scores.
+        Standard scores, on the device of `total`.
     view : View
     wanted : (slices of the plane,) bool tensor, optional
         Passes without a wanted slice are left out.
@@ -279,7 +284,7 @@ def add_view_(
     """
     network, plane = view.network, view.plane
     device = next(network.parameters()).device
-    keep = view.keep.to(device)
+    keep, kind = view.keep.to(device), inference_format(device)
     reach = network.config.reach
     seen = image.flip(0) if view.mirrored else image
     stack, window = _padded_stack(seen, plane, view.patch, network.config)
@@ -293,13 +298,13 @@ def add_view_(
         stop = min(start + chunk, depth)
         if wanted is None or wanted[start:stop].any():
             block = stack[start : stop + 2 * reach].to(device)
-            half = None if view.half else False
-            with torch.inference_mode(), autocast(device, enabled=half):
+            half = view.half and kind != torch.float32
+            with torch.inference_mode(), autocast(device, enabled=half, dtype=kind):
                 for place, logits in enumerate(network.forward_slices(block, keep), start):
                     parts = view.parts(logits[:, window[0], window[1]])
                     for part, target in zip(parts, into.chunk(len(parts)), strict=True):
                         # all channels of a voxel at once: both tensors have that memory order
-                        _add_slice_(target, place, part.cpu(), turned)
+                        _add_slice_(target, place, part.to(total.device), turned)
         if progress is not None:
             progress(stop - start)
 
@@ -328,7 +333,7 @@ def _padded_stack(
     padded = [-(-n // DOWNSAMPLING) * DOWNSAMPLING for n in padded]
     reach = config.reach
     start = [(p - n) // 2 for n, p in zip(size, padded, strict=True)]
-    out = torch.full((depth + 2 * reach, *padded), BACKGROUND)
+    out = torch.full((depth + 2 * reach, *padded), BACKGROUND, device=image.device)
     rows, columns = (slice(s, s + n) for s, n in zip(start, size, strict=True))
     out[reach : reach + depth, rows, columns] = stack
     return out, (rows, columns)
@@ -354,7 +359,7 @@ def kept_outputs(plan: Plan, *, mirrored: bool = False, parts: bool = False) -> 
     return torch.cat((label, second)) if plan.heteroscedastic else label
 
 
-def empty_logits(channels: int, shape: Sequence[int]) -> Tensor:
+def empty_logits(channels: int, shape: Sequence[int], device: torch.device = CPU) -> Tensor:
     """Zeros of shape (channels, x, y, z), a voxel's channels side by side in memory.
 
     The logits of all three planes have that order, so writing them fills whole cache lines.
@@ -365,4 +370,4 @@ def empty_logits(channels: int, shape: Sequence[int]) -> Tensor:
     >>> logits.shape, logits.stride()[0]
     (torch.Size([28, 10, 12, 14]), 1)
     """
-    return torch.zeros(*shape, channels).permute(3, 0, 1, 2)
+    return torch.zeros(*shape, channels, device=device).permute(3, 0, 1, 2)

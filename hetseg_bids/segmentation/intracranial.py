@@ -21,6 +21,7 @@ from hetseg_bids.network.systems import Heteroscedastic
 from hetseg_bids.preprocessing.conform import resample
 from hetseg_bids.preprocessing.head import Head
 from hetseg_bids.preprocessing.pipeline import PreparedImage, cut_area
+from hetseg_bids.preprocessing.transfer import to_device, to_host, volume_device
 from hetseg_bids.segmentation.inference import brain_box, mean_outputs, views_of
 from hetseg_bids.segmentation.labels import Segmentation, covering_box
 from hetseg_bids.segmentation.mask_fit import MaskFit
@@ -91,7 +92,7 @@ def measure_intracranial(
     if prepared.head is None:
         return Intracranial.unknown(STRIPPED)
     seen, grid = see_head(model, prepared.head), prepared.head.grid
-    found = _measured(seen, grid, prepared, result)
+    found = _measured(seen, volume_device(model.device), prepared, result)
     skull_ml = float((seen.inside > 0).sum()) * grid.voxel_volume / 1000
     if not _RANGE_ML[0] <= skull_ml <= _RANGE_ML[1]:
         return found  # the head model failed: nothing to compare with
@@ -100,14 +101,15 @@ def measure_intracranial(
 
 
 def _measured(
-    seen: SeenHead, grid: Grid, prepared: PreparedImage, result: Segmentation
+    seen: SeenHead, device: torch.device, prepared: PreparedImage, result: Segmentation
 ) -> Intracranial:
     """The volume and its mask, or why there is none."""
-    logits = seen.inside
+    assert prepared.head is not None  # noqa: S101 (it was seen)
+    logits, grid = seen.inside, prepared.head.grid
     cut = cut_area(logits > 0, grid, prepared.native, prepared.content)
     if cut > _LARGEST_CUT_CM2:
         return Intracranial.unknown(f"the image ends inside the skull ({cut:.0f} cm2)")
-    mask = mask_on(logits, grid, result.grid)
+    mask = mask_on(to_device(logits, device), grid, result.grid)
     volume = float(mask.sum()) * result.grid.voxel_volume
     low, high = _RANGE_ML
     if not low <= volume / 1000 <= high:
@@ -162,7 +164,7 @@ def see_head(model: Model, head: Head) -> SeenHead:
     assert isinstance(system, Heteroscedastic)  # noqa: S101 (the shipped model is label-flip)
     # so few channels are slower in bfloat16
     views = [replace(view, half=False) for view in views_of(model)]
-    outputs = mean_outputs(model, head.scores, views)
+    outputs = to_host(mean_outputs(model, head.scores, views))
     names = model.plan.label_set.names
     place = names.index(INTRACRANIAL.name)
     label, second = outputs[place].contiguous(), outputs[len(names) + place].contiguous()
@@ -191,7 +193,7 @@ def mask_on(logits: Tensor, source: Grid, target: Grid) -> npt.NDArray[np.uint8]
     part = source.part(inner)
     box = covering_box(part, target)
     there = resample(logits[None, *inner], part, target.part(box), outside=_OUTSIDE)[0]
-    mask[box] = (there > 0).numpy()
+    mask[box] = to_host(there > 0).numpy()
     return mask
 
 

@@ -13,6 +13,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from hetseg_bids.network.flip import logistic
+from hetseg_bids.preprocessing.transfer import to_device, to_host
 from hetseg_bids.structures.label_sets import LabelSet
 
 _SMALL = 0.1  # of the largest piece
@@ -44,7 +45,7 @@ def dismiss_islands_(label: Tensor, label_set: LabelSet) -> None:
     >>> float(logits[0, 10, 1, 1]), float(logits[0, 30, 1, 1])
     (3.0, -3.0)
     """
-    winner = most_probable(label).to(torch.uint8).numpy()
+    winner = to_host(most_probable(label).to(torch.uint8)).numpy()
     single = {i for i, s in enumerate(label_set.structures) if s.single}
     left = single
     for _ in range(_ROUNDS):
@@ -56,7 +57,8 @@ def dismiss_islands_(label: Tensor, label_set: LabelSet) -> None:
                 continue
             islands = _islands(winner[box] == i + 1)
             if islands is not None:
-                instead = _exclude_(label[(slice(None), *box)], i, torch.from_numpy(islands))
+                where = to_device(torch.from_numpy(islands), label.device)
+                instead = _exclude_(label[(slice(None), *box)], i, where)
                 winner[box][islands] = instead
                 gained.update((np.unique(instead[instead > 0]) - 1).tolist())
         left = gained & single
@@ -106,5 +108,5 @@ def _exclude_(label: Tensor, number: int, where: Tensor) -> npt.NDArray[np.uint8
     logits = torch.logit(given)
     logits[number] = _DISMISSED
     label[:, where] = logits
-    winner: npt.NDArray[np.uint8] = most_probable(logits).to(torch.uint8).numpy()
+    winner: npt.NDArray[np.uint8] = most_probable(logits).to(torch.uint8).cpu().numpy()
     return winner

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -14,6 +15,7 @@ from torch import Tensor
 from hetseg_bids.images import Grid
 from hetseg_bids.preprocessing.conform import resample
 from hetseg_bids.preprocessing.lesions import Lesion
+from hetseg_bids.preprocessing.transfer import to_device, to_host
 from hetseg_bids.segmentation.dividing import OUTSIDE_LOGIT, Divider
 from hetseg_bids.segmentation.inference import Logits
 from hetseg_bids.segmentation.islands import most_probable
@@ -22,11 +24,13 @@ from hetseg_bids.segmentation.uncertainty import (
     FlipSums,
     StructureUncertainty,
     probability_map,
+    sums_of_maps,
 )
 from hetseg_bids.structures.divisions import Division, undivided
 from hetseg_bids.structures.label_sets import LabelSet
 
 _SLAB_VALUES = 1 << 20  # 4 MiB per temporary: fits the cache, and the allocator keeps it
+_GPU_SLAB_VALUES = 1 << 26  # 256 MiB: more work than it takes to start it
 
 LEVELS = 255
 """Steps of a probability in uint8."""
@@ -162,36 +166,50 @@ def segment(
     target_box = covering_box(extent or box_grid, output)
     target = output.part(target_box)
     maps = (len(label_set.structures), *target.shape)
-    dseg = np.empty(target.shape, np.uint8)
-    q_maps = _levels(maps, MAX_FLIP_PROBABILITY, wanted=logits.second_output is not None)
-    p_maps = _levels(maps, MAX_PROBABILITY, wanted=probability)
-    there = None if lesion is None else torch.from_numpy(lesion.on(target))
+    device = logits.label.device
+    dseg = torch.empty(target.shape, dtype=torch.uint8, device=device)
+    q_levels = _levels(maps, device, wanted=logits.second_output is not None)
+    p_levels = _levels(maps, device, wanted=probability)
+    there = None if lesion is None else to_device(torch.from_numpy(lesion.on(target)), device)
     sums, covered, expected = list[FlipSums](), list[Covered](), np.zeros(maps[0])
-    planes = max(1, _SLAB_VALUES // (maps[0] * maps[2] * maps[3]))
-    for start in range(0, target.shape[0], planes):
-        slab = slice(start, min(start + planes, target.shape[0]))
-        part = target.part((slab, slice(0, target.shape[1]), slice(0, target.shape[2])))
+    for slab, part in _slabs(target, maps[0], device):
         label, q, p = _written(logits, divider, box_grid, part)
         winner = most_probable(label)
-        # a lesion without a label has no soft volume; numpy: torch's sums depend on threads
+        # a lesion without a label has no soft volume
         soft = p if there is None or label_lesion else p * ~there[slab]
-        expected += soft.numpy().sum(axis=(1, 2, 3), dtype=np.float64)
+        expected += sums_of_maps(soft)
         if there is not None:
             found, inside = [p] if q is None else [q, p], there[slab]
             covered.append(doubt_lesion_(label, found, winner, inside, keep=label_lesion))
-        dseg[slab] = label_values(label_set)[winner].numpy()
-        if q_maps is not None and q is not None:
-            q_maps.levels[:, slab] = to_levels(q, MAX_FLIP_PROBABILITY).numpy()
-            sums.append(FlipSums.of(winner.numpy(), q.numpy()))
-        if p_maps is not None:
-            p_maps.levels[:, slab] = to_levels(p, MAX_PROBABILITY).numpy()
+        dseg[slab] = label_values(label_set).to(device)[winner]
+        if q_levels is not None and q is not None:
+            q_levels[:, slab] = to_levels(q, MAX_FLIP_PROBABILITY)
+            sums.append(FlipSums.of_tensors(winner, q))
+        if p_levels is not None:
+            p_levels[:, slab] = to_levels(p, MAX_PROBABILITY)
     uncertainty = reduce(add, sums).summaries() if sums else None
     sums_of = (uncertainty, reduce(add, covered) if covered else None, expected)
-    return Segmentation(output, target_box, dseg, q_maps, p_maps, label_set, *sums_of)
+    q_maps, p_maps = _on_host(q_levels, MAX_FLIP_PROBABILITY), _on_host(p_levels, MAX_PROBABILITY)
+    made = to_host(dseg).numpy()
+    return Segmentation(output, target_box, made, q_maps, p_maps, label_set, *sums_of)
 
 
-def _levels(shape: tuple[int, ...], highest: float, *, wanted: bool) -> LevelMaps | None:
-    return LevelMaps(np.empty(shape, np.uint8), highest) if wanted else None
+def _slabs(target: Grid, maps: int, device: torch.device) -> Iterator[tuple[slice, Grid]]:
+    """Slabs of a grid across its first axis, of as many voxels as suit a device."""
+    first, *others = target.shape
+    values = _SLAB_VALUES if device.type == "cpu" else _GPU_SLAB_VALUES
+    planes = max(1, values // (maps * others[0] * others[1]))
+    for start in range(0, first, planes):
+        slab = slice(start, min(start + planes, first))
+        yield slab, target.part((slab, slice(0, others[0]), slice(0, others[1])))
+
+
+def _levels(shape: tuple[int, ...], device: torch.device, *, wanted: bool) -> Tensor | None:
+    return torch.empty(shape, dtype=torch.uint8, device=device) if wanted else None
+
+
+def _on_host(levels: Tensor | None, highest: float) -> LevelMaps | None:
+    return None if levels is None else LevelMaps(to_host(levels).numpy(), highest)
 
 
 def _written(

@@ -89,14 +89,14 @@ def doubt_lesion_(
     count = len(label)
     best = answers.argmax(dim=0)
     possible = answers > 0
-    possible[best, torch.arange(len(best))] = True
+    possible[best, torch.arange(len(best), device=best.device)] = True
     for probability in maps:
         probability[:, lesion] = probability[:, lesion].masked_fill(possible, UNKNOWN)
-    outside = winner[~lesion].numpy()
+    outside = winner[~lesion].cpu().numpy()
     if not keep:
         winner[lesion] = 0
     return Covered(
-        inside=np.bincount(best.numpy(), minlength=count).astype(np.float64),
+        inside=np.bincount(best.cpu().numpy(), minlength=count).astype(np.float64),
         outside=np.bincount(outside, minlength=count + 1)[1:].astype(np.float64),
     )
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hetseg_bids.images import Grid
 from hetseg_bids.preprocessing.conform import resample
+from hetseg_bids.preprocessing.transfer import to_host
 
 # deepbet's masks of 17 heads: 2.5 % and 2.0 % at most (docs/outputs.md)
 _MOST_OUTSIDE = 0.08
@@ -55,7 +56,7 @@ class MaskFit:
         >>> MaskFit.of(mask, grid, skull, skull, grid)
         MaskFit(outside=0.25, missed=0.5)
         """
-        share = resample(mask.float()[None], working, coarse)[0].numpy()
+        share = to_host(resample(mask.float()[None], working, coarse)[0]).numpy()
         ratio = coarse.voxel_volume / working.voxel_volume
         skull, there = inside.numpy() > 0, brain.numpy() > 0
         within = ratio * float(share[skull].sum(dtype=np.float64)) / float(mask.sum())

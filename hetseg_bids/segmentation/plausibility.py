@@ -263,17 +263,17 @@ def _beyond(scan: _Scan, number: int, sizes: Mapping[str, float]) -> Values:
 def _doubt_(scan: _Scan, number: int, box: Box, beyond: Values, excess: float) -> float:
     """Raise q of a structure in a box, and of those that belong there; returns the surplus, ml."""
     label = scan.logits.label[(slice(None), *box)]
-    places = np.argwhere((label[number] > 0).numpy() & ~scan.unknown[box])
+    places = np.argwhere((label[number] > 0).cpu().numpy() & ~scan.unknown[box])
     wrong = np.maximum(scan.wrong(beyond, places + [part.start for part in box]), excess)
     places, wrong = places[wrong > 0], wrong[wrong > 0]
     where = tuple(torch.from_numpy(axis) for axis in places.T)
-    labelled = most_probable(label.permute(1, 2, 3, 0)[where].T).numpy() == number + 1
+    labelled = most_probable(label.permute(1, 2, 3, 0)[where].T).cpu().numpy() == number + 1
     surplus = float((wrong[labelled] - _EVEN).clip(min=0).sum()) * scan.voxel_ml
     _raise_(scan.logits, number, box, places, wrong)
     for other, share in enumerate(scan.atlas.share):
         if other != number:
             expected = wrong * scan.at(share, places + [part.start for part in box])
-            no = (label[other][where] <= 0).numpy() & (expected > 0)
+            no = (label[other][where] <= 0).cpu().numpy() & (expected > 0)
             _raise_(scan.logits, other, box, places[no], expected[no])
     return surplus
 
@@ -285,8 +285,8 @@ def _raise_(
     if logits.second_output is None or logits.system is None or not len(places):
         return
     where = tuple(torch.from_numpy(p + s.start) for p, s in zip(places.T, box, strict=True))
-    least = torch.from_numpy(wrong).clamp_max(_EVEN)
     label, second_output = logits.label[number], logits.second_output[number]
+    least = torch.from_numpy(wrong).clamp_max(_EVEN).to(label.device)
     second_output[where] = logits.system.raised(label[where], second_output[where], least)
 
 
@@ -337,7 +337,8 @@ def _expect_(
     field = np.zeros(scan.atlas.share.shape[1:], np.float32)
     field[tuple(cells.T)] = 1
     box = _around(voxels, scan.logits)
-    places = np.argwhere((scan.logits.label[(number, *box)] <= 0).numpy() & ~scan.unknown[box])
+    absent = (scan.logits.label[(number, *box)] <= 0).cpu().numpy()
+    places = np.argwhere(absent & ~scan.unknown[box])
     expected = scan.at(field, places + [part.start for part in box])
     _raise_(scan.logits, number, box, places[expected > 0], _EVEN * expected[expected > 0])
 

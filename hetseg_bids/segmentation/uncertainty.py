@@ -56,6 +56,28 @@ def probability_map(label_logits: Tensor, flip_probability: Tensor | None) -> Te
     return torch.where(label_logits > 0, 1 - flip_probability, flip_probability)
 
 
+def sums_of_maps(maps: Tensor) -> npt.NDArray[np.float64]:
+    """Sum over the voxels of each map, in double precision, made on their device.
+
+    Parameters
+    ----------
+    maps : (S, ...) float tensor
+
+    Returns
+    -------
+    sums : (S,) float64 array
+
+    Examples
+    --------
+    >>> sums_of_maps(torch.ones(2, 3, 4, 5))
+    array([60., 60.])
+    """
+    if maps.device.type == "cpu":  # numpy: torch's sums depend on the number of threads
+        found = maps.numpy().sum(axis=tuple(range(1, maps.ndim)), dtype=np.float64)
+        return np.asarray(found)
+    return np.asarray(maps.flatten(1).sum(dim=1, dtype=torch.float64).cpu().numpy())
+
+
 @dataclass(frozen=True)
 class StructureUncertainty:
     """Sums over one structure, in voxels of the grid they were computed on.
@@ -158,6 +180,30 @@ class FlipSums:
             flips_inside=inside.astype(np.float64),  # of nothing, they are integers
             flips=q.sum(axis=1, dtype=np.float64),
             squares=(q * q).sum(axis=1, dtype=np.float64),
+        )
+
+    @classmethod
+    def of_tensors(cls, winner: Tensor, flip_probability: Tensor) -> FlipSums:
+        """Sums over some voxels, made on the device where they are.
+
+        Parameters
+        ----------
+        winner : (...) int tensor
+        flip_probability : (S, ...) float tensor
+            As for `of`.
+        """
+        if winner.device.type == "cpu":
+            return cls.of(winner.numpy(), flip_probability.numpy())
+        # one structure after the other: CUDA's weighted counts differ from run to run
+        q, place = flip_probability.flatten(1), winner.flatten()
+        of_winner = q.gather(0, (place - 1).clamp_min(0)[None])[0].double()
+        inside = [place == number for number in range(1, len(q) + 1)]
+        flips = [torch.where(there, of_winner, 0).sum() for there in inside]
+        return cls(
+            size=torch.stack([there.sum() for there in inside]).double().cpu().numpy(),
+            flips_inside=torch.stack(flips).cpu().numpy(),
+            flips=sums_of_maps(q),
+            squares=sums_of_maps(q * q),
         )
 
     def __add__(self, other: FlipSums) -> FlipSums:

@@ -21,6 +21,7 @@ from hetseg_bids.network.models import Model
 from hetseg_bids.preprocessing.conform import interpolation_blur, resample_inside
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
 from hetseg_bids.preprocessing.pipeline import PreparedImage
+from hetseg_bids.preprocessing.transfer import volume_device
 from hetseg_bids.segmentation.coarse import STRIDE, CoarseLook
 from hetseg_bids.segmentation.inference import Logits, predict
 from hetseg_bids.structures.alignment import MOST_MISFIT_MM, misfit, rigid_affine
@@ -92,7 +93,8 @@ def predict_upright(
     del logits  # before there are others
     grid = upright_grid(prepared.mask.numpy(), prepared.working, rotation)
     image, mask = prepared.image.numpy(), prepared.mask.numpy()
-    turned = resample_inside(image, mask, prepared.working, grid, outside=BACKGROUND)
+    there = volume_device(model.device)
+    turned = resample_inside(image, mask, prepared.working, grid, outside=BACKGROUND, device=there)
     return Predicted(look(*turned, grid), grid, extent, degrees)
 
 

@@ -8,7 +8,8 @@ from hetseg_bids.network.architecture import (
     NetworkConfig,
     to_channels_last,
 )
-from hetseg_bids.network.layers import upsample_twice
+from hetseg_bids.network.layers import InstanceNorm, upsample_twice
+from support.pretend_card import CARD, pretend_card
 
 SMALL = NetworkConfig(n_outputs=5, stem=(4, 4, 8), levels=(8, 12, 16), growth=8)
 ADDED = {"stem": (4, 8), "added_skips": True}
@@ -104,6 +105,20 @@ def test_logits_are_the_same_with_and_without_gradients(network):
     with torch.no_grad():
         quick = network(stacks)
     torch.testing.assert_close(quick, network(stacks).detach(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float16])
+def test_the_norm_of_a_gpu_is_that_of_the_cpu(kind):
+    torch.manual_seed(0)
+    norm = InstanceNorm(8)
+    norm.weight.data.uniform_(0.5, 2)
+    x = (3 * torch.randn(5, 8, 24, 20) + 2).to(kind).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        wanted = norm(x)
+        with pretend_card():
+            found = norm.to(CARD)(x.to(CARD)).cpu()
+    assert found.dtype == kind
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5 if kind == torch.float32 else 0.01)
 
 
 @pytest.mark.slow

@@ -10,9 +10,11 @@ import torch
 
 from hetseg_bids.images import Grid
 from hetseg_bids.network.devices import CPU
+from hetseg_bids.network.layers import InstanceNorm
 from hetseg_bids.network.models import load_head_model
 from hetseg_bids.preprocessing.head import Head, find_head
 from hetseg_bids.preprocessing.pipeline import PreparedImage
+from hetseg_bids.segmentation import inference
 from hetseg_bids.segmentation.intracranial import (
     STRIPPED,
     head_logits,
@@ -23,6 +25,7 @@ from hetseg_bids.segmentation.intracranial import (
 from hetseg_bids.segmentation.labels import Segmentation
 from hetseg_bids.structures.aseg import ASEG
 from support.phantoms import skull_phantom
+from support.pretend_card import CARD, pretend_card
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +65,21 @@ def test_the_mask_is_the_inside_of_the_skull(prepared):
     overlap = 2 * (found.mask > 0)[inside].sum() / (found.mask.sum() + inside.sum())
     assert overlap > 0.95
     assert found.volume_mm3 == pytest.approx(inside.sum(), rel=0.06)
+
+
+def test_a_gpu_resamples_the_mask(prepared, monkeypatch):
+    image, result, _ = prepared
+    monkeypatch.setattr(InstanceNorm, "_statistics", InstanceNorm._exact_statistics)
+    monkeypatch.setitem(inference._CHUNK, "cuda", inference._CHUNK["cpu"])
+    wanted = measure_intracranial(load_head_model(CPU), image, result)
+    with pretend_card() as moved:
+        model = load_head_model.__wrapped__(CARD)
+        moved.clear()
+        found = measure_intracranial(model, image, result)
+    np.testing.assert_array_equal(found.mask, wanted.mask)
+    assert (found.volume_mm3, found.uncertainty) == (wanted.volume_mm3, wanted.uncertainty)
+    assert moved["copies out"] == 2  # outputs, mask
+    assert moved["in"] < 2.1 * 4 * image.head.scores.numel()  # scores, logits
 
 
 def test_a_stripped_image_has_no_volume_but_a_reason(prepared):

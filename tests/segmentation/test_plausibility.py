@@ -33,6 +33,7 @@ from hetseg_bids.structures.label_sets import Structure
 from hetseg_bids.structures.label_tables import make_label_set
 from support.commands import QUICK, run_cli
 from support.datasets import t1w_path, write_dataset
+from support.pretend_card import CARD, pretend_card
 from support.results import level_maps
 
 KNOWN = load_atlas().label_set  # the structures of the atlas
@@ -109,6 +110,23 @@ def test_a_ball_of_ventricle_in_white_matter_is_named_and_doubted(system):
     assert torch.equal(logits.label, label)
     right = [i for i, name in enumerate(KNOWN.names) if name.startswith("right_")]
     assert q[right].max() == pytest.approx(SURE, abs=0.005)
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_logits_on_a_gpu_are_doubted_there(system):
+    winner, grid = atlas_brain()
+    winner[ball(grid, (-32, -25, 30), 30)] = number("left_lateral_ventricle") + 1
+    winner[ball(grid, (32, -25, 30), 30)] = 0
+    here = logits_of(winner, system)
+    wanted = doubt_implausible_(here, grid)
+    assert len(wanted.findings) > 1
+    with pretend_card() as moved:
+        given = logits_of(winner, system)
+        outputs = {"label": given.label.to(CARD), "second_output": given.second_output.to(CARD)}
+        size, there = moved.pop("in"), replace(given, **outputs)
+        assert doubt_implausible_(there, grid) == wanted
+        assert moved["in"] + moved["out"] < size / 2
+        assert torch.equal(there.second_output.cpu(), here.second_output)
 
 
 def test_what_a_given_lesion_covers_is_not_blamed():
