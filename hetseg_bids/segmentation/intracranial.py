@@ -209,7 +209,7 @@ def volume_sd(volume_mm3: float, flip_variance_mm3: float) -> float:
     Examples
     --------
     >>> round(volume_sd(1.5e6, 3e4) / 1000, 1)  # ml
-    28.3
+    22.3
     """
     return float(np.hypot(_SHARED * flip_variance_mm3, _SHARE * volume_mm3))
 
