@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import warnings
-from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +13,6 @@ from hetseg_bids.errors import MaskError
 from hetseg_bids.preprocessing.field import find_field, foreground, head_box
 
 log = logging.getLogger(__name__)
-BrainExtraction = Literal["auto", "deepbet", "mask", "skip"]
-BRAIN_EXTRACTION_CHOICES: tuple[str, ...] = get_args(BrainExtraction)
 
 # non-background signal of a stripped adult or child brain, with or without CSF; more than a skull
 # can hold means dura, marrow or haze around the brain, which would shift the standard scores

@@ -187,7 +187,7 @@ def _make(job: Job, stages: ScanStages) -> Outcome:
         "Host": platform.node(),
     }
     write_json(job.paths.run_log, facts)
-    shown = Shown.of(result, mask)
+    shown = Shown.of(result, mask, prepared)
     del prepared, result
     return_freed_memory()
     stages.stage("report")
