@@ -9,6 +9,7 @@ from hetseg_bids.planes import PLANES
 
 BIDS_VERSION = "1.11.1"
 RECIPE_NAMES = ("fast", "wide", "small", "compact", "polish", "paper", "head")  # of hetseg-train
+BRAIN_EXTRACTION_CHOICES = ("auto", "deepbet", "mask", "skip")
 SYSTEM_NAMES = ("plain", "predictive-variance", "label-flip")  # `network.systems`
 
 

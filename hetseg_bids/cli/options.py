@@ -6,10 +6,15 @@ import argparse
 import re
 
 from hetseg_bids.cli.arguments import name_or_path, path, positive
-from hetseg_bids.config import Execution, RunConfig, Selection, Settings
+from hetseg_bids.config import (
+    BRAIN_EXTRACTION_CHOICES,
+    Execution,
+    RunConfig,
+    Selection,
+    Settings,
+)
 from hetseg_bids.dataset.names import SUFFIXES, T1W
 from hetseg_bids.planes import PLANES
-from hetseg_bids.preprocessing.brain_extraction import BRAIN_EXTRACTION_CHOICES
 
 _LABEL = re.compile(r"[0-9a-zA-Z+]+")
 

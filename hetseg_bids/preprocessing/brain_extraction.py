@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +18,6 @@ from hetseg_bids.preprocessing.field import find_field, foreground, head_box
 from hetseg_bids.preprocessing.transfer import CPU
 
 log = logging.getLogger(__name__)
-BrainExtraction = Literal["auto", "deepbet", "mask", "skip"]
-BRAIN_EXTRACTION_CHOICES: tuple[str, ...] = get_args(BrainExtraction)
 
 # non-background signal of a stripped adult or child brain, with or without CSF; more than a skull
 # can hold means dura, marrow or haze around the brain, which would shift the standard scores

@@ -71,7 +71,8 @@ def foreground(image: npt.NDArray[np.float32], background: float) -> npt.NDArray
     >>> foreground(np.array([0, 0.01, 100], np.float32), 0.0)
     array([False, False,  True])
     """
-    difference = np.abs(image - background)
+    difference = image - background
+    np.abs(difference, out=difference)
     return difference > _FAINT * typical_high(difference)
 
 

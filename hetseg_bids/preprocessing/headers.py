@@ -124,7 +124,8 @@ def _fill_around_(data: npt.NDArray[np.float32], content: Box, background: float
 
 def _clip_spikes_(data: npt.NDArray[np.float32], background: float) -> list[str]:
     """Clip extreme values: a single one would leave no contrast in the brain."""
-    some = np.abs(data.reshape(-1)[:: max(1, data.size // _SOME)] - background)
+    # .flat: reshape would copy all of an image whose x runs fastest, as in a NIfTI file
+    some = np.abs(data.flat[:: max(1, data.size // _SOME)] - background)
     limit = _SPIKE * typical_high(some)
     low, high = background - limit, background + limit
     if not limit or (low <= data.min() and data.max() <= high):
@@ -137,8 +138,10 @@ def _clip_spikes_(data: npt.NDArray[np.float32], background: float) -> list[str]
 def _is_mask(data: npt.NDArray[np.float32]) -> bool:
     """Whether there are two values only; all voxels are read only if a sample has two."""
     stored = data.ravel(order="K")  # in the order of memory, so that nothing is copied
+    low, high = stored.min(), stored.max()
     return all(
-        len(np.unique(part)) <= 2 for part in (stored[:: max(1, data.size // _SOME)], stored)
+        bool(((part == low) | (part == high)).all())
+        for part in (stored[:: max(1, data.size // _SOME)], stored)
     )
 
 

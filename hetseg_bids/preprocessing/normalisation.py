@@ -57,5 +57,6 @@ def typical_high(values: npt.NDArray[np.float32]) -> float:
     >>> typical_high(np.array([0, 0, 100, 100], np.float32))
     100.0
     """
+    values = values.ravel(order="K")  # in the order of memory, which is several times faster
     some = values[values != 0]
-    return float(np.percentile(some, 99)) if some.size else 0.0
+    return float(np.percentile(some, 99, overwrite_input=True)) if some.size else 0.0

@@ -49,6 +49,9 @@ class PreparedImage:
         What was unusual but could be used.
     lesion : Lesion or None
         The lesion that was given; None also where its mask is empty.
+    shown : (X, Y, Z) float32 tensor or None
+        The scan on the working grid, for the page; None of a stripped image, which lacks what
+        isn't brain.
     """
 
     native: Grid
@@ -61,6 +64,7 @@ class PreparedImage:
     cut_cm2: float
     warnings: tuple[str, ...]
     lesion: Lesion | None = None
+    shown: Tensor | None = None
 
 
 def prepare_image(
@@ -122,7 +126,8 @@ def prepare_image(
     mask, warnings = healed.mask, (*scan.warnings, *doubts, *healed.warnings)
     cut = cut_area(mask, working, scan.grid, scan.content)
     seen = (scores, mask, method, head, scan.content)
-    return PreparedImage(scan.grid, working, *seen, cut, warnings, healed.lesion)
+    whole = None if bare else conformed
+    return PreparedImage(scan.grid, working, *seen, cut, warnings, healed.lesion, whole)
 
 
 def _conformed(

@@ -22,7 +22,7 @@ from hetseg_bids.quality.robust import robust_sd
 from hetseg_bids.segmentation.labels import Segmentation
 from hetseg_bids.structures.alignment import centroids
 from hetseg_bids.structures.aseg import ASEG, WHOLE_ASEG
-from hetseg_bids.structures.label_sets import LabelSet, hemisphere_of, partner_of
+from hetseg_bids.structures.label_sets import MAX_ASEG_ID, LabelSet, hemisphere_of, partner_of
 
 WHITE, GREY, FLUID = "cerebral_white_matter", "cerebral_cortex", "lateral_ventricle"
 _DEEP = 2  # voxels by which white matter is eroded
@@ -204,7 +204,9 @@ def tissue(dseg: npt.NDArray[np.uint8], label_set: LabelSet, name: str) -> npt.N
     >>> tissue(np.array([2, 41, 10], np.uint8), ASEG, "cerebral_white_matter")
     array([ True,  True, False])
     """
-    return np.isin(dseg, [s.label for s in label_set.structures if s.bare_name == name])
+    wanted = np.zeros(MAX_ASEG_ID + 1, bool)  # looked up: several times faster than np.isin
+    wanted[[s.label for s in label_set.structures if s.bare_name == name]] = True
+    return wanted[dseg]
 
 
 def _local_deviation(image: npt.NDArray[np.float32], where: npt.NDArray[np.bool_]) -> float:

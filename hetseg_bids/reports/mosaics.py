@@ -128,7 +128,7 @@ def draw_outlines(view: View) -> list[Picture]:
     return [
         Picture(
             f"{plane.name.capitalize()}: outlines of the structures",
-            _mosaic(view, plane, _outlines(view)),
+            _mosaic(view, plane, _outlines(view), view.window),
         )
         for plane in PLANES.values()
     ]
@@ -137,7 +137,7 @@ def draw_outlines(view: View) -> list[Picture]:
 def draw_flip(view: View) -> list[Picture]:
     """The flip map in three planes, each titled by its plane."""
     return [
-        Picture(plane.name.capitalize(), _mosaic(view, plane, _flip(view)))
+        Picture(plane.name.capitalize(), _mosaic(view, plane, _flip(view), view.window))
         for plane in PLANES.values()
     ]
 
@@ -171,10 +171,14 @@ def draw_zooms(view: View, names: Sequence[str]) -> list[Picture]:
     return pictures
 
 
-def draw_mask(view: View) -> list[Picture]:
-    """The contour of the brain mask on the whole image, in three planes."""
+def draw_mask(view: View, window: tuple[float, float]) -> list[Picture]:
+    """The contour of the brain mask on the whole image, in three planes.
+
+    `window` is that of the brain, which costs less to find in its box.
+    """
+    layer = _mask(view)
     return [
-        Picture(f"{plane.name.capitalize()}: brain mask", _mosaic(view, plane, _mask(view)))
+        Picture(f"{plane.name.capitalize()}: brain mask", _mosaic(view, plane, layer, window))
         for plane in PLANES.values()
     ]
 
@@ -212,14 +216,12 @@ def _fullest(dseg: npt.NDArray[np.uint8], plane: Plane) -> int:
     return int(best[len(best) // 2])
 
 
-def _mosaic(view: View, plane: Plane, layer: Layer) -> str:
+def _mosaic(view: View, plane: Plane, layer: Layer, window: tuple[float, float]) -> str:
     depth = view.image.shape[plane.axes[0]]
     places = np.linspace(0.15 * depth, 0.85 * depth, _COLUMNS).astype(int)
     rows, columns = display_slice(view.image, plane, 0).shape
     size = (_PANEL, max(1, round(_PANEL * rows / columns)))
-    return _strip(
-        _panel(view, plane, int(place), view.window, layer).resized(size) for place in places
-    )
+    return _strip(_panel(view, plane, int(place), window, layer).resized(size) for place in places)
 
 
 def _zoom(view: View, middle: npt.NDArray[np.int64], window: tuple[float, float]) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
+from scipy import ndimage
 
 from hetseg_bids.dataset.names import T1W, UNIT1
 from hetseg_bids.files import read_json, write_text
@@ -23,6 +24,7 @@ from hetseg_bids.preprocessing.conform import nearest, resample, working_grid
 from hetseg_bids.preprocessing.headers import read_t1w
 from hetseg_bids.preprocessing.lesions import read_lesion
 from hetseg_bids.preprocessing.mp2rage import is_unit1
+from hetseg_bids.preprocessing.pipeline import PreparedImage
 from hetseg_bids.quality.image_quality import ImageQuality
 from hetseg_bids.quality.verdict import Verdict, asymmetry, judge
 from hetseg_bids.quality.whole import of_structures
@@ -65,22 +67,29 @@ class Shown:
     dseg, mask : (X, Y, Z) uint8 array
     flip_probability : (X, Y, Z) float32 array or None
         Largest q over the structures.
+    image : (X, Y, Z) float32 array or None
+        The scan on the `working_grid` of `grid`; None where its file has to be read.
     """
 
     grid: Grid
     dseg: npt.NDArray[np.uint8]
     mask: npt.NDArray[np.uint8]
     flip_probability: npt.NDArray[np.float32] | None
+    image: npt.NDArray[np.float32] | None = None
 
     @classmethod
-    def of(cls, result: Segmentation, mask: npt.NDArray[np.uint8]) -> Shown:
+    def of(
+        cls, result: Segmentation, mask: npt.NDArray[np.uint8], prepared: PreparedImage
+    ) -> Shown:
         """Those of a result in memory; `mask` lies on its grid."""
         q, maps = None, result.flip_probability
         if maps is not None:
             step = float(np.float32(maps.step))  # as a NIfTI header holds it
             values = (np.arange(LEVELS + 1) * step).astype(np.float32)
             q = values[result.full(maps.levels.max(axis=0))]
-        return cls(result.grid, np.asarray(result.full(result.dseg), np.uint8), mask, q)
+        there = prepared.working.matches(working_grid(result.grid))
+        image = prepared.shown.numpy() if prepared.shown is not None and there else None
+        return cls(result.grid, np.asarray(result.full(result.dseg), np.uint8), mask, q, image)
 
     @classmethod
     def read(cls, paths: OutputPaths) -> Shown:
@@ -157,7 +166,7 @@ def _pictures(brain: View, head: View, worst: list[str]) -> dict[str, Any]:
         "flips": [] if brain.flip_probability is None else draw_flip(brain),
         "scale": flip_scale(),
         "zooms": draw_zooms(brain, worst),
-        "mask_pictures": draw_mask(head),
+        "mask_pictures": draw_mask(head, brain.window),
         "viewer": viewer_data(brain),
     }
 
@@ -334,10 +343,12 @@ def _provenance(record: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _view(shown: Shown, source: Path, label_set: LabelSet, lesion_path: Path | None) -> View:
     working = working_grid(shown.grid)
-    t1w = read_t1w(source)  # with the same corrections as for the network
-    q = shown.flip_probability
+    image, q = shown.image, shown.flip_probability
+    if image is None:
+        t1w = read_t1w(source)  # with the same corrections as for the network
+        image = _to(working, t1w.grid, t1w.data, t1w.background)
     return View(
-        image=_to(working, t1w.grid, t1w.data),
+        image=image,
         dseg=nearest(shown.dseg, shown.grid, working),
         flip_probability=None if q is None else _to(working, shown.grid, q),
         mask=nearest(shown.mask, shown.grid, working) > 0,
@@ -347,13 +358,14 @@ def _view(shown: Shown, source: Path, label_set: LabelSet, lesion_path: Path | N
     )
 
 
-def _to(target: Grid, source: Grid, data: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    return resample(torch.from_numpy(data)[None], source, target)[0].numpy()
+def _to(
+    target: Grid, source: Grid, data: npt.NDArray[np.float32], outside: float = 0.0
+) -> npt.NDArray[np.float32]:
+    return resample(torch.from_numpy(data)[None], source, target, outside=outside)[0].numpy()
 
 
 def _brain_box(inside: npt.NDArray[np.bool_]) -> tuple[slice, ...]:
     if not inside.any():
         return tuple(slice(0, n) for n in inside.shape)
-    places = np.argwhere(inside)
-    low, high = places.min(axis=0) - _MARGIN, places.max(axis=0) + _MARGIN + 1
-    return tuple(slice(max(0, int(a)), int(b)) for a, b in zip(low, high, strict=True))
+    (found,) = ndimage.find_objects(inside.view(np.uint8))
+    return tuple(slice(max(0, s.start - _MARGIN), s.stop + _MARGIN) for s in found)

@@ -197,7 +197,7 @@ def _make(job: Job, stages: ScanStages, turn: Turn) -> Outcome:
         "Host": platform.node(),
     }
     write_json(job.paths.run_log, facts)
-    shown = Shown.of(result, mask)
+    shown = Shown.of(result, mask, prepared)
     del prepared, result
     return_freed_memory()
     stages.stage(scan, "report")

@@ -114,8 +114,8 @@ def _measured(
     low, high = _RANGE_ML
     if not low <= volume / 1000 <= high:
         return Intracranial.unknown(f"{volume / 1000:.0f} ml were found, which isn't one skull")
-    brain = np.asarray(result.full(result.dseg), np.uint8) > 0
-    inside = float(mask[brain].mean()) if brain.any() else 0.0
+    brain = result.dseg > 0
+    inside = float(mask[result.box][brain].mean()) if brain.any() else 0.0
     if inside < _LEAST_BRAIN:
         return Intracranial.unknown(f"{1 - inside:.0%} of the labelled brain lie outside its mask")
     return Intracranial(mask, volume, seen.uncertainty, None)

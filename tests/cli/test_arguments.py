@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,12 @@ def home(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("HOME", str(there))
     monkeypatch.chdir(here)
     return there
+
+
+def test_help_does_not_wait_for_torch():
+    code = "import sys, hetseg_bids.cli.run as r; r.build_parser(); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "scipy", "pandas"} & set(done.stdout.split())
 
 
 def test_every_path_of_every_command_knows_the_tilde(home):

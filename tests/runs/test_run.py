@@ -233,6 +233,23 @@ def test_reports_can_be_written_again(finished):
     assert page.read_bytes() == content
 
 
+def test_the_page_of_a_whole_head_is_the_same_when_its_file_is_read_again(tmp_path):
+    labels, affine = phantom_labels(), np.diag([1.3, 1, 1, 1])  # interpolated, air isn't 0
+    mask = ((labels > 0) & (labels != 211)).astype(np.uint8)
+    nib.save(nib.Nifti1Image(phantom_t1w(labels) + 50, affine), tmp_path / "T1.nii.gz")
+    nib.save(nib.Nifti1Image(mask, affine), tmp_path / "T1_mask.nii.gz")
+    model, out = write_tiny_model(tmp_path / "model"), tmp_path / "out"
+    options = (*FAST, "--model", model, "--brain-extraction", "mask")
+    done = run_cli("hetseg", tmp_path / "T1.nii.gz", out, *options)
+    assert done.code == 0, done.err
+    record = json.loads((out / "T1" / "T1_seg-hetseg_dseg.json").read_text())
+    assert "stripped" not in (record["HetsegIntracranialReason"] or "")
+    page = out / "T1.html"
+    content = page.read_bytes()
+    assert run_cli("hetseg", tmp_path / "T1.nii.gz", out, *options, "--reports-only").code == 0
+    assert page.read_bytes() == content
+
+
 @pytest.mark.parametrize(
     ("prepare", "arguments", "message"),
     [
