@@ -363,7 +363,7 @@ class Trainer:
 
 def build_network(config: TrainingConfig) -> HetsegNet:
     """A new network; for most tasks most pixels are background, so the logits start low."""
-    network = HetsegNet(config.network)
+    network = config.network.build()
     for head in (network.head, *network.coarse_heads):
         nn.init.constant_(head.bias, config.output_bias)
     return network
