@@ -14,7 +14,7 @@ import argparse
 from pathlib import Path
 
 import pandas as pd
-from long import CLEAN_NAME, PROGRESS_NAME, REJECTION, TRAINING_NAME, Run
+from long import CLEAN_NAME, PROGRESS_NAME, REJECTION, START, TRAINING_NAME, Run
 
 from hetseg_bids.evaluation.compare import write_table
 from hetseg_bids.evaluation.figures import ALL, learning_curves, save_figure
@@ -74,6 +74,7 @@ def read(out: Path, data: str, name: str) -> Tables:
     paths = {
         Run.named("/".join(path.parts[-4:-1])): path for path in out.glob(f"{data}/*/*/{name}")
     }
+    paths = {run: path for run, path in paths.items() if run.variant != START}
     runs = sorted(paths, key=lambda run: (_ORDER.index(run.variant), run.seed))
     return {run: pd.read_csv(paths[run], sep="\t", na_values="n/a") for run in runs}
 
@@ -103,6 +104,7 @@ def peaks(tables: Tables) -> pd.DataFrame:
         named = table.assign(name=table["name"].map(both_sides))
         everything = pd.concat((named, named.assign(name=ALL)))
         dice = everything.groupby(["samples", "name"], sort=False)["dice"].mean().unstack("name")
+        dice = dice.dropna(axis=1)  # structures that nobody there has
         smooth = dice.rolling(_SMOOTH, center=True, min_periods=1).median()
         last = dice.tail(_SMOOTH).median()
         names = [name for name in dict.fromkeys((*PANELS, *dice.columns)) if name in dice]

@@ -4,6 +4,7 @@
 
 WORK is what long_data.py filled. Trains the runs of `WAVES` in turn, a slice of samples each, so
 that those of a wave advance together; the next wave begins when all of one have reached --samples.
+The runs of a data set and seed share a start: a plain network that already segments.
 Everything that is needed to go on lies in OUT/DATA/SYSTEM/seed-N: the same command goes on where
 the last one ended, also with more --samples. Every 5,000 samples, at the end of a cycle of the
 learning rate, all scans are segmented: validation.tsv, training.tsv and, where the labels were
@@ -33,11 +34,12 @@ from hetseg_bids.planes import PLANES
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
 from hetseg_bids.segmentation.inference import View, add_view_, brain_box, empty_logits
 from hetseg_bids.structures.aseg import ASEG, N_TASKS, STRUCTURES
+from hetseg_bids.training.checkpoints import Checkpoint
 from hetseg_bids.training.paired import PairedSource
-from hetseg_bids.training.recipes import TrainingConfig, paper_recipe
+from hetseg_bids.training.recipes import TrainingConfig, paper_recipe, small_recipe
 from hetseg_bids.training.rejection import RejectionConfig
 from hetseg_bids.training.schedules import Schedule
-from hetseg_bids.training.trainer import RunOptions, StepReport, Trainer
+from hetseg_bids.training.trainer import CHECKPOINT_NAME, RunOptions, StepReport, Trainer
 from hetseg_bids.training.validation import VALIDATION_NAME, ValidationLog
 from hetseg_bids.training.volumes import LabelledVolume
 
@@ -47,18 +49,19 @@ EVERY = 5_000  # samples, from score to score; a cycle of the learning rate has 
 SLICE = 20_000  # samples of a run before the next run has its turn
 PATCH = (88, 72)  # a whole slice of the brain at 2 mm
 PROGRESS_NAME, TRAINING_NAME, CLEAN_NAME = "progress.tsv", "training.tsv", "clean.tsv"
-REJECTION = "label-flip-rejection"
+REJECTION, START = "label-flip-rejection", "start"
 NETWORKS: dict[str, NetworkConfig] = {
     "folded": FoldedConfig(1, (8, 16), (16, 32, 48), (1, 2, 4, 1), 16, added_skips=True),
     "folded-wide": FoldedConfig(1, (8, 16), (24, 48, 64), (1, 2, 4, 1), 24, added_skips=True),
     "default": NetworkConfig(1, (8, 16), (16, 64, 96), added_skips=True),
 }
 _BATCH = 2
-_PLANNED = 1_000_000  # samples; only fixes what the plain share is a share of
-_PLAIN = 2 * EVERY  # samples before the loss becomes that of the system (the paper: 4 %)
+_PLANNED = 1_000_000  # samples; the learning rate doesn't depend on it
+_START = 7_500  # samples
 _FIRST_REJECTION, _REJECTION_EVERY = 50_000, 10_000  # samples; the paper: after 23 % and 3.8 %
+_START_SEED = 1000  # added to the seed: the start sees other stacks than what follows
 _PEAK = 1e-3  # learning rate: ten times the paper's, for a tenth of its samples
-_TRAINING_SCORED = 3  # scans: all of them would take as much time again
+_TRAINING_SCORED = 2  # scans: all of them would take as much time again
 _BINS = 15
 
 
@@ -71,7 +74,7 @@ class Run:
     data : str
         ``scans``, ``noisy`` or ``freesurfer``.
     variant : str
-        A system, or `REJECTION`.
+        A system, `REJECTION` or `START`.
     seed : int
     """
 
@@ -99,7 +102,12 @@ class Run:
     @property
     def system(self) -> str:
         """What it is trained as."""
-        return "label-flip" if self.variant == REJECTION else self.variant
+        return {REJECTION: "label-flip", START: "plain"}.get(self.variant, self.variant)
+
+    @property
+    def start(self) -> Run:
+        """What it begins from."""
+        return Run(self.data, START, self.seed)
 
 
 WAVES = tuple(
@@ -202,7 +210,8 @@ class LongRun:
         options = RunOptions(folder, CPU, workers=0, checkpoint_minutes=3, compile=compiled)
         config = recipe(run, network, every)
         self.trainer = Trainer(config, own, options)
-        self.trainer.resume()
+        if not self.trainer.resume() and run != run.start:
+            begin_from_(self.trainer.network, out / run.start.name / CHECKPOINT_NAME)
         self.system = system_named(run.system)
         self.parts = {
             VALIDATION_NAME: shared_scans(work / run.data / "validation"),
@@ -223,7 +232,7 @@ class LongRun:
         began, losses = time.monotonic(), []
         for report in self.trainer.run():
             losses.append(report.loss)
-            if report.samples % self.every == 0:
+            if report.samples % self.every == 0 or report.step == self.trainer.config.steps:
                 seconds = time.monotonic() - began
                 self._score(report, float(np.mean(losses)), seconds)
                 self.trainer.save()
@@ -267,22 +276,49 @@ class LongRun:
 
 
 def recipe(run: Run, network: NetworkConfig, every: int = EVERY) -> TrainingConfig:
-    """The paper's recipe for a run: its loss, optimiser, augmentation and restarts."""
+    """The paper's recipe for a run: its loss, optimiser, augmentation and restarts.
+
+    Starts have its stacks and the recipe ``small``, whose weights aren't averaged here.
+    """
     paper = paper_recipe(run.system, samples=_PLANNED, seed=run.seed)
     system = system_named(run.system)
     sampling = replace(paper.sampling, patch=PATCH, volumes_per_block=8, stacks_per_volume=25)
+    network = replace(network, n_outputs=system.n_outputs(N_TASKS))
+    if run == run.start:
+        small = small_recipe(run.system, samples=_START, seed=_START_SEED + run.seed)
+        return replace(small, network=network, sampling=sampling, ema_decay=0.0)
     rejection = None
     if run.variant == REJECTION:
         rejection = RejectionConfig(_FIRST_REJECTION // _BATCH, _REJECTION_EVERY // _BATCH)
     return replace(
         paper,
-        network=replace(network, n_outputs=system.n_outputs(N_TASKS)),
+        network=network,
         sampling=sampling,
         batch=_BATCH,
         schedule=Schedule(peak=_PEAK, floor=1e-6, warmup=0, period=every // _BATCH),
-        plain_share=_PLAIN / _PLANNED if system.heteroscedastic else 0.0,
+        plain_share=0.0,
         rejection=rejection,
     )
+
+
+def begin_from_(network: HetsegNet, path: Path) -> None:
+    """Take the weights of a start; what a plain network lacks stays random.
+
+    Parameters
+    ----------
+    network : HetsegNet
+        Of any system.
+    path : Path
+        The checkpoint of the start.
+    """
+    start, own = Checkpoint.load(path).network, network.state_dict()
+    for name, values in start.items():
+        if values.shape != own[name].shape:  # the head: a label map each, then a second map each
+            blocks = len(own[name]) // network.config.n_outputs
+            wider = own[name].clone().unflatten(0, (blocks, -1))
+            wider[:, :N_TASKS] = values.unflatten(0, (blocks, -1))
+            values = wider.flatten(0, 1)
+        own[name].copy_(values)
 
 
 @cache
@@ -391,14 +427,20 @@ def main() -> None:
         train_wave(wave, args)
 
 
-def train_wave(wave: tuple[Run, ...], args: argparse.Namespace) -> None:
-    """Train the runs of a wave in turn: always the one that has seen the fewest samples."""
+def open_run(run: Run, args: argparse.Namespace) -> LongRun:
+    """A run, where it ended the last time."""
     network = NETWORKS[args.network]
-    runs = [
-        LongRun(run, network, args.work, args.out, compiled=args.compiled, every=args.every)
-        for run in wave
-        if (args.work / run.data / "train").exists()
-    ]
+    return LongRun(run, network, args.work, args.out, compiled=args.compiled, every=args.every)
+
+
+def train_wave(wave: tuple[Run, ...], args: argparse.Namespace) -> None:
+    """Train the starts, then the runs in turn: always the one that has seen the fewest samples."""
+    wave = tuple(run for run in wave if (args.work / run.data / "train").exists())
+    for start in dict.fromkeys(run.start for run in wave):
+        open_run(start, args).advance(_START)
+    if wave == tuple(run.start for run in wave):
+        return
+    runs = [open_run(run, args) for run in wave]
     while runs and min(run.samples for run in runs) < args.samples:
         run = min(runs, key=lambda run: run.samples)
         run.advance(min(args.samples, run.samples // args.slice * args.slice + args.slice))

@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
+from hetseg_bids.training.checkpoints import Checkpoint
+from hetseg_bids.training.trainer import CHECKPOINT_NAME
 from support.datasets import write_small_pair
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +26,7 @@ def scripts(monkeypatch):
 
     monkeypatch.setattr(long, "_FIRST_REJECTION", 12)
     monkeypatch.setattr(long, "_REJECTION_EVERY", 8)
-    monkeypatch.setattr(long, "_PLAIN", 4)
+    monkeypatch.setattr(long, "_START", 4)
     monkeypatch.setattr(long, "PATCH", (32, 24))
     tiny = folded.FoldedConfig(1, (4, 4), (4, 4, 4), (1,), 4, added_skips=True)
     monkeypatch.setitem(long.NETWORKS, "folded", tiny)
@@ -66,9 +68,13 @@ def test_runs_take_turns_resume_exactly_and_are_collected(scripts, tmp_path, mon
     # ended within a turn, then went on
     call(long, monkeypatch, tmp_path / "work", parts, "--samples", 14, *options)
     call(long, monkeypatch, tmp_path / "work", parts, "--samples", 24, *options)
-    for name in ("validation.tsv", "training.tsv", "checkpoint.safetensors"):
-        for run in ONLY[1:]:
+    for run in ONLY[1:]:
+        for name in ("validation.tsv", "training.tsv"):
             assert (whole / run / name).read_bytes() == (parts / run / name).read_bytes(), name
+        ours, theirs = (Checkpoint.load(out / run / CHECKPOINT_NAME) for out in (whole, parts))
+        assert ours.step == theirs.step == 12
+        for name, weights in ours.network.items():
+            assert torch.equal(weights, theirs.network[name]), name
     progress = pd.read_csv(whole / ONLY[1] / "progress.tsv", sep="\t")
     assert list(progress["samples"]) == [8, 16, 24]
     assert progress["validation_disagreement"].between(0, 1).all()
