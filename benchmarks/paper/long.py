@@ -57,7 +57,7 @@ NETWORKS: dict[str, NetworkConfig] = {
 }
 _BATCH = 2
 _PLANNED = 1_000_000  # samples; the learning rate doesn't depend on it
-_START = 7_500  # samples
+_START = 20_000  # samples
 _FIRST_REJECTION, _REJECTION_EVERY = 50_000, 10_000  # samples; the paper: after 23 % and 3.8 %
 _START_SEED = 1000  # added to the seed: the start sees other stacks than what follows
 _PEAK = 1e-3  # learning rate: ten times the paper's, for a tenth of its samples
@@ -278,7 +278,7 @@ class LongRun:
 def recipe(run: Run, network: NetworkConfig, every: int = EVERY) -> TrainingConfig:
     """The paper's recipe for a run: its loss, optimiser, augmentation and restarts.
 
-    Starts have its stacks and the recipe ``small``, whose weights aren't averaged here.
+    Starts have the recipe ``small``; its weights aren't averaged here.
     """
     paper = paper_recipe(run.system, samples=_PLANNED, seed=run.seed)
     system = system_named(run.system)
@@ -286,6 +286,8 @@ def recipe(run: Run, network: NetworkConfig, every: int = EVERY) -> TrainingConf
     network = replace(network, n_outputs=system.n_outputs(N_TASKS))
     if run == run.start:
         small = small_recipe(run.system, samples=_START, seed=_START_SEED + run.seed)
+        near = replace(small.sampling.augmentation, offset=4.0)  # voxels of 2 mm
+        sampling = replace(sampling, augmentation=near, structure_rate=0.5)
         return replace(small, network=network, sampling=sampling, ema_decay=0.0)
     rejection = None
     if run.variant == REJECTION:
