@@ -24,7 +24,7 @@ def scripts(monkeypatch):
     import folded
     import long
 
-    monkeypatch.setattr(long, "_FIRST_REJECTION", 12)
+    monkeypatch.setattr(long, "_FIRST_REJECTION", 6)
     monkeypatch.setattr(long, "_REJECTION_EVERY", 8)
     monkeypatch.setattr(long, "_START", 4)
     monkeypatch.setattr(long, "PATCH", (32, 24))
@@ -64,23 +64,23 @@ def test_runs_take_turns_resume_exactly_and_are_collected(scripts, tmp_path, mon
         write_small_pair(tmp_path / "work" / "scans" / part)
     options = ["--no-compile", "--every", 8, "--slice", 8, *ONLY]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    call(long, monkeypatch, tmp_path / "work", whole, "--samples", 24, *options)
+    call(long, monkeypatch, tmp_path / "work", whole, "--samples", 16, *options)
     # ended within a turn, then went on
-    call(long, monkeypatch, tmp_path / "work", parts, "--samples", 14, *options)
-    call(long, monkeypatch, tmp_path / "work", parts, "--samples", 24, *options)
+    call(long, monkeypatch, tmp_path / "work", parts, "--samples", 10, *options)
+    call(long, monkeypatch, tmp_path / "work", parts, "--samples", 16, *options)
     for run in ONLY[1:]:
         for name in ("validation.tsv", "training.tsv"):
             assert (whole / run / name).read_bytes() == (parts / run / name).read_bytes(), name
         ours, theirs = (Checkpoint.load(out / run / CHECKPOINT_NAME) for out in (whole, parts))
-        assert ours.step == theirs.step == 12
+        assert ours.step == theirs.step == 8
         for name, weights in ours.network.items():
             assert torch.equal(weights, theirs.network[name]), name
     progress = pd.read_csv(whole / ONLY[1] / "progress.tsv", sep="\t")
-    assert list(progress["samples"]) == [8, 16, 24]
+    assert list(progress["samples"]) == [8, 16]
     assert progress["validation_disagreement"].between(0, 1).all()
     call(collect_long, monkeypatch, whole, tmp_path / "results")
     results = tmp_path / "results" / "scans"
-    assert set(pd.read_csv(results / "scores.tsv", sep="\t")["samples"]) == {24}
+    assert set(pd.read_csv(results / "scores.tsv", sep="\t")["samples"]) == {16}
     for name in ("figure3.png", "gap.png", "table1.md", "wilcoxon.tsv", "peak.tsv"):
         assert (results / name).stat().st_size, name
 
