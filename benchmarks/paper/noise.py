@@ -61,13 +61,13 @@ def main() -> None:
             weak = moved.clone()
             add_sporadic_errors_(rng, weak, config)
             kinds = torch.where(weak != moved, 2, (weak != volume.labels).int()).to(torch.uint8)
-            save(root / level / "train", i, volume, weak)
+            save(root / level / "train", f"{i:02d}", volume, weak)
             save_image(root / level / "kinds" / f"sub-{i:02d}_kinds.nii.gz", kinds, volume)
             brain = volume.labels > 0
             rates = [float((kinds[brain] == k).float().mean()) for k in (1, 2)]
             print(f"{level} sub-{i:02d}: boundary {rates[0]:.3f}, sporadic {rates[1]:.4f}")
     for i, volume in enumerate(clean_scans(maps[N_TRAIN:], N_VALIDATION), start=N_TRAIN):
-        save(root / "validation", i, volume, volume.labels)
+        save(root / "validation", f"{i:02d}", volume, volume.labels)
 
 
 def clean_scans(maps: list[Path], count: int) -> Iterator[LabelledVolume]:
@@ -77,13 +77,13 @@ def clean_scans(maps: list[Path], count: int) -> Iterator[LabelledVolume]:
         yield source.draw(np.random.default_rng((_SEED, i)))
 
 
-def save(folder: Path, number: int, volume: LabelledVolume, labels: torch.Tensor) -> None:
+def save(folder: Path, name: str, volume: LabelledVolume, labels: torch.Tensor) -> None:
     """One T1w + dseg pair, the T1w as integers with a background of zero."""
-    anat = folder / f"sub-{number:02d}" / "anat"
+    anat = folder / f"sub-{name}" / "anat"
     brain = volume.image != BACKGROUND
     scores = torch.where(brain, (volume.image + 5) * 100, torch.zeros(()))
-    save_image(anat / f"sub-{number:02d}_T1w.nii.gz", scores.round().to(torch.int16), volume)
-    save_image(anat / f"sub-{number:02d}_dseg.nii.gz", labels, volume)
+    save_image(anat / f"sub-{name}_T1w.nii.gz", scores.round().to(torch.int16), volume)
+    save_image(anat / f"sub-{name}_dseg.nii.gz", labels, volume)
 
 
 def save_image(path: Path, voxels: torch.Tensor, volume: LabelledVolume) -> None:

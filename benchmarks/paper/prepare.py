@@ -55,14 +55,16 @@ def lay_out(data: Path, folder: Path, participant: str) -> float:
     labels = np.asarray(ras.dataobj).astype(np.uint8)
     callosum = derive_corpus_callosum(labels)
     labels[callosum] = CORPUS_CALLOSUM
-    back = nib.orientations.ornt_transform(
-        nib.io_orientation(ras.affine), nib.io_orientation(image.affine)
-    )
-    out = nib.Nifti1Image(labels, ras.affine).as_reoriented(back)
-    with atomic_path(anat / f"{participant}_dseg.nii.gz") as temporary:
-        nib.save(out, temporary)
+    save_as_before(labels, ras.affine, image.affine, anat / f"{participant}_dseg.nii.gz")
     write_json(anat / f"{participant}_dseg.json", _NOTE)
     return float(callosum.sum() * np.prod(image.header.get_zooms()[:3]))
+
+
+def save_as_before(labels: np.ndarray, affine: np.ndarray, before: np.ndarray, path: Path) -> None:
+    """Write labels in the orientation that the affine `before` has."""
+    back = nib.orientations.ornt_transform(nib.io_orientation(affine), nib.io_orientation(before))
+    with atomic_path(path) as temporary:
+        nib.save(nib.Nifti1Image(labels, affine).as_reoriented(back), temporary)
 
 
 if __name__ == "__main__":

@@ -28,12 +28,14 @@ _STYLES = (
     ("#E69F00", (0, (5, 1))),
     ("#56B4E9", (0, (1, 1))),
 )
-_ALL = "All structures"
-_SHOWN = (_ALL, "Cerebral cortex", "Putamen", "Hippocampus", "Accumbens", "Third ventricle")
+ALL = "All structures"
+SHOWN = (ALL, "Cerebral cortex", "Putamen", "Hippocampus", "Accumbens", "Third ventricle")
 _LEAST_FLIP = 0.03
 
 
-def learning_curves(curves: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
+def learning_curves(
+    curves: Mapping[str, Sequence[pd.DataFrame]], shown: Sequence[str] = SHOWN
+) -> Figure:
     """Validation Dice against samples seen, one line per system.
 
     Parameters
@@ -41,10 +43,13 @@ def learning_curves(curves: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
     curves : mapping of str to sequence of DataFrame
         System to the ``validation.tsv`` of each of its runs.  The line is the mean of the
         runs, the band their range.
+    shown : sequence of str
+        A panel each: structures, both sides together, or `ALL`.
     """
-    figure = _figure((11, 6.5))
-    for place, title in enumerate(_SHOWN, start=1):
-        axes = figure.add_subplot(2, 3, place)
+    columns = -(-len(shown) // 2)
+    figure = _figure((11 / 3 * columns, 6.5))
+    for place, title in enumerate(shown, start=1):
+        axes = figure.add_subplot(2, columns, place)
         for (system, runs), (colour, line) in zip(curves.items(), _endless(), strict=False):
             lines = pd.concat([_curve(run, title) for run in runs], axis=1)
             means = lines.mean(axis=1)
@@ -68,7 +73,7 @@ def _endless() -> list[tuple[str, Any]]:
 
 def _curve(run: pd.DataFrame, title: str) -> pd.Series:
     named = run["name"].map(both_sides)
-    return run[(named == title) | (title == _ALL)].groupby("samples")["dice"].mean()
+    return run[(named == title) | (title == ALL)].groupby("samples")["dice"].mean()
 
 
 @dataclass(frozen=True)

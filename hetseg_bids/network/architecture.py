@@ -97,6 +97,10 @@ class NetworkConfig:
         """Slices on either side that a slice's logits depend on."""
         return len(self.stem) + self.labelled // 2
 
+    def build(self) -> HetsegNet:
+        """A new network with random weights."""
+        return HetsegNet(self)
+
 
 class HetsegNet(nn.Module):
     """The 2.5-D network.

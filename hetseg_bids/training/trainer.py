@@ -137,7 +137,7 @@ class Trainer:
         self._forward: Callable[[Tensor], tuple[Tensor, ...]] = self._compute_logits
         losses = (Plain().loss, system.loss)
         self._objective: Callable[..., Tensor] = Objective(
-            *losses, membership, len(label_set.parts)
+            *losses, membership, len(label_set.parts), dice=config.dice_weight > 0
         )
         self._hint: Callable[[Tensor, Tensor], Tensor] = self._compute_hint
         if options.compile:
@@ -363,7 +363,7 @@ class Trainer:
 
 def build_network(config: TrainingConfig) -> HetsegNet:
     """A new network; for most tasks most pixels are background, so the logits start low."""
-    network = HetsegNet(config.network)
+    network = config.network.build()
     for head in (network.head, *network.coarse_heads):
         nn.init.constant_(head.bias, config.output_bias)
     return network
