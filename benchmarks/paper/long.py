@@ -38,7 +38,6 @@ from hetseg_bids.training.checkpoints import Checkpoint
 from hetseg_bids.training.paired import PairedSource
 from hetseg_bids.training.recipes import TrainingConfig, paper_recipe, small_recipe
 from hetseg_bids.training.rejection import RejectionConfig
-from hetseg_bids.training.schedules import Schedule
 from hetseg_bids.training.trainer import CHECKPOINT_NAME, RunOptions, StepReport, Trainer
 from hetseg_bids.training.validation import VALIDATION_NAME, ValidationLog
 from hetseg_bids.training.volumes import LabelledVolume
@@ -60,7 +59,6 @@ _PLANNED = 1_000_000  # samples; the learning rate doesn't depend on it
 _START = 20_000  # samples
 _FIRST_REJECTION, _REJECTION_EVERY = 50_000, 10_000  # samples; the paper: after 23 % and 3.8 %
 _START_SEED = 1000  # added to the seed: the start sees other stacks than what follows
-_PEAK = 1e-3  # learning rate: ten times the paper's, for a tenth of its samples
 _TRAINING_SCORED = 2  # scans: all of them would take as much time again
 _BINS = 15
 
@@ -297,7 +295,7 @@ def recipe(run: Run, network: NetworkConfig, every: int = EVERY) -> TrainingConf
         network=network,
         sampling=sampling,
         batch=_BATCH,
-        schedule=Schedule(peak=_PEAK, floor=1e-6, warmup=0, period=every // _BATCH),
+        schedule=replace(paper.schedule, period=every // _BATCH),
         plain_share=0.0,
         rejection=rejection,
     )
