@@ -104,14 +104,12 @@ def prepare_image(
     working = _working_grid(scan)
     brain = strip.stripped_brain(scan.data, scan.background, scan.grid.zooms)
     stripped = strip.is_stripped(float(brain.sum()) * scan.grid.voxel_volume / 1000)
-    method = extraction
-    if extraction == "auto":
-        method = "skip" if stripped else "deepbet"
+    chosen = "skip" if stripped else "deepbet"
+    method = chosen if extraction == "auto" else extraction
     bare = stripped or method == "skip"
     try:
         conformed, signal = _conformed(scan, brain if bare else None, working, device)
-        noisy = method == "deepbet" and not stripped and is_unit1(path)
-        shown = _darkened(scan, working) if noisy else conformed
+        shown = conformed if bare or not is_unit1(path) else _darkened(scan, working)
         head = None if bare else find_head(shown, working)
         mask = signal
         if method != "skip":
@@ -170,7 +168,7 @@ def _healed(image: Tensor, mask: Tensor, path: Path | None, working: Grid) -> _H
 
 
 def _darkened(scan: T1w, working: Grid) -> Tensor:
-    """A UNIT1 image for deepbet, without the noise of its air."""
+    """A UNIT1 image for deepbet and the head model, without the noise of its air."""
     return resample(torch.from_numpy(darken_noise(scan.data))[None], scan.grid, working)[0]
 
 
