@@ -58,6 +58,7 @@ _BATCH = 2
 _PLANNED = 1_000_000  # samples; the learning rate doesn't depend on it
 _START = 20_000  # samples
 _FIRST_REJECTION, _REJECTION_EVERY = 50_000, 10_000  # samples; the paper: after 23 % and 3.8 %
+_PEAK = 1e-3  # learning rate
 _START_SEED = 1000  # added to the seed: the start sees other stacks than what follows
 _TRAINING_SCORED = 2  # scans: all of them would take as much time again
 _BINS = 15
@@ -188,6 +189,8 @@ class LongRun:
     compiled : bool
     every : int
         Samples from score to score.
+    paper_loss : bool
+        See `recipe`.
     """
 
     def __init__(
@@ -199,6 +202,7 @@ class LongRun:
         *,
         compiled: bool = True,
         every: int = EVERY,
+        paper_loss: bool = False,
     ) -> None:
         self.run, self.every = run, every
         folder = out / run.name
@@ -206,7 +210,7 @@ class LongRun:
         # masks of rejected labels belong to one run
         own = CoarseScans(work / run.data / "train")
         options = RunOptions(folder, CPU, workers=0, checkpoint_minutes=3, compile=compiled)
-        config = recipe(run, network, every)
+        config = recipe(run, network, every, paper_loss=paper_loss)
         self.trainer = Trainer(config, own, options)
         if not self.trainer.resume() and run != run.start:
             begin_from_(self.trainer.network, out / run.start.name / CHECKPOINT_NAME)
@@ -273,24 +277,27 @@ class LongRun:
         )
 
 
-def recipe(run: Run, network: NetworkConfig, every: int = EVERY) -> TrainingConfig:
-    """The paper's recipe for a run: its loss, optimiser, augmentation and restarts.
+def recipe(
+    run: Run, network: NetworkConfig, every: int = EVERY, *, paper_loss: bool = False
+) -> TrainingConfig:
+    """The recipe for a run: the paper's augmentation and restarts, the loss of the short runs.
 
-    Starts have the recipe ``small``; its weights aren't averaged here.
+    That loss has a Dice term beside each system's own, and AdamW; with `paper_loss` it is the
+    paper's, without Dice, and RMSprop. Starts have the recipe ``small``; weights aren't averaged.
     """
     paper = paper_recipe(run.system, samples=_PLANNED, seed=run.seed)
     system = system_named(run.system)
     sampling = replace(paper.sampling, patch=PATCH, volumes_per_block=8, stacks_per_volume=25)
     network = replace(network, n_outputs=system.n_outputs(N_TASKS))
+    small = small_recipe(run.system, samples=_START, seed=_START_SEED + run.seed)
     if run == run.start:
-        small = small_recipe(run.system, samples=_START, seed=_START_SEED + run.seed)
         near = replace(small.sampling.augmentation, offset=4.0)  # voxels of 2 mm
         sampling = replace(sampling, augmentation=near, structure_rate=0.5)
         return replace(small, network=network, sampling=sampling, ema_decay=0.0)
     rejection = None
     if run.variant == REJECTION:
         rejection = RejectionConfig(_FIRST_REJECTION // _BATCH, _REJECTION_EVERY // _BATCH)
-    return replace(
+    config = replace(
         paper,
         network=network,
         sampling=sampling,
@@ -298,6 +305,17 @@ def recipe(run: Run, network: NetworkConfig, every: int = EVERY) -> TrainingConf
         schedule=replace(paper.schedule, period=every // _BATCH),
         plain_share=0.0,
         rejection=rejection,
+    )
+    if paper_loss:
+        return config
+    return replace(
+        config,
+        optimizer=small.optimizer,
+        schedule=replace(config.schedule, peak=_PEAK),
+        weight_decay=small.weight_decay,
+        system_weight=small.system_weight,
+        dice_weight=small.dice_weight,
+        clip=small.clip,
     )
 
 
@@ -416,6 +434,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=EVERY, help="samples from score to score")
     parser.add_argument("--only", nargs="+", metavar="DATA/SYSTEM/seed-N", help="one wave of these")
     parser.add_argument("--network", choices=NETWORKS, default="folded")
+    parser.add_argument("--paper-loss", action="store_true", help="without Dice; RMSprop")
     parser.add_argument("--no-compile", dest="compiled", action="store_false")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -430,7 +449,8 @@ def main() -> None:
 def open_run(run: Run, args: argparse.Namespace) -> LongRun:
     """A run, where it ended the last time."""
     network = NETWORKS[args.network]
-    return LongRun(run, network, args.work, args.out, compiled=args.compiled, every=args.every)
+    how = {"compiled": args.compiled, "every": args.every, "paper_loss": args.paper_loss}
+    return LongRun(run, network, args.work, args.out, **how)
 
 
 def train_wave(wave: tuple[Run, ...], args: argparse.Namespace) -> None:
