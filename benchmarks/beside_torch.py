@@ -3,7 +3,7 @@
     python benchmarks/beside_torch.py > requirements.txt
 
 For machines without network whose PyTorch is there already: neither PyTorch nor what only
-PyTorch needs is listed.
+PyTorch needs is listed. What --nprocs needs is.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 _THERE = "torch"
+_EXTRAS = {"hetseg": "dask"}  # for --nprocs
 
 
 def needed(name: str, known: set[str]) -> None:
     """Add the names of all that a package needs."""
+    extra = _EXTRAS.get(name, "")
     for line in metadata.requires(name) or ():
         requirement = Requirement(line)
-        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": extra}):
             continue
         other = canonicalize_name(requirement.name)
         if other not in known and other != _THERE:

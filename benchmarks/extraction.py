@@ -167,7 +167,7 @@ def extract(scan: Scan, model: Model, *, uncropped: bool) -> Found:
         masks[UNCROPPED] = _uncropped(scan.image)
         seconds[UNCROPPED] = time.process_time() - start
     start = time.process_time()
-    head = find_head(torch.from_numpy(scan.image), scan.grid)
+    head = find_head(torch.from_numpy(scan.image), scan.grid, scan.background)
     seen = see_head(model, head)
     masks[HEAD] = mask_on(seen.brain, head.grid, scan.grid) > 0
     masks[WIDER] = widened(masks[HEAD], 2)

@@ -101,7 +101,9 @@ def copy_rows(model: Model, path: Path) -> Iterator[dict[str, object]]:
     original = None
     for name, changed in copies_of(image.numpy(), t1w.background, np.random.default_rng(0)):
         place = replace(grid, shape=changed.shape)
-        head = find_head(torch.from_numpy(np.ascontiguousarray(changed, np.float32)), place)
+        head = find_head(
+            torch.from_numpy(np.ascontiguousarray(changed, np.float32)), place, t1w.background
+        )
         found = measured(model, head, place)
         if original is None:
             original = found["ml"]

@@ -104,7 +104,9 @@ def volume_row(model: Model, t1w: Path, peer: Peer) -> dict[str, object]:
         sys.exit(f"{t1w}: not the image that SAMSEG saw (another grid)")
     working = working_grid(scan.grid)
     data = torch.from_numpy(scan.data)[None]
-    head = find_head(resample(data, scan.grid, working, outside=scan.background)[0], working)
+    head = find_head(
+        resample(data, scan.grid, working, outside=scan.background)[0], working, scan.background
+    )
     logits, u = head_logits(model, head)
     mask = mask_on(logits, head.grid, scan.grid) > 0
     voxel = scan.grid.voxel_volume

@@ -88,17 +88,28 @@ def by_system(tables: Tables) -> dict[str, list[pd.DataFrame]]:
 
 
 def at_the_same_samples(tables: Tables) -> pd.DataFrame:
-    """Scores of all runs when the one that has seen the fewest samples was last scored."""
-    samples = min(table["samples"].max() for table in tables.values())
+    """Scores of all systems when the one that has seen the fewest samples was last scored.
+
+    A seed counts if all its systems have come as far as those of the seed that is ahead.
+    """
+    seen = pd.Series({(run.seed, run): table["samples"].max() for run, table in tables.items()})
+    reached = seen.groupby(level=0).min()
+    samples = int(reached.max())
+    seeds = reached.index[reached >= samples]
     parts = [
         table[table["samples"] == samples].assign(system=run.variant, seed=run.seed)
         for run, table in tables.items()
+        if run.seed in seeds
     ]
+    print(f"table 1 and tests: {samples} samples, seeds {', '.join(map(str, seeds))}")
     return pd.concat(parts, ignore_index=True)
 
 
 def peaks(tables: Tables) -> pd.DataFrame:
-    """Best and last Dice of each run and structure, and after how many samples it was best."""
+    """Best and last Dice of each run and structure, and after how many samples it was best.
+
+    `lost` can't be negative, and noise alone makes it positive: read it beside figure3.
+    """
     rows = []
     for run, table in tables.items():
         named = table.assign(name=table["name"].map(both_sides))

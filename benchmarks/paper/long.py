@@ -437,6 +437,8 @@ def main() -> None:
     parser.add_argument("--paper-loss", action="store_true", help="without Dice; RMSprop")
     parser.add_argument("--no-compile", dest="compiled", action="store_false")
     args = parser.parse_args()
+    if args.samples > _PLANNED:
+        parser.error(f"--samples: {_PLANNED} at most")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     set_threads(1)
     keep_freed_memory()

@@ -12,6 +12,7 @@ import threading
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from hetseg_bids import __version__
 from hetseg_bids.cli import files, options
@@ -24,6 +25,7 @@ _EXIT_CODES = (
     "Exit code: 0 all good, 1 some scan failed (the others' results are whole), 2 the input or the "
     "options can't be used."
 )
+_STOPS = (signal.SIGINT, signal.SIGTERM)
 _SIGNALLED = 128  # plus the number of the signal, as shells have it
 
 
@@ -85,8 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(args.verbose, 2)]
     logging.basicConfig(level=level, format="%(message)s")
     if threading.current_thread() is threading.main_thread():
-        # unwinding removes temporary files and ends workers, as for an interrupt from the keyboard
-        signal.signal(signal.SIGTERM, _raise_terminated)
+        for number in _STOPS:
+            signal.signal(number, _stop)
     try:
         return _carry_out(
             _config(args, shlex.join(["hetseg", *files.shortened(arguments)])), args.analysis_level
@@ -108,8 +110,13 @@ class _Terminated(BaseException):
     """SIGTERM arrived."""
 
 
-def _raise_terminated(*_: object) -> None:
-    raise _Terminated
+def _stop(number: int, _: object) -> NoReturn:
+    """Unwind, which removes temporary files and ends workers; once: it must not be interrupted."""
+    for each in _STOPS:
+        signal.signal(each, signal.SIG_IGN)
+    # not print: the signal may have come in the middle of one
+    os.write(2, b"hetseg: stopping\n")
+    raise _Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
 
 def _keep_traceback(out_dir: Path) -> str:

@@ -187,12 +187,11 @@ def _deepbet(head: npt.NDArray[np.float32], device: torch.device) -> npt.NDArray
 
 @contextmanager
 def _as_on_a_cpu(device: torch.device) -> Iterator[None]:
-    """On CUDA: factors keep all their bits, and no kernels are compiled, which takes seconds."""
+    """On CUDA: no kernels are compiled, which takes seconds."""
     if device.type != "cuda":
         yield
         return
-    exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
-    with exact, torch.jit.optimized_execution(False):
+    with torch.jit.optimized_execution(False):
         yield
 
 

@@ -67,7 +67,7 @@ class Head:
     grid: Grid
 
 
-def find_head(conformed: Tensor, working: Grid) -> Head:
+def find_head(conformed: Tensor, working: Grid, background: float = 0.0) -> Head:
     """The head of an image that isn't stripped.
 
     Parameters
@@ -76,6 +76,8 @@ def find_head(conformed: Tensor, working: Grid) -> Head:
         The T1w on the working grid.
     working : Grid
         RAS, 1 mm.
+    background : float
+        Value of the air.
 
     Raises
     ------
@@ -99,7 +101,7 @@ def find_head(conformed: Tensor, working: Grid) -> Head:
         for s, n in zip((a, b, c), working.shape, strict=True)
     )
     part = working.part((box[0], box[1], box[2]))
-    inside = conformed[box]
+    inside = conformed[box] - background
     odd = [n % 2 for n in inside.shape]
     whole = functional.pad(inside[None, None], (0, odd[2], 0, odd[1], 0, odd[0]), mode="replicate")
     halved = functional.avg_pool3d(whole, 2)[0, 0]

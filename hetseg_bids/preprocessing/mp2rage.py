@@ -29,7 +29,7 @@ def is_unit1(path: Path) -> bool:
 
 
 def darken_noise(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The image with air as dark as in a T1w, for brain extraction only.
+    """The image with air as dark as in a T1w, for brain extraction and the head model.
 
     A voxel of a UNIT1 is a ratio of two images. Where both hold noise, it takes any value from
     black to white, and its neighbours take others. So the level of the noise around each voxel

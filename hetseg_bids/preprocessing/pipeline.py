@@ -109,8 +109,7 @@ def prepare_image(
     bare = stripped or method == "skip"
     try:
         conformed, signal = _conformed(scan, brain if bare else None, working, device)
-        shown = conformed if bare or not is_unit1(path) else _darkened(scan, working)
-        head = None if bare else find_head(shown, working)
+        shown, head = (conformed, None) if bare else _whole(path, scan, conformed, working)
         mask = signal
         if method != "skip":
             mask = _brain_mask(shown, method, mask_path, working, device)
@@ -167,9 +166,12 @@ def _healed(image: Tensor, mask: Tensor, path: Path | None, working: Grid) -> _H
     return _Healed(filled, mask | lesioned, lesioned, lesion, tuple(warnings))
 
 
-def _darkened(scan: T1w, working: Grid) -> Tensor:
-    """A UNIT1 image for deepbet and the head model, without the noise of its air."""
-    return resample(torch.from_numpy(darken_noise(scan.data))[None], scan.grid, working)[0]
+def _whole(path: Path, scan: T1w, conformed: Tensor, working: Grid) -> tuple[Tensor, Head]:
+    """A whole head for deepbet and for the head model; a UNIT1 without the noise of its air."""
+    if is_unit1(path):
+        dark = resample(torch.from_numpy(darken_noise(scan.data))[None], scan.grid, working)[0]
+        return dark, find_head(dark, working)
+    return conformed, find_head(conformed, working, scan.background)
 
 
 def _working_grid(scan: T1w) -> Grid:

@@ -145,7 +145,7 @@ def write_report(
             legend=_legend(label_set),
             heads=_heads(table),
             rows=_rows(table, label_set),
-            wholes=_whole_rows(wholes, _REPEAT_SD in table),
+            wholes=_whole_rows(wholes, _REPEAT_SD in table, _lesioned(table)),
             intracranial=IntracranialVolume.of(wholes, record),
             methods=methods_text(record, len(label_set.structures)),
             source_sha256=record["HetsegSourceSHA256"],
@@ -289,7 +289,7 @@ def _rows(table: pd.DataFrame, label_set: LabelSet) -> list[Row]:
     return rows
 
 
-def _whole_rows(wholes: pd.DataFrame, repeat: bool) -> list[Row]:
+def _whole_rows(wholes: pd.DataFrame, repeat: bool, lesioned: bool) -> list[Row]:
     """The rows of the whole head that are known; they have no side and no colour."""
     rows = []
     for _, facts in wholes.iterrows():
@@ -302,6 +302,7 @@ def _whole_rows(wholes: pd.DataFrame, repeat: bool) -> list[Row]:
             Cell("n/a", None),
             _cell(float(facts["mean_flip_probability"]), 3, full=0.5),
             _cell(float(facts["expected_dice"]), 2, full=1),
+            *([Cell("n/a", None)] if lesioned else []),
         )
         rows.append(Row(title_of(str(facts["name"])), "transparent", cells))
     return rows

@@ -104,7 +104,7 @@ def run_group(
     participants = absence.read_participants(folder)
     label_set = scans[0].label_set
     described = wide.read_covariates(folder, participants, covariates, label_set)
-    wide.check_normalise(normalise, scans)
+    wide.check_normalise(normalise, scans, out_dir)
     _write_morph(scans, out_dir)
     quality = _quality(scans)
     _write(quality.round(4), out_dir / "group_qc.tsv", _QC_COLUMNS)

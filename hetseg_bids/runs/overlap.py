@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator, Sequence
+from contextlib import closing
 
 import torch
 
 from hetseg_bids.config import RunConfig
 from hetseg_bids.dataset.discovery import Scan
 from hetseg_bids.network.devices import resolve_device, set_threads
-from hetseg_bids.network.models import load_model
+from hetseg_bids.network.models import head_model_beside, load_model
 from hetseg_bids.runs.memory import PROGRAM_GB
 from hetseg_bids.runs.room import free_gb
 from hetseg_bids.runs.scan import Outcome, ScanStages, run_scan
@@ -28,14 +29,24 @@ def run_here(
     set_threads(config.threads)
     device, room_gb = resolve_device(config.device), config.execution.mem_gb
     model = load_model(config.settings.model, device)
-    at_once = min(scans_at_once(device, torch.get_num_threads()), len(scans))
-    turns = Turns(at_once, device, free_gb() if room_gb is None else room_gb - PROGRAM_GB)
-    stoppable = _Stoppable(stages or ScanStages())
+    head_model_beside(model)  # before there are threads
+    free = free_gb() if room_gb is None else room_gb - PROGRAM_GB
+    most = scans_at_once(device, torch.get_num_threads())
+    at_once = 1 if free is None else min(most, len(scans))
+    turns = Turns(at_once, device, free)
+    stoppable, crashed = _Stoppable(stages or ScanStages()), threading.Event()
 
-    def run(scan: Scan) -> Outcome:
-        return run_scan(scan, config, model, stoppable, room_gb, turns)
+    def run(scan: Scan) -> Outcome | None:
+        if crashed.is_set():  # while scans before it, which are reported first, go on
+            return None
+        outcome = run_scan(scan, config, model, stoppable, room_gb, turns)
+        if outcome.status == "failed" and config.stop_on_first_crash:
+            crashed.set()
+        return outcome
 
-    yield from in_order(run, scans, at_once, stoppable.stop)
+    found = in_order(run, scans, at_once, stoppable.stop)
+    with closing(found):
+        yield from (outcome for outcome in found if outcome is not None)
 
 
 class _Stopped(BaseException):

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -21,6 +21,7 @@ from hetseg_bids.network.devices import CPU, set_threads
 from hetseg_bids.runs.room import Room
 
 _MOST_BESIDE_GPU = 4  # one is extracted, one in the network, two are finished
+_LONGEST_WAIT = 1.0  # seconds
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -29,17 +30,20 @@ def scans_at_once(device: torch.device, threads: int) -> int:
     """How many scans a process works on at once.
 
     On a CPU two, if it has several threads: most steps but the network leave all but one idle.
-    Beside a GPU as many as its threads can prepare and finish while the network has one.
+    Beside NVIDIA's GPUs as many as its threads can prepare and finish while the network has one.
+    Apple's take the commands of one thread only.
 
     Examples
     --------
     >>> cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    >>> scans_at_once(torch.device("mps"), 16)
+    2
     >>> [scans_at_once(cpu, threads) for threads in (1, 2, 16)]
     [1, 2, 2]
     >>> [scans_at_once(gpu, threads) for threads in (1, 2, 16)]
     [2, 3, 4]
     """
-    if device.type == "cpu":
+    if device.type != "cuda":
         return min(2, threads)
     return min(_MOST_BESIDE_GPU, 1 + threads)
 
@@ -48,7 +52,7 @@ class Turns:
     """What the scans share that a process works on at once.
 
     One at a time is extracted, and one at a time is segmented. On a CPU that is one turn, because
-    both take all cores and much memory. Beside a GPU the next scan is extracted meanwhile.
+    both take all cores and much memory. Beside CUDA the next scan is extracted meanwhile.
 
     Parameters
     ----------
@@ -65,7 +69,7 @@ class Turns:
     ) -> None:
         self.at_once = at_once
         self.extraction = threading.RLock()
-        self.network = self.extraction if device.type == "cpu" else threading.RLock()
+        self.network = self.extraction if device.type != "cuda" else threading.RLock()
         self.room = Room(free_gb if at_once > 1 else None)
         self.threads = torch.get_num_threads()
 
@@ -102,7 +106,7 @@ class Turn:
 
 def in_order(
     function: Callable[[T], R], items: Iterable[T], at_once: int, stop: Callable[[], None]
-) -> Iterator[R]:
+) -> Generator[R]:
     """Results of some items at once, in the order of the items.
 
     Parameters
@@ -124,15 +128,23 @@ def in_order(
     if at_once == 1:  # in the main thread, where a signal stops it in the middle of a step
         yield from map(function, items)
         return
-    pool = ThreadPoolExecutor(at_once)
+    pool = ThreadPoolExecutor(max(1, at_once))
     waiting: deque[Future[R]] = deque()
     try:
         for item in items:
             waiting.append(pool.submit(function, item))
             if len(waiting) == 2 * at_once:
-                yield waiting.popleft().result()
+                yield _result(waiting.popleft())
         while waiting:
-            yield waiting.popleft().result()
+            yield _result(waiting.popleft())
     finally:
         stop()
         pool.shutdown(cancel_futures=True)
+
+
+def _result(future: Future[R]) -> R:
+    """The result; waits in pieces, because on Windows no signal ends a wait without a limit."""
+    while True:
+        done, _ = wait((future,), timeout=_LONGEST_WAIT)
+        if done:
+            return future.result()

@@ -109,7 +109,7 @@ def _is_description(entry: object) -> bool:
     return isinstance(entry, dict)
 
 
-def check_normalise(normalise: str, scans: Sequence[FinishedScan]) -> None:
+def check_normalise(normalise: str, scans: Sequence[FinishedScan], out_dir: Path) -> None:
     """Refuse to divide by what no scan has.
 
     Raises
@@ -118,6 +118,7 @@ def check_normalise(normalise: str, scans: Sequence[FinishedScan]) -> None:
         With ``icv``, if no scan has an intracranial volume.
     """
     if normalise == "icv" and not any(volume_of(scan.record) > 0 for scan in scans):
+        _remove_shares(out_dir)  # of an earlier call
         raise OptionError(
             f"the intracranial volume isn't known for {without_intracranial(scans)}",
             "leave the option out",
@@ -171,12 +172,18 @@ def write_wide_tables(
             shares = volumes.div(facts[_ICV], axis=0).round(_SHARE_DIGITS)
             texts = {n: f"{name}.tsv / {_ICV}. {t}" for n, t in texts.items()}
             _write(relative, left, shares, chosen, described, texts, "1")
-        else:
-            for stale in (relative, relative.with_suffix(".json")):
-                stale.unlink(missing_ok=True)
+    if normalise != "icv":
+        _remove_shares(out_dir)
     lacking = without_intracranial([s for s, row in zip(scans, chosen, strict=True) if row])
     if normalise == "icv" and lacking:
         log.warning("--normalise icv: n/a for %s", lacking)
+
+
+def _remove_shares(out_dir: Path) -> None:
+    """Remove what an earlier call with ``icv`` wrote: it may not fit the present results."""
+    for name in _TABLES:
+        for ending in ("tsv", "json"):
+            (out_dir / f"{name}_icv.{ending}").unlink(missing_ok=True)
 
 
 def _facts(scans: Sequence[FinishedScan], best: frozenset[str]) -> pd.DataFrame:

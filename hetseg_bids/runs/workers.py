@@ -20,7 +20,7 @@ from hetseg_bids.dataset.discovery import Scan
 from hetseg_bids.errors import COLON, OptionError
 from hetseg_bids.images import one_line
 from hetseg_bids.network.devices import resolve_device, set_threads, worker_environment
-from hetseg_bids.network.models import Model, load_model
+from hetseg_bids.network.models import Model, head_model_beside, load_model
 from hetseg_bids.runs.memory import PROGRAM_GB
 from hetseg_bids.runs.overlap import run_here
 from hetseg_bids.runs.room import free_gb
@@ -115,9 +115,10 @@ class _Share:
         count = _jobs(execution, scans) if slurm else worker_count(execution, gpus, scans)
         cores = 1 if slurm else max(1, (os.cpu_count() or 1) // count)
         threads, each = config.threads or cores, -(-scans // count)
-        at_once = min(scans_at_once(resolve_device(config.device), threads), each)
         left = free_gb()
         most = room if room is not None or left is None else left / count
+        at_once = min(scans_at_once(resolve_device(config.device), threads), each)
+        at_once = 1 if most is None else at_once
         return cls(threads, at_once, room, None if most is None else most - PROGRAM_GB)
 
 
@@ -188,7 +189,9 @@ _BEGINNING = threading.Lock()  # the threads of a worker share one of each
 @lru_cache(maxsize=1)
 def _of_worker(name: str, device: str, share: _Share) -> tuple[Model, Turns]:
     place = resolve_device(device)
-    return load_model(name, place), Turns(share.at_once, place, share.free_gb)
+    model = load_model(name, place)
+    head_model_beside(model)
+    return model, Turns(share.at_once, place, share.free_gb)
 
 
 def _why_lost(error: BaseException) -> str:

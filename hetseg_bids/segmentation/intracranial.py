@@ -38,7 +38,9 @@ _SHARED = 0.55  # of the flip variance: an error all around the brain has one si
 _SHARE = 0.01  # of the volume, beyond what the flip map says
 _REPEAT_SHARE = 0.005  # root mean square change of copies of three heads (docs/intracranial.md)
 
-STRIPPED = "the image is stripped: what lies between brain and skull isn't in it"
+STRIPPED = (
+    "the image is stripped, or was given as stripped: what lies between brain and skull isn't in it"
+)
 
 
 @dataclass(frozen=True)

@@ -26,15 +26,12 @@ class Objective:
         Which ids count as which task.
     parts : int
         How many tasks, the last ones, are parts, which labels alone teach.
-    dice : bool
-        Whether Dice is wanted; otherwise its loss is zero.
     """
 
     plain: _Loss
     system: _Loss
     membership: Tensor
     parts: int = 0
-    dice: bool = True
 
     def __call__(
         self,
@@ -102,8 +99,6 @@ class Objective:
         else:
             weights = weight.expand_as(elementwise)
             system = (elementwise * weights).sum() / weights.sum().clamp_min(1)
-        if not self.dice:
-            return torch.stack((system + told, system.new_zeros(())))
         seen = None if weight is None else weight[:, counted]
         dice = soft_dice_loss(output[:, counted], targets, seen)
         return torch.stack((system + told, dice))

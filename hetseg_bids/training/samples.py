@@ -272,7 +272,7 @@ def resample_stacks(
     shape = torch.tensor(volume.image.shape, dtype=torch.float32, device=device)
     # grid_sample wants (z, y, x) in -1..1
     grid = (2 * points / (shape - 1) - 1).flip(-1).flatten(0, 1)[None]
-    image = volume.above_background[None, None]
+    image = (volume.image - BACKGROUND)[None, None]
     stacks = functional.grid_sample(image, grid, mode="bilinear", align_corners=True)
     scale, shift, mirrored = (
         torch.tensor(values, device=device).view(-1, 1, 1, 1)

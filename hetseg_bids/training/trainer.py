@@ -137,7 +137,7 @@ class Trainer:
         self._forward: Callable[[Tensor], tuple[Tensor, ...]] = self._compute_logits
         losses = (Plain().loss, system.loss)
         self._objective: Callable[..., Tensor] = Objective(
-            *losses, membership, len(label_set.parts), dice=config.dice_weight > 0
+            *losses, membership, len(label_set.parts)
         )
         self._hint: Callable[[Tensor, Tensor], Tensor] = self._compute_hint
         if options.compile:

@@ -12,7 +12,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hetseg_bids.preprocessing.normalisation import BACKGROUND
 from hetseg_bids.structures.label_sets import MAX_ASEG_ID, Structure
 
 FRAME = (160, 192, 160)  # voxels of 1 mm, RAS: large enough for an adult brain
@@ -80,11 +79,6 @@ class LabelledVolume:
         there = set(np.flatnonzero(self.presence[0].any(axis=0))) - set(self.foreign)
         found = {part.bare_name for part in parts if there.intersection(part.members)}
         return [part.bare_name in found for part in parts]
-
-    @cached_property
-    def above_background(self) -> Tensor:
-        """The image with a background of zero, which is what lies beyond it when it is sampled."""
-        return self.image - BACKGROUND
 
     @cached_property
     def presence(self) -> tuple[npt.NDArray[np.bool_], ...]:

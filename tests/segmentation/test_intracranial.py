@@ -69,7 +69,7 @@ def test_the_mask_is_the_inside_of_the_skull(prepared):
 
 def test_a_gpu_resamples_the_mask(prepared, monkeypatch):
     image, result, _ = prepared
-    monkeypatch.setattr(InstanceNorm, "_statistics", InstanceNorm._exact_statistics)
+    monkeypatch.setattr(InstanceNorm, "forward", InstanceNorm._kernel)
     monkeypatch.setitem(inference._CHUNK, "cuda", inference._CHUNK["cpu"])
     wanted = measure_intracranial(load_head_model(CPU), image, result)
     with pretend_card() as moved:
@@ -128,6 +128,14 @@ def test_the_box_around_the_head_does_not_change_with_padding(prepared):
     assert isinstance(other, Head)
     assert np.abs(np.array(one.scores.shape) - other.scores.shape).max() <= 2
     assert float(one.scores.max()) == pytest.approx(float(other.scores.max()), abs=0.02)
+
+
+@pytest.mark.parametrize("offset", [-2000.0, -300.0, 1000.0])
+def test_air_may_have_any_value(prepared, offset):
+    image, _, _ = prepared
+    moved = find_head(image.image + offset, image.working, offset)
+    assert moved.grid.shape == image.head.grid.shape
+    torch.testing.assert_close(moved.scores, image.head.scores, atol=1e-3, rtol=0)
 
 
 def test_more_doubt_makes_wider_intervals():

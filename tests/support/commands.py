@@ -126,14 +126,16 @@ def _unchanged_process() -> Iterator[None]:
     """What an entry point sets for its process: loggers, threads, how SIGTERM is met."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    handler, threads = signal.getsignal(signal.SIGTERM), torch.get_num_threads()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    threads = torch.get_num_threads()
     root.handlers.clear()  # else basicConfig leaves pytest's
     try:
         yield
     finally:
         root.handlers[:] = handlers
         root.setLevel(level)
-        signal.signal(signal.SIGTERM, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         torch.set_num_threads(threads)
 
 
