@@ -54,7 +54,7 @@ from hetseg_bids.network.models import Model, load_model
 from hetseg_bids.outputs.derivatives import save_image
 from hetseg_bids.preprocessing.conform import nearest, working_grid
 from hetseg_bids.segmentation import inference
-from hetseg_bids.training.recipes import RECIPES
+from hetseg_bids.training.recipes import HEAD_RECIPE, RECIPES
 from hetseg_bids.training.synthesis.painting import SyntheticScans, SyntheticSource
 from hetseg_bids.training.trainer import RunOptions, StepReport, Trainer
 
@@ -96,7 +96,9 @@ def parsed() -> argparse.Namespace:
     )
     parser.add_argument("--scans", type=int, help="of a run (default: as many as take a minute)")
     parser.add_argument("--train-seconds", type=float, default=60.0)
-    parser.add_argument("--recipe", choices=sorted(RECIPES), help="default: wide on a GPU")
+    parser.add_argument(
+        "--recipe", choices=sorted({*RECIPES} - {HEAD_RECIPE}), help="default: wide on a GPU"
+    )
     parser.add_argument("--train-workers", type=int, default=0)
     parser.add_argument("--synthetic-scans", type=int, help="default: ever new ones")
     parser.add_argument("--label-maps", type=Path)

@@ -55,7 +55,7 @@ def _shared_out(x: Tensor) -> tuple[Tensor, ...]:
     Each thread sums a part of a batch, and a sum in two parts is rounded differently. When every
     thread gets the same number of whole slices, results don't depend on the number of threads.
     """
-    threads = torch.get_num_threads() if x.device.type == "cpu" else 1
+    threads = torch.get_num_threads()
     rest = len(x) % threads
     if not rest:
         return (x,)
