@@ -123,10 +123,10 @@ def run_here(command: str, *arguments: object) -> Finished:
 
 @contextlib.contextmanager
 def _unchanged_process() -> Iterator[None]:
-    """What an entry point sets for its process: loggers, threads, how SIGTERM is met."""
+    """What an entry point sets for its process: loggers, threads, how signals are met."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     threads = torch.get_num_threads()
     root.handlers.clear()  # else basicConfig leaves pytest's
     try:
@@ -134,7 +134,7 @@ def _unchanged_process() -> Iterator[None]:
     finally:
         root.handlers[:] = handlers
         root.setLevel(level)
-        for number, handler in handlers.items():
+        for number, handler in signals.items():
             signal.signal(number, handler)
         torch.set_num_threads(threads)
 
