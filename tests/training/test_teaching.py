@@ -74,7 +74,7 @@ def test_the_distance_is_least_for_the_teacher_s_own_outputs():
 def test_a_network_comes_to_say_what_its_teacher_says(teacher, tmp_path):
     """Labels have no part in it: the teacher's structures aren't those of the scan."""
     quick = Schedule(peak=3e-2, warmup=2)
-    config = replace(small_config(samples=160), teaching_share=1.0, schedule=quick, ema_decay=0.0)
+    config = replace(small_config(samples=240), teaching_share=1.0, schedule=quick, ema_decay=0.0)
     volume = TaughtSource(OneScan(tiny_scan()), teacher).draw(np.random.default_rng(0))
     trainer = Trainer(config, OneScan(volume), RunOptions(tmp_path, CPU, workers=0))
     block = BlockDataset(trainer.source, config.sampling, 1)[0]
