@@ -33,7 +33,7 @@ from hetseg_bids.evaluation.metrics import dice
 from hetseg_bids.files import write_tsv
 from hetseg_bids.images import Grid, read_labels
 from hetseg_bids.network.devices import CPU
-from hetseg_bids.network.models import Model, _load, load_head_model
+from hetseg_bids.network.models import Model, load_head_model
 from hetseg_bids.preprocessing.brain_extraction import extract_brain
 from hetseg_bids.preprocessing.conform import nearest, resample, working_grid
 from hetseg_bids.preprocessing.head import find_head
@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--structures", action="store_true", help="segment the labelled heads")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    model = load_head_model(CPU) if args.model is None else _load(args.model, CPU)
+    model = load_head_model(CPU, args.model)
     masks, fits, structures = [], [], []
     for path in args.t1w:
         rows, judged = compare_masks(path, model, copies=not args.as_they_are)

@@ -22,11 +22,11 @@ from scipy import ndimage
 from hetseg_bids.files import write_tsv
 from hetseg_bids.images import Grid
 from hetseg_bids.network.devices import CPU
-from hetseg_bids.network.models import Model, _load, load_head_model
+from hetseg_bids.network.models import Model, load_head_model
 from hetseg_bids.preprocessing.conform import resample, working_grid
 from hetseg_bids.preprocessing.head import Head, find_head
 from hetseg_bids.preprocessing.headers import read_t1w
-from hetseg_bids.segmentation.intracranial import head_logits, mask_on, volume_sd
+from hetseg_bids.segmentation.intracranial import mask_on, see_head, volume_sd
 from hetseg_bids.segmentation.morphometry import NORMAL_975
 from hetseg_bids.training.synthesis.heads import HEAD_FRAME, HeadConfig, HeadSource
 
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=100)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    model = load_head_model(CPU) if args.model is None else _load(args.model, CPU)
+    model = load_head_model(CPU, args.model)
     if args.draws:
         synthetic = pd.DataFrame(synthetic_rows(model, args.maps, args.draws))
         write_tsv(args.out / "synthetic.tsv", synthetic.round(4))
@@ -61,7 +61,8 @@ def main() -> None:
 
 def measured(model: Model, head: Head, grid: Grid) -> dict[str, float]:
     """Volume of the mask on a grid, and what the flip map says of it, ml."""
-    logits, u = head_logits(model, head)
+    seen = see_head(model, head)
+    logits, u = seen.inside, seen.uncertainty
     volume = float(mask_on(logits, head.grid, grid).sum()) * grid.voxel_volume
     return {
         "ml": volume / _ML,

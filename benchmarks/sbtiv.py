@@ -28,12 +28,12 @@ from hetseg_bids.evaluation.compare import write_table
 from hetseg_bids.evaluation.metrics import Mask, compare, dice
 from hetseg_bids.images import Grid, read_labels
 from hetseg_bids.network.devices import CPU
-from hetseg_bids.network.models import Model, _load, load_head_model
+from hetseg_bids.network.models import Model, load_head_model
 from hetseg_bids.preprocessing.conform import resample, working_grid
 from hetseg_bids.preprocessing.head import find_head
 from hetseg_bids.preprocessing.headers import read_t1w
 from hetseg_bids.preprocessing.pipeline import cut_area
-from hetseg_bids.segmentation.intracranial import head_logits, mask_on, volume_sd
+from hetseg_bids.segmentation.intracranial import mask_on, see_head, volume_sd
 from hetseg_bids.segmentation.uncertainty import NORMAL_975
 from hetseg_bids.structures.aseg import ASEG, STRUCTURES
 
@@ -87,7 +87,7 @@ def main() -> None:
     if not there:
         sys.exit(f"{args.samseg}: no sub-X/seg.mgz of these scans")
     peers = {t1w: Peer.read(args.samseg / _name(t1w)) for t1w in there}
-    model = load_head_model(CPU) if args.model is None else _load(args.model, CPU)
+    model = load_head_model(CPU, args.model)
     volumes = pd.DataFrame([volume_row(model, t1w, peer) for t1w, peer in peers.items()])
     write_table(volumes, args.out / "volumes.tsv")
     _tell_volumes(volumes)
@@ -107,7 +107,8 @@ def volume_row(model: Model, t1w: Path, peer: Peer) -> dict[str, object]:
     head = find_head(
         resample(data, scan.grid, working, outside=scan.background)[0], working, scan.background
     )
-    logits, u = head_logits(model, head)
+    seen = see_head(model, head)
+    logits, u = seen.inside, seen.uncertainty
     mask = mask_on(logits, head.grid, scan.grid) > 0
     voxel = scan.grid.voxel_volume
     mm3 = float(mask.sum()) * voxel

@@ -235,15 +235,15 @@ def load_model(name: str, device: torch.device, option: str = "--model") -> Mode
 
 
 @lru_cache(maxsize=1)
-def load_head_model(device: torch.device) -> Model:
-    """The shipped model of whole heads.
+def load_head_model(device: torch.device, folder: Path | None = None) -> Model:
+    """The model of whole heads: the shipped one, or that of a folder.
 
     Raises
     ------
     ModelError
         See `load_model`.
     """
-    folder = _shipped_folders().get(HEAD_MODEL)
+    folder = folder or _shipped_folders().get(HEAD_MODEL)
     if folder is None:
         raise ModelError(f"the model {HEAD_MODEL} is missing", "install hetseg again")
     return _load(folder, device)

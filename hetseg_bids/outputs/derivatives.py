@@ -324,13 +324,8 @@ def write_sidecars(
 ) -> None:
     """Write every sidecar, the dseg's last: its presence means that all other files are there."""
     names = list(label_set.names)
-    resolution = {}
-    if provenance.settings.output_resolution == "1mm":
-        resolution = {"Resolution": {"1mm": "1 mm isotropic, RAS"}}
-    write_json(
-        _sidecar(paths.mask),
-        provenance.sidecar("Brain mask", Type="Brain", **resolution),
-    )
+    resolution = _resolution(provenance)
+    write_mask_sidecar(paths.mask, provenance, "Brain mask", "Brain")
     if flip_probability:
         text = "Probability, 0-0.5, that the label of a structure disagrees with the reference"
         write_json(
@@ -344,6 +339,19 @@ def write_sidecars(
         ", FreeSurfer aseg ids" if is_aseg(label_set) else ""
     )
     write_json(paths.record, provenance.sidecar(text, **resolution))
+
+
+def write_mask_sidecar(path: Path, provenance: Provenance, description: str, kind: str) -> None:
+    """Write the sidecar of a mask image; `kind` is its BIDS ``Type``."""
+    sidecar = provenance.sidecar(description, Type=kind, **_resolution(provenance))
+    write_json(_sidecar(path), sidecar)
+
+
+def _resolution(provenance: Provenance) -> dict[str, dict[str, str]]:
+    """What BIDS wants to know of the entity ``res``."""
+    if provenance.settings.output_resolution != "1mm":
+        return {}
+    return {"Resolution": {"1mm": "1 mm isotropic, RAS"}}
 
 
 def _sidecar(path: Path) -> Path:

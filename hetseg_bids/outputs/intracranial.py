@@ -7,10 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from hetseg_bids.files import write_json
 from hetseg_bids.images import Grid
 from hetseg_bids.network.models import Plan
-from hetseg_bids.outputs.derivatives import OutputPaths, Provenance, save_image
+from hetseg_bids.outputs.derivatives import (
+    OutputPaths,
+    Provenance,
+    save_image,
+    write_mask_sidecar,
+)
 from hetseg_bids.segmentation.intracranial import Intracranial
 
 _VOLUME, _REASON = "HetsegIntracranialVolume", "HetsegIntracranialReason"
@@ -68,9 +72,4 @@ def write_intracranial(
     if found.mask is None:
         return
     save_image(paths.intracranial, found.mask, grid, intent="label")
-    resolution = {}
-    if provenance.settings.output_resolution == "1mm":
-        resolution = {"Resolution": {"1mm": "1 mm isotropic, RAS"}}
-    name = paths.intracranial.name.removesuffix(".nii.gz") + ".json"
-    sidecar = provenance.sidecar("Inside of the skull", Type="Intracranial", **resolution)
-    write_json(paths.intracranial.with_name(name), sidecar)
+    write_mask_sidecar(paths.intracranial, provenance, "Inside of the skull", "Intracranial")

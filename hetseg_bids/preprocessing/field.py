@@ -157,6 +157,20 @@ def _block_means(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return np.asarray(blocks.mean(axis=(1, 3, 5)), dtype=np.float32)
 
 
+def largest_piece(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """The largest piece of a mask whose voxels touch by their faces; an empty one stays.
+
+    Examples
+    --------
+    >>> largest_piece(np.array([True, False, True, True]))
+    array([False, False,  True,  True])
+    """
+    parts, count = ndimage.label(mask)
+    if count < 2:
+        return mask
+    return np.asarray(parts == 1 + np.argmax(np.bincount(parts.ravel())[1:]))
+
+
 def _large_pieces(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     labels, count = ndimage.label(mask)
     if not count:

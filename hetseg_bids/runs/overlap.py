@@ -31,8 +31,7 @@ def run_here(
     model = load_model(config.settings.model, device)
     head_model_beside(model)  # before there are threads
     free = free_gb() if room_gb is None else room_gb - PROGRAM_GB
-    most = scans_at_once(device, torch.get_num_threads())
-    at_once = 1 if free is None else min(most, len(scans))
+    at_once = min(scans_at_once(device, torch.get_num_threads(), free), len(scans))
     turns = Turns(at_once, device, free)
     stoppable, crashed = _Stoppable(stages or ScanStages()), threading.Event()
 

@@ -26,23 +26,25 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def scans_at_once(device: torch.device, threads: int) -> int:
+def scans_at_once(device: torch.device, threads: int, free_gb: float | None) -> int:
     """How many scans a process works on at once.
 
     On a CPU two, if it has several threads: most steps but the network leave all but one idle.
     Beside NVIDIA's GPUs as many as its threads can prepare and finish while the network has one.
-    Apple's take the commands of one thread only.
+    Apple's take the commands of one thread only. One where nothing says how much memory is free.
 
     Examples
     --------
     >>> cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    >>> scans_at_once(torch.device("mps"), 16)
-    2
-    >>> [scans_at_once(cpu, threads) for threads in (1, 2, 16)]
+    >>> scans_at_once(torch.device("mps"), 16, 20.0), scans_at_once(cpu, 16, None)
+    (2, 1)
+    >>> [scans_at_once(cpu, threads, 20.0) for threads in (1, 2, 16)]
     [1, 2, 2]
-    >>> [scans_at_once(gpu, threads) for threads in (1, 2, 16)]
+    >>> [scans_at_once(gpu, threads, 20.0) for threads in (1, 2, 16)]
     [2, 3, 4]
     """
+    if free_gb is None:
+        return 1
     if device.type != "cuda":
         return min(2, threads)
     return min(_MOST_BESIDE_GPU, 1 + threads)

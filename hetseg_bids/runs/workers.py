@@ -117,9 +117,9 @@ class _Share:
         threads, each = config.threads or cores, -(-scans // count)
         left = free_gb()
         most = room if room is not None or left is None else left / count
-        at_once = min(scans_at_once(resolve_device(config.device), threads), each)
-        at_once = 1 if most is None else at_once
-        return cls(threads, at_once, room, None if most is None else most - PROGRAM_GB)
+        free = None if most is None else most - PROGRAM_GB
+        at_once = min(scans_at_once(resolve_device(config.device), threads, free), each)
+        return cls(threads, at_once, room, free)
 
 
 def map_bounded(

@@ -19,6 +19,7 @@ from hetseg_bids.images import Grid
 from hetseg_bids.network.models import Model
 from hetseg_bids.network.systems import Heteroscedastic
 from hetseg_bids.preprocessing.conform import resample
+from hetseg_bids.preprocessing.field import largest_piece
 from hetseg_bids.preprocessing.head import Head
 from hetseg_bids.preprocessing.pipeline import PreparedImage, cut_area
 from hetseg_bids.preprocessing.transfer import to_device, to_host, volume_device
@@ -140,19 +141,6 @@ class SeenHead:
     uncertainty: StructureUncertainty
 
 
-def head_logits(model: Model, head: Head) -> tuple[Tensor, StructureUncertainty]:
-    """Logit of being inside the skull: one piece without holes, on the grid of the head.
-
-    Returns
-    -------
-    logits : (x, y, z) float32 tensor
-    uncertainty : StructureUncertainty
-        Sums over voxels of 2 mm.
-    """
-    seen = see_head(model, head)
-    return seen.inside, seen.uncertainty
-
-
 def see_head(model: Model, head: Head) -> SeenHead:
     """Run the head model.
 
@@ -180,7 +168,7 @@ def see_head(model: Model, head: Head) -> SeenHead:
 def _one_piece_(label: Tensor) -> npt.NDArray[np.bool_]:
     """Leave one piece without holes in the (x, y, z) logits; returns its mask."""
     found = (label > 0).numpy()
-    mask = np.asarray(ndimage.binary_fill_holes(_largest(found)), bool)
+    mask = np.asarray(ndimage.binary_fill_holes(largest_piece(found)), bool)
     label[torch.from_numpy(found & ~mask)] = _OUTSIDE
     label[torch.from_numpy(mask & ~found)] = _HOLE
     return mask
@@ -219,10 +207,3 @@ def volume_sd(volume_mm3: float, flip_variance_mm3: float) -> float:
 def repeat_sd(volume_mm3: float) -> float:
     """Standard deviation of the volume over scans of one head, mm3."""
     return _REPEAT_SHARE * volume_mm3
-
-
-def _largest(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    parts, count = ndimage.label(mask)
-    if count < 2:
-        return mask
-    return np.asarray(parts == 1 + np.argmax(np.bincount(parts.ravel())[1:]))

@@ -17,9 +17,9 @@ from hetseg_bids.preprocessing.pipeline import PreparedImage
 from hetseg_bids.segmentation import inference
 from hetseg_bids.segmentation.intracranial import (
     STRIPPED,
-    head_logits,
     mask_on,
     measure_intracranial,
+    see_head,
     volume_sd,
 )
 from hetseg_bids.segmentation.labels import Segmentation
@@ -112,7 +112,8 @@ def test_a_mask_without_the_brain_is_refused(prepared):
 
 def test_the_mask_is_one_piece_on_any_grid(prepared):
     image, _, _ = prepared
-    logits, uncertainty = head_logits(load_head_model(CPU), image.head)
+    seen = see_head(load_head_model(CPU), image.head)
+    logits, uncertainty = seen.inside, seen.uncertainty
     fine = mask_on(logits, image.head.grid, image.native)
     coarse_grid = Grid((57, 67, 57), np.diag([3.0, 3, 3, 1]))
     coarse = mask_on(logits, image.head.grid, coarse_grid)

@@ -17,6 +17,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from hetseg_bids.preprocessing.field import largest_piece
 from hetseg_bids.preprocessing.head import standardise_head
 from hetseg_bids.structures.head import BRAIN, FLUID, OUTSIDE
 from hetseg_bids.training.synthesis.label_maps import read_label_map
@@ -212,7 +213,7 @@ def read_head(path: Path) -> npt.NDArray[np.uint8]:
     below[below == _STEM] = _LOW_STEM
     above = ids[:, :, max(0, low - _BELOW_CEREBELLUM_MM) :]
     core = (_KINDS[above] == BRAIN) | (_KINDS[above] == FLUID)
-    above[core & ~_largest(core)] = 0
+    above[core & ~largest_piece(core)] = 0
     near = ndimage.distance_transform_edt(~core) <= _SINUS_MM
     above[near & (above == _VEIN)] = _SINUS
     above[(above == _CORD) & near] = _STEM
@@ -222,11 +223,6 @@ def read_head(path: Path) -> npt.NDArray[np.uint8]:
     ends = np.flatnonzero((ids > 0).any(axis=(0, 1)))
     # no air below: the neck goes on where the map ends
     return np.ascontiguousarray(ids[:, :, ends[0] + 1 :])
-
-
-def _largest(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    parts, _ = ndimage.label(mask)
-    return np.asarray(parts == 1 + np.argmax(np.bincount(parts.ravel())[1:]))
 
 
 def _deformed(rng: np.random.Generator, ids: Tensor, config: HeadConfig) -> Tensor:

@@ -11,7 +11,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
+
+from hetseg_bids.preprocessing.field import largest_piece
 
 CORPUS_CALLOSUM = 255
 EXTRACEREBRAL_OFFSET = 300  # 502..530 become 202..230, which aseg doesn't use
@@ -96,10 +97,10 @@ def derive_corpus_callosum(labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool
     distance = np.abs(xx - a * yy - b * zz - c) / np.sqrt(1 + a * a + b * b)
     near = (distance <= _CC_HALF_WIDTH_MM) & (zz >= floor)
     mask[xx[near], yy[near], zz[near]] = True
-    mask = _largest_part(mask)
+    mask = largest_piece(mask)
     if not mask.any():
         return mask
-    return _largest_part(_without_fornix(mask, int(np.percentile(thalamus[:, 1], 98))))
+    return largest_piece(_without_fornix(mask, int(np.percentile(thalamus[:, 1], 98))))
 
 
 def _without_fornix(callosum: npt.NDArray[np.bool_], thalamus_front: int) -> npt.NDArray[np.bool_]:
@@ -117,10 +118,3 @@ def _without_fornix(callosum: npt.NDArray[np.bool_], thalamus_front: int) -> npt
         thin = z > top - np.ceil(_THICK * usual)
         uppermost &= thin | ~body[:, None]
     return np.where(behind_monro, uppermost, callosum)
-
-
-def _largest_part(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    parts, count = ndimage.label(mask)
-    if not count:
-        return mask
-    return np.asarray(parts == 1 + np.argmax(np.bincount(parts.ravel())[1:]))
