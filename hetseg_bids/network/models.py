@@ -7,7 +7,7 @@ Weights are safetensors: reading them runs no code.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ PLAN_NAME = "plan.json"
 _PLAN_FORMAT = 1
 HEAD_MODEL = "head"
 """The model of `segmentation.intracranial`, which isn't for ``--model``."""
+_MOST_OFFSET = 4.0  # logit
 _SMOOTHEST = 9  # times; a standard deviation of 1.5 mm
 _PACKAGE = Path(__file__).parents[1]
 _SHIPPED = (_PACKAGE / "_models", _PACKAGE.parent / "models")
@@ -62,6 +63,27 @@ class Pooling:
 
 
 @dataclass(frozen=True)
+class Border:
+    """How the border of a structure follows from its logits; `benchmarks/borders.py` compares.
+
+    Attributes
+    ----------
+    smoothing : float
+        Share of the smoothing of logits (`smoothing.smooth_`), 0-1.
+    offset : float
+        Added to the label logit: a network that is in doubt labels too little.
+    """
+
+    smoothing: float = 1.0
+    offset: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what no border is."""
+        if not (0 <= self.smoothing <= 1 and abs(self.offset) <= _MOST_OFFSET):
+            raise ValueError(f"{self} isn't a border")
+
+
+@dataclass(frozen=True)
 class Plan:
     """What inference must know about a model, and how it came to be.
 
@@ -84,6 +106,8 @@ class Plan:
         How the views' flip maps become one; None: their second outputs are averaged.
     smoothing : int
         How often inference smooths the image (`smoothing.soften`).
+    borders : dict of str to Border
+        By structure; those that aren't named have `Border()`.
     mirror : bool
         Whether inference averages over the mirror image, too; False for networks that are meant to
         be fast and treat both sides alike without it.
@@ -100,6 +124,7 @@ class Plan:
     label_set: LabelSet = ASEG
     pooling: Pooling | None = None
     smoothing: int = 0
+    borders: dict[str, Border] = field(default_factory=dict)
     mirror: bool = True
 
     @property
@@ -299,6 +324,8 @@ def read_plan(folder: Path) -> Plan:
         content["patch"] = tuple(content["patch"])
         if "pooling" in content:
             content["pooling"] = Pooling(**content["pooling"])
+        borders = content.pop("borders", {}).items()
+        content["borders"] = {name: Border(**border) for name, border in borders}
         if (content["background"], content["clip"]) != (BACKGROUND, CLIP):
             raise ValueError("trained on another intensity scale")
         plan = Plan(**content, label_set=label_set)
@@ -308,6 +335,8 @@ def read_plan(folder: Path) -> Plan:
             raise ValueError("pooling of flip maps, but no flip maps")
         if type(plan.smoothing) is not int or not 0 <= plan.smoothing <= _SMOOTHEST:
             raise ValueError(f"smoothing is a whole number of 0 to {_SMOOTHEST}")
+        if not plan.borders.keys() <= {s.name for s in (*label_set.structures, *label_set.parts)}:
+            raise ValueError("borders of other structures")
         if type(plan.mirror) is not bool:
             raise ValueError("mirror is true or false")
         return plan

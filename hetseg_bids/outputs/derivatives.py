@@ -304,6 +304,7 @@ class Provenance:
             "HetsegModelSHA256": self.plan.weights_sha256,
             "HetsegPooling": asdict(self.plan.pooling) if self.plan.pooling else None,
             "HetsegImageSmoothing": self.plan.smoothing,
+            "HetsegBorders": {n: asdict(b) for n, b in self.plan.borders.items()},
             "HetsegSourceSHA256": self.source_sha256,
             "HetsegMaskSHA256": self.mask_sha256,
             "HetsegLesionSHA256": self.lesion_sha256,

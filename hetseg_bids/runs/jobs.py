@@ -125,6 +125,7 @@ def is_complete(job: Job) -> bool:
         and record.get("HetsegModelSHA256") == plan.weights_sha256
         and record.get("HetsegPooling") == (plan.pooling and asdict(plan.pooling))
         and record.get("HetsegImageSmoothing") == plan.smoothing
+        and record.get("HetsegBorders") == {n: asdict(b) for n, b in plan.borders.items()}
         and measured_with(record, head_model_beside(job.model).plan, paths)
         and atlas in (None, load_atlas().version)  # None: not compared with any
         and record.get("HetsegSettings") == json.loads(json.dumps(asdict(settings)))

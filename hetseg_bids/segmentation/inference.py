@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hetseg_bids.network.architecture import DOWNSAMPLING, HetsegNet, NetworkConfig
 from hetseg_bids.network.devices import autocast, inference_format
-from hetseg_bids.network.models import Model, Plan
+from hetseg_bids.network.models import Border, Model, Plan
 from hetseg_bids.network.systems import Heteroscedastic, PooledEnsemble
 from hetseg_bids.planes import PLANES, Plane
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
@@ -135,7 +135,7 @@ def to_logits_(
     box: tuple[slice, slice, slice],
     blur: Sequence[float] = (0.0, 0.0, 0.0),
 ) -> Logits:
-    """Smooth label logits, remove islands, and tell second outputs apart (`separate_`).
+    """Draw borders (`draw_borders_`), remove islands, and tell second outputs apart (`separate_`).
 
     Parameters
     ----------
@@ -148,10 +148,22 @@ def to_logits_(
         See `predict`.
     """
     label = mean[: len(mean) // (1 + plan.heteroscedastic)]
-    # smoothed twice, thin structures would shrink on grids that aren't the working one
-    smooth_(label, [max(0.0, 1 - _BLUR_COUNTS * b / SMOOTHED) for b in blur])
+    draw_borders_(label, plan, blur)
     dismiss_islands_(label[: len(plan.label_set.structures)], plan.label_set)
     return separate_(mean, plan, box)
+
+
+def draw_borders_(label: Tensor, plan: Plan, blur: Sequence[float] = (0.0, 0.0, 0.0)) -> None:
+    """Smooth and shift the (S, x, y, z) or (S + P, x, y, z) label logits (`Plan.borders`)."""
+    rows = (*plan.label_set.structures, *plan.label_set.parts)[: len(label)]
+    borders = [plan.borders.get(row.name, Border()) for row in rows]
+    shares = torch.tensor([border.smoothing for border in borders])
+    # smoothed twice, thin structures would shrink on grids that aren't the working one
+    taken_off = torch.tensor([_BLUR_COUNTS * b / SMOOTHED for b in blur])
+    smooth_(label, (shares[:, None] - taken_off).clamp_(min=0))
+    label += torch.tensor([border.offset for border in borders], device=label.device)[
+        :, None, None, None
+    ]
 
 
 def separate_(mean: Tensor, plan: Plan, box: tuple[slice, slice, slice]) -> Logits:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -44,7 +42,7 @@ def soften(image: Tensor, times: int) -> Tensor:
     return torch.where(image == BACKGROUND, image, softened[0])
 
 
-def smooth_(volumes: Tensor, shares: Sequence[float] = (1.0, 1.0, 1.0)) -> None:
+def smooth_(volumes: Tensor, shares: Tensor | None = None) -> None:
     """Mix each voxel with its neighbours, 1:6:1 along each axis.
 
     The network labels each slice by itself, so borders of the logits are rougher than anatomy.
@@ -53,22 +51,27 @@ def smooth_(volumes: Tensor, shares: Sequence[float] = (1.0, 1.0, 1.0)) -> None:
     ----------
     volumes : (S, x, y, z) float32 tensor
         Logits, or an image; changes.
-    shares : sequence of 3 float
-        Of the neighbours' weight that counts along each axis, 0-1.
+    shares : (S, 3) float32 tensor, optional
+        Of the neighbours' weight that counts along each axis, 0-1; 1 without it.
 
     Examples
     --------
-    >>> volumes = torch.zeros(1, 3, 1, 1)
-    >>> volumes[0, 1] = 8
-    >>> smooth_(volumes)
-    >>> volumes.flatten()
-    tensor([1., 6., 1.])
+    >>> volumes = torch.zeros(2, 3, 1, 1)
+    >>> volumes[:, 1] = 8
+    >>> smooth_(volumes, torch.tensor([[1.0, 1, 1], [0.5, 1, 1]]))
+    >>> volumes.view(2, 3)
+    tensor([[1.0000, 6.0000, 1.0000],
+            [0.5000, 7.0000, 0.5000]])
     """
-    for (axis, across), share in zip(((1, 2), (2, 1), (3, 1)), shares, strict=True):
-        if not share:
+    if shares is None:
+        shares = torch.ones(len(volumes), 3)
+    weights = (_NEIGHBOUR * shares).to(volumes.device)[:, :, None, None, None]
+    for axis, across in ((1, 2), (2, 1), (3, 1)):
+        weight = weights[:, axis - 1]
+        if not weight.any():
             continue
         for piece in volumes.split(1, across):  # a slice at a time stays in the cache
-            step = piece.diff(dim=axis).mul_(share * _NEIGHBOUR)
+            step = piece.diff(dim=axis).mul_(weight)
             size = piece.shape[axis]
             piece.narrow(axis, 0, size - 1).add_(step)
             piece.narrow(axis, 1, size - 1).sub_(step)

@@ -10,6 +10,7 @@ from hetseg_bids.errors import ModelError, OptionError
 from hetseg_bids.network.architecture import HetsegNet, NetworkConfig
 from hetseg_bids.network.models import (
     WEIGHTS_NAME,
+    Border,
     Plan,
     Pooling,
     load_model,
@@ -102,6 +103,8 @@ def test_missing_weights_are_named(copy):
         *({"system": system} for system in ("plain", "pooled", None, ["label-flip"])),
         *({"smoothing": times} for times in (-1, 10, 2.0, "2")),
         *({"mirror": value} for value in (1, "yes", None)),
+        *({"borders": value} for value in ({"spleen": {}}, {"brainstem": 1}, [], 1)),
+        *({"borders": {"brainstem": value}} for value in ({"smoothing": 2}, {"offset": "1"})),
         *({"network": {"n_outputs": 62, "labelled": slices}} for slices in (2, "3")),
     ],
 )
@@ -123,8 +126,13 @@ def test_weights_of_another_network_are_refused(copy, change):
 
 def test_a_plan_keeps_how_its_model_is_used(copy):
     plan = load_model(str(copy), CPU).plan
-    for pooling, smoothing, mirror in ((Pooling(0.9, 0.25), 0, True), (None, 3, False)):
-        changed = replace(plan, pooling=pooling, smoothing=smoothing, mirror=mirror)
+    for pooling, smoothing, mirror, borders in (
+        (Pooling(0.9, 0.25), 0, True, {}),
+        (None, 3, False, {"brainstem": Border(0.5, 1.0)}),
+    ):
+        changed = replace(
+            plan, pooling=pooling, smoothing=smoothing, mirror=mirror, borders=borders
+        )
         changed.save(copy)
         assert load_model(str(copy), CPU).plan == changed
 

@@ -17,7 +17,7 @@ from hetseg_bids.config import Settings
 from hetseg_bids.dataset.discovery import scan_of_dataset
 from hetseg_bids.errors import OutputError
 from hetseg_bids.images import Grid
-from hetseg_bids.network.models import Pooling
+from hetseg_bids.network.models import Border, Pooling
 from hetseg_bids.outputs.derivatives import (
     OutputPaths,
     Provenance,
@@ -63,7 +63,8 @@ def some_result() -> Segmentation:
 def some_provenance(**settings: object) -> Provenance:
     return Provenance(
         ["bids:raw:sub-01/anat/x_T1w.nii.gz"], "aa", "bb",
-        plan_of("label-flip", "cc", pooling=Pooling(0.8, 0.2), smoothing=2),
+        plan_of("label-flip", "cc", pooling=Pooling(0.8, 0.2), smoothing=2,
+                borders={"corpus_callosum": Border(0.5, 1.0)}),
         Settings(**settings), "deepbet", 1234.56, ImageQuality(0.1, 0.3, 0.02, 2.0, 5.0, 0.5),
         Plausibility("abc", 1.5, (Finding("left_thalamus", 1.5, surplus_ml=0.5),)),
         17.26, ("dark",),
@@ -172,6 +173,7 @@ def test_sidecars_say_how_the_result_came_to_be(tmp_path):
         "HetsegModelSHA256": "cc",
         "HetsegPooling": {"views": 0.8, "ensemble": 0.2, "answer": 0.0},
         "HetsegImageSmoothing": 2,
+        "HetsegBorders": {"corpus_callosum": {"smoothing": 0.5, "offset": 1.0}},
         "HetsegSourceSHA256": "aa",
         "HetsegMaskSHA256": "bb",
         "HetsegLesionSHA256": None,

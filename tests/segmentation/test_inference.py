@@ -12,7 +12,7 @@ import torch
 from scipy import ndimage
 
 from hetseg_bids.images import Grid
-from hetseg_bids.network.models import Model, Pooling, load_model
+from hetseg_bids.network.models import Border, Model, Pooling, load_model
 from hetseg_bids.network.systems import LabelFlip, PooledEnsemble
 from hetseg_bids.preprocessing.normalisation import BACKGROUND, standardise
 from hetseg_bids.segmentation import inference, smoothing
@@ -200,5 +200,25 @@ def test_what_resampling_smooths_is_not_smoothed_twice(model, brain):
     smoothing.smooth_(rough)
     torch.testing.assert_close(rough, plain)
     share = 1 - 0.75 * 0.16 / 0.25
-    smoothing.smooth_(none, (share, 1, 1))
+    smoothing.smooth_(none, torch.tensor([[share, 1, 1]]).expand(len(none), 3))
     torch.testing.assert_close(none, some)
+
+
+def test_a_plan_says_how_the_border_of_a_structure_is_drawn(model, brain):
+    image, mask = (part[20:56, 20:60, 20:41].contiguous() for part in brain)
+    own = {"left_thalamus": Border(0.0, 0.5), "corpus_callosum": Border(0.5)}
+    smooth, rough, mixed = (
+        predict(
+            replace(model, plan=replace(model.plan, borders=borders)),
+            *(image, mask),
+            views=["axial"],
+            mirror=False,
+        ).label
+        for borders in ({}, dict.fromkeys(model.plan.label_set.names, Border(0.0)), own)
+    )
+    half = rough.clone()
+    smoothing.smooth_(half, torch.full((len(half), 3), 0.5))
+    for place, name in enumerate(model.plan.label_set.names):
+        wanted = {"left_thalamus": rough + 0.5, "corpus_callosum": half}.get(name, smooth)[place]
+        torch.testing.assert_close(mixed[place], wanted, msg=name)
+    assert (smooth != rough).any()
