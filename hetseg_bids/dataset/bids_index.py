@@ -1,4 +1,4 @@
-"""Pybids' index of the T1w and UNIT1 images of a dataset, also one kept on disk between calls."""
+"""Where the T1w and UNIT1 images of a dataset lie; also by a pybids index that is kept on disk."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from hetseg_bids.errors import DatasetError
 
 log = logging.getLogger(__name__)
 EXTENSIONS = (".nii.gz", ".nii")
+_NO_INPUT = ("code", "derivatives", "sourcedata", "stimuli", "work")  # folders of the dataset
+_STORE = ".zarr"  # a folder that is one image, of thousands of files
 _DATABASE = "layout_index.sqlite"  # as pybids calls it
 _REMEDY = "give each dataset a folder of its own, or remove this one"
 
@@ -54,7 +56,7 @@ def image_paths(
         # index can be out of date
         wanted = {f"sub-{label}".casefold() for label in participants}
         folders = [folder for folder in _folders(root, "sub-") if folder.name.casefold() in wanted]
-        return sorted(path for folder in folders for path in _indexed(folder, suffix))
+        return sorted(path for folder in folders for path in _searched(folder, suffix))
     if layout is not None and database is not None:
         with _readable(database):
             kept = _paths_of(layout, suffix)
@@ -68,10 +70,42 @@ def image_paths(
             "made; it is made again",
             *(database, added, suffix, removed),
         )
-    return _indexed(root, suffix) if database is None else _index_and_keep(root, suffix, database)
+    return _searched(root, suffix) if database is None else _index_and_keep(root, suffix, database)
 
 
-def _indexed(folder: Path, suffix: str, database: Path | None = None) -> list[Path]:
+def _searched(folder: Path, suffix: str) -> list[Path]:
+    """The images that `_indexed` finds, without pybids, which is slow to import; sorted."""
+    name = re.compile(rf"[^.]*_{suffix}({'|'.join(map(re.escape, EXTENSIONS))})")
+    return sorted(path for path in _files_below(folder, _NO_INPUT) if name.fullmatch(path.name))
+
+
+def _files_below(
+    folder: Path, skipped: Sequence[str], way: frozenset[tuple[int, int]] = frozenset()
+) -> Iterator[Path]:
+    """Files in a folder and those below; hidden ones and some folders at the top are left out.
+
+    Links are followed, but not to a folder that they are in (`way`).
+    """
+    try:
+        about = folder.stat()
+        entries = _entries(folder)
+    except OSError as error:
+        log.warning("%r: can't be read (%s); left out", str(folder), error.strerror)
+        return
+    here = (about.st_dev, about.st_ino)
+    if here in way:
+        return
+    for entry in entries:
+        if entry.name.startswith(".") or entry.name in skipped:
+            continue
+        path = Path(entry.path)
+        if not _is_folder(entry):
+            yield path
+        elif path.suffix != _STORE:
+            yield from _files_below(path, (), way | {here})
+
+
+def _indexed(folder: Path, suffix: str, database: Path) -> list[Path]:
     from bids import BIDSLayout  # slow to import
 
     layout = BIDSLayout(folder, validate=False, database_path=database, indexer=_indexer())
@@ -82,7 +116,7 @@ def _indexer() -> Any:
     """Index T1w and UNIT1 images only."""
     from bids.layout import BIDSLayoutIndexer
 
-    skip = r"^/(code|derivatives|sourcedata|stimuli|work)(/|$)"
+    skip = rf"^/({'|'.join(_NO_INPUT)})(/|$)"
     others = "".join(rf"(?<!_{suffix})(?<!_{suffix}\.nii)" for suffix in SUFFIXES)
     patterns = (skip, r"/\.", r"\.json$", rf"{others}\.[^/.]+$")
     return BIDSLayoutIndexer(
@@ -213,7 +247,7 @@ def _index_and_keep(root: Path, suffix: str, database: Path) -> list[Path]:
         temporary.mkdir(parents=True)
     except OSError as error:
         log.warning("--bids-database-dir %s: the index isn't kept (%s)", database, error.strerror)
-        return _indexed(root, suffix)
+        return _searched(root, suffix)
     try:
         paths = _indexed(root, suffix, temporary)
         with contextlib.suppress(FileNotFoundError):  # the folder was removed meanwhile

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from hetseg_bids.config import Selection
+from hetseg_bids.dataset.bids_index import image_paths
 from hetseg_bids.dataset.discovery import expected_scans, find_scans
 from hetseg_bids.errors import DatasetError, OptionError
 from support.commands import run_cli
@@ -151,6 +152,48 @@ def test_an_index_that_another_program_made_through_a_link_is_used(tmp_path, cap
     assert [scan.path.parents[2] for scan in found] == [root, root]
     assert written(tmp_path / "db") == made
     assert not caplog.records
+
+
+def test_images_are_those_of_pybids_index(tmp_path):
+    root = with_images(
+        tmp_path / "a",
+        *("sub-01/anat/sub-01", "sub-01/ses-1/anat/sub-01_ses-1", "sub-01/sub-01_acq-odd", "loose"),
+        *("sub-03/derivatives/x/sub-01", "code/sub-01/anat/sub-01", "work/sub-01", "derivatives/a"),
+        *("sub-01/.hidden/sub-01", "sub-01/anat/.sub-01", "sub-01/anat/sub-01_acq-a.b"),
+        *("sub-02/anat/sub-02.zarr/sub-02", "sub-02/anat/run-1_T1w.nii.gz/sub-02", "sub-03/T1w/a"),
+    )
+    anat = root / "sub-01" / "anat"
+    for name in (
+        "T1w.nii.gz",
+        "sub-01_UNIT1.nii",
+        "sub-01_T1w.json",
+        "sub-01_T1w.NII",
+        "x_T1w.nii",
+    ):
+        (anat / name).touch()
+    for link, target in {
+        "sub-04": "sub-01",
+        "sub-05_T1w.nii.gz": "nowhere",
+        "sub-03/circle": "../sub-03",
+        "sub-06": "sub-06",
+    }.items():
+        (root / link).symlink_to(target)
+    for suffix in ("T1w", "UNIT1"):
+        found = _without_rounds(root, image_paths(root, suffix, (), None))
+        assert found == _without_rounds(root, image_paths(root, suffix, (), tmp_path / suffix))
+        assert len(found) > 1
+    whole = image_paths(root, "T1w", (), None)
+    assert not any("circle" in path.parts for path in whole)
+    one = image_paths(root, "T1w", ("01", "04"), None)
+    assert one == [
+        path for path in whole if path.relative_to(root).parts[0] in ("sub-01", "sub-04")
+    ]
+
+
+def _without_rounds(root: Path, paths: list[Path]) -> set[str]:
+    """Paths in the dataset but those through a circle of links, which pybids goes round often."""
+    places = {path.relative_to(root) for path in paths}
+    return {place.as_posix() for place in places if "circle" not in place.parts}
 
 
 def test_a_file_that_is_no_index_is_refused(tmp_path):
