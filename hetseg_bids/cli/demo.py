@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from hetseg_bids.cli.arguments import path
+from hetseg_bids.cli.imports import imported_for_good
 from hetseg_bids.config import RunConfig
 from hetseg_bids.errors import HetsegError
 
@@ -25,8 +26,9 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
 
-    from hetseg_bids.dataset.demo import write_demo_dataset
-    from hetseg_bids.runs.participants import run_participants
+    with imported_for_good():
+        from hetseg_bids.dataset.demo import write_demo_dataset
+        from hetseg_bids.runs.participants import run_participants
 
     try:
         bids_dir = write_demo_dataset(args.out / "bids")

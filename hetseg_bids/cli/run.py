@@ -17,6 +17,7 @@ from typing import NoReturn
 from hetseg_bids import __version__
 from hetseg_bids.cli import files, options
 from hetseg_bids.cli.arguments import path
+from hetseg_bids.cli.imports import imported_for_good
 from hetseg_bids.config import Execution, RunConfig, Selection, Settings
 from hetseg_bids.errors import HetsegError, OptionError
 
@@ -198,7 +199,8 @@ def _execution(args: argparse.Namespace) -> Execution:
 def _carry_out(config: RunConfig, level: str) -> int:
     """Carry out a call of ``hetseg``; returns its exit code."""
     if level == "group":
-        from hetseg_bids.runs.group import run_group
+        with imported_for_good():
+            from hetseg_bids.runs.group import run_group
 
         images, choose = config.selection.images, config.selection.choose
         page = run_group(
@@ -215,7 +217,8 @@ def _carry_out(config: RunConfig, level: str) -> int:
         raise OptionError("only the group level joins them", option="--covariates")
     if config.normalise != RunConfig.normalise:
         raise OptionError("only the group level divides volumes", option="--normalise")
-    from hetseg_bids.runs.participants import run_participants  # torch is slow to import
+    with imported_for_good():
+        from hetseg_bids.runs.participants import run_participants  # torch is slow to import
 
     return run_participants(config)
 

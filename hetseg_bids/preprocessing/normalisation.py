@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 # standard scores. Darker than CSF: where the mask is too loose or too tight, its edge then looks
@@ -38,15 +39,25 @@ def standardise(image: Tensor, mask: Tensor, left_out: Tensor | None = None) -> 
     >>> standardise(image, image > 0).flatten()
     tensor([-3., -1.,  1.])
     """
-    inside = image[mask if left_out is None else mask & ~left_out].cpu().numpy()
+    box = _box_of(mask)
+    part, brain = image[box], mask[box]
+    inside = part[brain if left_out is None else brain & ~left_out[box]].cpu().numpy()
     if not len(inside):
         raise ValueError("brain mask is empty")
     # numpy: torch's sums depend on the number of threads, and the training samples would, too
     mean, spread = float(inside.mean(dtype=np.float64)), float(inside.std(dtype=np.float64))
     if not spread > 0:
         raise ValueError("image is constant inside the brain mask")
-    scores = ((image - mean) / spread).clamp_(-CLIP, CLIP)
-    return torch.where(mask, scores, torch.tensor(BACKGROUND))
+    scores = ((part - mean) / spread).clamp_(-CLIP, CLIP)
+    whole = torch.full_like(image, BACKGROUND)
+    whole[box] = torch.where(brain, scores, torch.tensor(BACKGROUND))
+    return whole
+
+
+def _box_of(mask: Tensor) -> tuple[slice, ...]:
+    """The bounding box of a mask: what is outside costs time and nothing comes of it."""
+    found = ndimage.find_objects(mask.cpu().numpy().view(np.uint8))
+    return found[0] if found else (slice(0, 0),) * mask.ndim
 
 
 def typical_high(values: npt.NDArray[np.float32]) -> float:

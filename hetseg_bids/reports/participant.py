@@ -5,7 +5,7 @@ A run that has just made them hands over the arrays, which saves reading them; t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -129,8 +129,9 @@ def write_report(
     record = read_json(paths.record)
     label_set = read_label_table(paths.labels)
     table, wholes = split_wholes(read_morph(paths.morph), label_set)
-    head = _view(shown or Shown.read(paths), source, label_set, lesion_path)
-    brain = head.cropped(_brain_box(head.mask | (head.dseg > 0)))
+    shown = shown or Shown.read(paths)
+    head = _view(shown, source, label_set, lesion_path)
+    brain = _brain(head, shown)
     whole = of_structures(table)
     worst = _least_certain(whole[whole["name"].isin(label_set.names)])
     page = environment().get_template("participant.html.jinja")
@@ -343,20 +344,31 @@ def _provenance(record: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _view(shown: Shown, source: Path, label_set: LabelSet, lesion_path: Path | None) -> View:
+    """All but the flip map, which is drawn of the brain only."""
     working = working_grid(shown.grid)
-    image, q = shown.image, shown.flip_probability
+    image = shown.image
     if image is None:
         t1w = read_t1w(source)  # with the same corrections as for the network
         image = _to(working, t1w.grid, t1w.data, t1w.background)
     return View(
         image=image,
         dseg=nearest(shown.dseg, shown.grid, working),
-        flip_probability=None if q is None else _to(working, shown.grid, q),
+        flip_probability=None,
         mask=nearest(shown.mask, shown.grid, working) > 0,
         affine=working.affine,
         label_set=label_set,
         lesion=None if lesion_path is None else read_lesion(lesion_path).on(working),
     )
+
+
+def _brain(head: View, shown: Shown) -> View:
+    """The part of a view around the brain, with its flip map."""
+    box, q = _brain_box(head.mask | (head.dseg > 0)), shown.flip_probability
+    brain = head.cropped(box)
+    if q is None:
+        return brain
+    there = Grid(brain.dseg.shape, brain.affine)
+    return replace(brain, flip_probability=_to(there, shown.grid, q))
 
 
 def _to(

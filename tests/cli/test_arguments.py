@@ -30,6 +30,28 @@ def test_help_does_not_wait_for_torch():
     assert not {"torch", "scipy", "pandas"} & set(done.stdout.split())
 
 
+def test_a_run_starts_without_what_it_does_not_need(tmp_path):
+    t1w_path(write_dataset(tmp_path / "bids"), "01").touch()
+    code = """if True:
+        import gc, sys
+        from hetseg_bids.cli.run import main
+        code = main(sys.argv[1:])
+        print(gc.isenabled() and gc.get_freeze_count() > 100_000)
+        print(*sys.modules)
+        sys.exit(code)
+    """
+    call = [str(tmp_path / "bids"), str(tmp_path / "out"), "participant", "--dry-run"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *call], capture_output=True, text=True, check=True
+    )
+    _, frozen, modules = done.stdout.splitlines()
+    assert frozen == "True"  # no garbage collection looks through torch
+    loaded = set(modules.split())
+    assert {"torch", "hetseg_bids.runs.scan"} <= loaded
+    others = {"matplotlib", "nilearn", "templateflow", "tensorboard"}
+    assert not loaded & {*others, "torch._dynamo", "dask", "distributed", "deepbet"}
+
+
 def test_every_path_of_every_command_knows_the_tilde(home):
     x = "~/x"
     calls = {
