@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -15,6 +16,7 @@ from hetseg_bids.preprocessing.normalisation import BACKGROUND, CLIP, typical_hi
 _HIGHEST = 220  # mm from the crown to the lower end of the box
 _MARGIN = 8  # mm of air around the head
 _AIR = 0.15  # of the bright voxels' value; skull and fluid are mostly above it
+_NEAR = 5  # voxels of 2 mm: bone and most of the scalp
 
 
 def standardise_head(image: Tensor) -> Tensor:
@@ -109,3 +111,53 @@ def find_head(conformed: Tensor, working: Grid, background: float = 0.0) -> Head
     into[:3, 3] = 0.5  # the middle of the first two voxels
     i, j, k = halved.shape
     return Head(standardise_head(halved), Grid((i, j, k), part.affine @ into, part.codes))
+
+
+def near_skull(head: Head, inside: Tensor) -> tuple[Head, tuple[slice, slice, slice]]:
+    """The head without face, neck and whatever else is far from the inside of the skull.
+
+    The network's norms see a whole slice, so that a face which was taken off would move all of the
+    border a little.
+
+    Parameters
+    ----------
+    head : Head
+    inside : (x, y, z) bool tensor
+        Roughly the inside of the skull; not empty.
+
+    Returns
+    -------
+    near : Head
+        The box around what is left, with standard scores of its own.
+    box : tuple of 3 slice
+        Where it lies in the head.
+
+    Raises
+    ------
+    ValueError
+        If all that is left has one value.
+    """
+    near = within(inside, _NEAR)
+    ends = [torch.nonzero(near.amax(dim=(i, j)))[[0, -1], 0] for i, j in ((1, 2), (0, 2), (0, 1))]
+    x, y, z = (slice(int(first), int(last) + 1) for first, last in ends)
+    box = (x, y, z)
+    part = head.scores[box] - head.scores.min()
+    part[~near[box]] = 0
+    return Head(standardise_head(part), head.grid.part(box)), box
+
+
+def within(mask: Tensor, reach: int) -> Tensor:
+    """Voxels at most `reach` from a (x, y, z) bool mask along each axis.
+
+    Examples
+    --------
+    >>> import torch
+    >>> within(torch.tensor([0, 0, 0, 1, 0]).bool().view(5, 1, 1), 2).int().flatten().tolist()
+    [0, 1, 1, 1, 1]
+    """
+    wide = mask[None].float()
+    for axis in range(3):
+        size, pad = [1, 1, 1], [0, 0, 0]
+        size[axis], pad[axis] = 2 * reach + 1, reach
+        wide = functional.max_pool3d(wide, size, 1, pad)
+    return wide[0] > 0

@@ -64,7 +64,7 @@ def test_the_mask_is_the_inside_of_the_skull(prepared):
     assert found.volume_mm3 == found.mask.sum()
     overlap = 2 * (found.mask > 0)[inside].sum() / (found.mask.sum() + inside.sum())
     assert overlap > 0.95
-    assert found.volume_mm3 == pytest.approx(inside.sum(), rel=0.06)
+    assert found.volume_mm3 == pytest.approx(inside.sum(), rel=0.09)  # 2.5 standard deviations
 
 
 def test_a_gpu_resamples_the_mask(prepared, monkeypatch):
@@ -78,8 +78,8 @@ def test_a_gpu_resamples_the_mask(prepared, monkeypatch):
         found = measure_intracranial(model, image, result)
     np.testing.assert_array_equal(found.mask, wanted.mask)
     assert (found.volume_mm3, found.uncertainty) == (wanted.volume_mm3, wanted.uncertainty)
-    assert moved["copies out"] == 2  # outputs, mask
-    assert moved["in"] < 2.1 * 4 * image.head.scores.numel()  # scores, logits
+    assert moved["copies out"] == 3  # outputs of the first and the second look, mask
+    assert moved["in"] < 3.1 * 4 * image.head.scores.numel()  # scores twice, logits
 
 
 def test_a_stripped_image_has_no_volume_but_a_reason(prepared):
@@ -119,6 +119,19 @@ def test_the_mask_is_one_piece_on_any_grid(prepared):
     coarse = mask_on(logits, image.head.grid, coarse_grid)
     assert 27 * coarse.sum() == pytest.approx(fine.sum(), rel=0.01)
     assert 8 * uncertainty.size == pytest.approx(fine.sum(), rel=0.02)
+
+
+def test_what_lies_far_from_the_skull_hardly_counts(prepared):
+    image, _, _ = prepared
+    volumes = []
+    for bright in (False, True):
+        wide = torch.nn.functional.pad(image.image, (0, 0, 0, 60, 40, 0))
+        if bright:  # a face and a neck
+            wide[40:130, -55:-5, 10:110] = 900
+            wide[50:120, 60:140, :25] = 700
+        head = find_head(wide, Grid(tuple(wide.shape), np.eye(4)))
+        volumes.append(see_head(load_head_model(CPU), head).uncertainty.size)
+    assert volumes[1] == pytest.approx(volumes[0], rel=0.01)
 
 
 def test_the_box_around_the_head_does_not_change_with_padding(prepared):

@@ -95,6 +95,11 @@ class HeadConfig:
     defaced_rate, zeroed_rate, wrap_rate : float
         Share of heads without a face, with air of one value, and with a nose or neck that is
         folded to the other side.
+    bare_rate : float
+        Share of heads of which only what is near the inside of the skull is left, as in the second
+        look of `segmentation.intracranial`.
+    bare : tuple of 2 float
+        How near, voxels.
     cut_rates : tuple of 6 float
         Share of heads that end at each face of the image: left, right, back, front, bottom, top.
     """
@@ -114,9 +119,11 @@ class HeadConfig:
     blur: tuple[float, float] = (0.2, 0.7)
     noise: tuple[float, float] = (0.0, 0.08)
     gamma: tuple[float, float] = (0.8, 1.25)
-    defaced_rate: float = 0.45
+    defaced_rate: float = 0.55
     zeroed_rate: float = 0.5
     wrap_rate: float = 0.1
+    bare_rate: float = 0.6
+    bare: tuple[float, float] = (3.0, 9.0)
     cut_rates: tuple[float, ...] = (0.06, 0.06, 0.06, 0.12, 0.4, 0.1)
 
 
@@ -310,6 +317,8 @@ def _spoil(
     if rng.random() < config.defaced_rate:
         image[_face(rng, labels)] = 0
     _cut_(rng, image, labels, inside, config.cut_rates)
+    if rng.random() < config.bare_rate:
+        image[~_near(rng, labels, config.bare)] = 0
     return image
 
 
@@ -361,6 +370,17 @@ def _face(rng: np.random.Generator, labels: Tensor) -> Tensor:
         low, high = _ends(cranium, 2)
         face &= z < low + rng.uniform(0.2, 0.7) * (high - low)
     return face.expand(labels.shape)
+
+
+def _near(rng: np.random.Generator, labels: Tensor, reach: tuple[float, float]) -> Tensor:
+    """What is near the inside of the skull: in some places nearer than in others.
+
+    At one distance all around, what is left would show where the border is.
+    """
+    far = smooth_field(rng, HEAD_FRAME, rng.uniform(8.0, 25.0))[0]
+    far = rng.uniform(*reach) + rng.uniform(0.5, 2.0) * far
+    distance = ndimage.distance_transform_edt(~_cranium(labels).numpy())
+    return torch.from_numpy(distance) <= far.clamp_(min=reach[0])
 
 
 def _cut_(

@@ -7,9 +7,11 @@ from dataclasses import replace
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 from hetseg_bids.network.devices import CPU
 from hetseg_bids.network.models import load_model, read_plan
+from hetseg_bids.preprocessing.head import within
 from hetseg_bids.structures.head import BRAIN, FLUID, HEAD, OUTSIDE
 from hetseg_bids.training.synthesis.heads import HEAD_FRAME, HeadConfig, HeadSource, read_head
 from support.commands import run_cli, run_here
@@ -24,6 +26,7 @@ _WHOLE = HeadConfig(
     warp=((24.0, 0.0),),
     defaced_rate=0.0,
     wrap_rate=0.0,
+    bare_rate=0.0,
     cut_rates=(0.0,) * 6,
 )
 
@@ -81,6 +84,20 @@ def test_a_defaced_head_keeps_all_that_is_inside(head_maps):
     changed = (whole.volume.image - defaced.volume.image).abs() > 0.5
     assert changed.any()
     assert (changed & (whole.volume.labels == BRAIN)).float().sum() < 10
+
+
+def test_a_bare_head_keeps_all_that_is_inside_and_nothing_far_from_it(head_maps):
+    paths = list(head_maps.glob("*.nii.gz"))
+    inside = ()
+    for rate in (0.0, 1.0):
+        config = replace(_WHOLE, zeroed_rate=1.0, bare_rate=rate, bare=(4.0, 4.0))
+        head = HeadSource(paths, config).draw_head(np.random.default_rng(3))
+        inside += (torch.isin(head.volume.labels, torch.tensor([FLUID, BRAIN])),)
+    bare = head.volume.image > head.volume.image.min()
+    assert torch.equal(*inside)
+    assert bare[inside[1]].float().mean() > 0.99
+    assert not bare[~within(inside[1], 14)].any()  # 4, more in some places
+    assert bare[within(inside[1], 2) & ~inside[1]].any()
 
 
 def test_a_head_model_is_trained_and_no_model_for_structures(head_maps, tmp_path):
