@@ -37,7 +37,7 @@ _LEAST_BRAIN = 0.97  # of the labelled voxels have to lie inside
 
 _SHARED = 0.65  # of the flip variance: an error all around the brain has one sign
 _SHARE = 0.01  # of the volume, beyond what the flip map says
-_REPEAT_SHARE = 0.005  # root mean square change of copies of three heads (docs/intracranial.md)
+_REPEAT_SHARE = 0.005  # more than copies of three heads differ (docs/intracranial.md)
 
 STRIPPED = (
     "the image is stripped, or was given as stripped: what lies between brain and skull isn't in it"
