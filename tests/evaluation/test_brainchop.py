@@ -66,7 +66,7 @@ def test_a_model_is_run_in_slabs_as_tensorflow_would_run_it_at_once(
     )
     expected = (np.maximum(hidden, 0) @ last[0, 0, 0] + last_bias).argmax(-1)
     found = brainchop.MeshNet.read(tmp_path)(torch.from_numpy(image))
-    assert len(np.unique(expected)) == 3
+    assert len(np.unique(expected)) > 1
     np.testing.assert_array_equal(found, expected)
 
 
