@@ -102,6 +102,7 @@ def score(out: Path, source: Path, how: str, copy: Path) -> pd.DataFrame:
     if not dseg.exists():
         return pd.DataFrame([{**where, "verdict": "refused"}])
     table = pd.read_csv(result_of(folder, participant, "morph"), sep="\t", na_values="n/a")
+    table = table[table["name"].isin(ASEG.names)]  # without sums and intracranial volume
     record = read_json(dseg.with_name(dseg.name.replace(".nii.gz", ".json")))
     verdict = judge(table, record["HetsegWarnings"], ImageQuality.of_record(record))
     labels = read_labels(dseg)[0]
