@@ -82,10 +82,9 @@ class HeadConfig:
         Share of these others.
     fat : tuple of 2 float
         Intensity of fat, cerebral white matter = 1: suppressed, or far brighter than the brain.
-    bias : float
-        Largest standard deviation of the log bias field.
-    falloff : float
-        Half-range of the log of the change from one end of the frame to the other, each axis.
+    bias, falloff : float
+        Largest standard deviation of the log bias field; half-range of the log of the change from
+        one end of the frame to the other, each axis.
     blur : tuple of 2 float
         Gaussian sigma, voxels, each axis.
     noise : tuple of 2 float
@@ -93,13 +92,9 @@ class HeadConfig:
     gamma : tuple of 2 float
         Exponent of the intensities.
     defaced_rate, zeroed_rate, wrap_rate : float
-        Share of heads without a face, with air of one value, and with a nose or neck that is
-        folded to the other side.
-    bare_rate : float
-        Share of heads of which only what is near the inside of the skull is left, as in the second
-        look of `segmentation.intracranial`.
-    bare : tuple of 2 float
-        How near, voxels.
+        Share of heads without a face, with air of one value, and with a folded nose or neck.
+    bare_rate, bare : float, and tuple of 2 float
+        Share of heads with only what is near the inside of the skull, and how near, voxels.
     cut_rates : tuple of 6 float
         Share of heads that end at each face of the image: left, right, back, front, bottom, top.
     """
@@ -373,10 +368,7 @@ def _face(rng: np.random.Generator, labels: Tensor) -> Tensor:
 
 
 def _near(rng: np.random.Generator, labels: Tensor, reach: tuple[float, float]) -> Tensor:
-    """What is near the inside of the skull: in some places nearer than in others.
-
-    At one distance all around, what is left would show where the border is.
-    """
+    """What is near the inside of the skull, not at one distance, which would show the border."""
     far = smooth_field(rng, HEAD_FRAME, rng.uniform(8.0, 25.0))[0]
     far = rng.uniform(*reach) + rng.uniform(0.5, 2.0) * far
     distance = ndimage.distance_transform_edt(~_cranium(labels).numpy())
