@@ -12,7 +12,7 @@ all others. 40 s a scan on one core.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -99,8 +99,7 @@ def tell(table: pd.DataFrame, model: Model) -> None:
     table["gain"] = (
         table["dice"] - now.loc[pd.MultiIndex.from_frame(table[["scan", "name"]])].to_numpy()
     )
-    best = table.groupby(["pair", *_WAY])["dice"].mean().groupby("pair").idxmax()
-    kept = table.merge(_ways(best))
+    kept = table.merge(best_ways(table))
     shown = kept.pivot_table("gain", ["pair", *_WAY], "folder", sort=False)
     shown["size"] = table[is_planned].groupby("pair")["size"].mean().reindex(shown.index, level=0)
     print(f"gain by the best way, and size now\n{shown.round(4).to_string()}")
@@ -109,13 +108,14 @@ def tell(table: pd.DataFrame, model: Model) -> None:
         others = table[table["scan"] != scan]
         if others.empty:
             continue
-        chosen = others.groupby(["pair", *_WAY])["dice"].mean().groupby("pair").idxmax()
-        gain = own.merge(_ways(chosen))["gain"].mean()
+        gain = own.merge(best_ways(others))["gain"].mean()
         print(f"{scan} {now.loc[scan].mean():.4f} {gain:+.4f}")
 
 
-def _ways(chosen: Iterable[tuple[str, float, float]]) -> pd.DataFrame:
-    return pd.DataFrame(list(chosen), columns=["pair", *_WAY])
+def best_ways(table: pd.DataFrame) -> pd.DataFrame:
+    """Smoothing and offset with the largest mean Dice, one row for each pair of sides."""
+    best = table.groupby(["pair", *_WAY])["dice"].mean().groupby("pair").idxmax()
+    return pd.DataFrame(list(best), columns=["pair", *_WAY])
 
 
 if __name__ == "__main__":

@@ -302,9 +302,7 @@ class Provenance:
             "HetsegVersion": __version__,
             "HetsegModel": self.plan.name,
             "HetsegModelSHA256": self.plan.weights_sha256,
-            "HetsegPooling": asdict(self.plan.pooling) if self.plan.pooling else None,
-            "HetsegImageSmoothing": self.plan.smoothing,
-            "HetsegBorders": {n: asdict(b) for n, b in self.plan.borders.items()},
+            **use_of(self.plan),
             "HetsegSourceSHA256": self.source_sha256,
             "HetsegMaskSHA256": self.mask_sha256,
             "HetsegLesionSHA256": self.lesion_sha256,
@@ -318,6 +316,15 @@ class Provenance:
             "HetsegWarnings": list(self.warnings),
             **self.head,
         }
+
+
+def use_of(plan: Plan) -> dict[str, Any]:
+    """What results depend on beside the weights of a model, as sidecars have it."""
+    return {
+        "HetsegPooling": asdict(plan.pooling) if plan.pooling else None,
+        "HetsegImageSmoothing": plan.smoothing,
+        "HetsegBorders": {name: asdict(border) for name, border in plan.borders.items()},
+    }
 
 
 def write_sidecars(

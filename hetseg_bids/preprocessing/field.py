@@ -48,7 +48,7 @@ def find_field(image: npt.NDArray[np.float32]) -> tuple[float, Box]:
     content = _whole(image)
     while True:
         background = _border_value(image[content])
-        inner = _box_of(image[content] != background)
+        inner = box_of(image[content] != background)
         if inner is None or inner == _whole(image[content]):
             return background, content
         content = _within(content, inner)
@@ -102,7 +102,7 @@ def head_box(image: npt.NDArray[np.float32]) -> Box:
     inner = _whole(coarse)
     for _ in range(_ROUNDS):  # what counts as bright must not depend on how much air there is
         limit = air + _HEAD * (typical_high(coarse[inner]) - air)
-        found = _box_of(_large_pieces(coarse > limit))
+        found = box_of(_large_pieces(coarse > limit))
         if found is None or found == inner:
             break
         inner = found
@@ -123,7 +123,7 @@ def _faces(image: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
     return [np.moveaxis(image, axis, 0)[place] for axis in range(3) for place in (0, -1)]
 
 
-def _box_of(mask: npt.NDArray[np.bool_]) -> Box | None:
+def box_of(mask: npt.NDArray[np.bool_]) -> Box | None:
     """Bounding box of a mask, None if it is empty."""
     box = []
     for axis in range(3):

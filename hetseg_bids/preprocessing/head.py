@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.nn import functional
 
 from hetseg_bids.images import Grid
-from hetseg_bids.preprocessing.field import head_box
+from hetseg_bids.preprocessing.field import box_of, head_box
 from hetseg_bids.preprocessing.normalisation import BACKGROUND, CLIP, typical_high
 
 _HIGHEST = 220  # mm from the crown to the lower end of the box
@@ -138,9 +137,8 @@ def near_skull(head: Head, inside: Tensor) -> tuple[Head, tuple[slice, slice, sl
         If all that is left has one value.
     """
     near = within(inside, _NEAR)
-    ends = [torch.nonzero(near.amax(dim=(i, j)))[[0, -1], 0] for i, j in ((1, 2), (0, 2), (0, 1))]
-    x, y, z = (slice(int(first), int(last) + 1) for first, last in ends)
-    box = (x, y, z)
+    box = box_of(near.numpy())
+    assert box is not None  # noqa: S101 (`inside` isn't empty)
     part = head.scores[box] - head.scores.min()
     part[~near[box]] = 0
     return Head(standardise_head(part), head.grid.part(box)), box

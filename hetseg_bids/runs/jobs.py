@@ -16,7 +16,7 @@ from hetseg_bids.dataset.lesion_masks import NO_MASK, FoundLesionMask, find_lesi
 from hetseg_bids.errors import MaskError, OutputError
 from hetseg_bids.files import read_json
 from hetseg_bids.network.models import Model, file_sha256, head_model_beside
-from hetseg_bids.outputs.derivatives import OutputPaths, output_paths, sources_of
+from hetseg_bids.outputs.derivatives import OutputPaths, output_paths, sources_of, use_of
 from hetseg_bids.outputs.intracranial import measured_with
 from hetseg_bids.segmentation.morphometry import has_columns
 from hetseg_bids.segmentation.plausibility import Plausibility
@@ -123,9 +123,7 @@ def is_complete(job: Job) -> bool:
         and "HetsegTurnedDegrees" in record  # earlier results weren't made upright
         and record.get("HetsegVersion") == __version__
         and record.get("HetsegModelSHA256") == plan.weights_sha256
-        and record.get("HetsegPooling") == (plan.pooling and asdict(plan.pooling))
-        and record.get("HetsegImageSmoothing") == plan.smoothing
-        and record.get("HetsegBorders") == {n: asdict(b) for n, b in plan.borders.items()}
+        and all(record.get(key) == value for key, value in use_of(plan).items())
         and measured_with(record, head_model_beside(job.model).plan, paths)
         and atlas in (None, load_atlas().version)  # None: not compared with any
         and record.get("HetsegSettings") == json.loads(json.dumps(asdict(settings)))
