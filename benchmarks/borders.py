@@ -27,8 +27,9 @@ from hetseg_bids.network.devices import CPU
 from hetseg_bids.network.models import Border, Model, load_model
 from hetseg_bids.preprocessing.conform import nearest
 from hetseg_bids.preprocessing.pipeline import prepare_image
-from hetseg_bids.segmentation.inference import brain_box, draw_borders_, mean_outputs, views_of
+from hetseg_bids.segmentation.inference import brain_box, draw_borders_, mean_outputs
 from hetseg_bids.segmentation.smoothing import smooth_
+from hetseg_bids.segmentation.views import views_of
 
 SMOOTHINGS = (0.0, 0.25, 0.5, 0.75, 1.0)
 OFFSETS = np.arange(-1, 2.01, 0.25)

@@ -32,7 +32,7 @@ from hetseg_bids.network.architecture import HetsegNet, NetworkConfig
 from hetseg_bids.network.devices import set_threads
 from hetseg_bids.network.models import load_model
 from hetseg_bids.network.systems import LabelFlip
-from hetseg_bids.segmentation.inference import add_view_, empty_logits, views_of
+from hetseg_bids.segmentation.views import add_view_, empty_logits, views_of
 from hetseg_bids.structures.aseg import N_TASKS
 from hetseg_bids.training.recipes import TrainingConfig, compact_recipe, fast_recipe, wide_recipe
 from hetseg_bids.training.schedules import Schedule

@@ -50,16 +50,16 @@ from hetseg_bids.quality.image_quality import measure_image
 from hetseg_bids.reports.participant import write_report
 from hetseg_bids.segmentation.inference import (
     Logits,
-    add_view_,
     brain_box,
-    empty_logits,
+    mean_of_views_,
+    near_mask,
     soften,
     to_logits_,
-    views_of,
 )
 from hetseg_bids.segmentation.labels import segment
 from hetseg_bids.segmentation.morphometry import measure
 from hetseg_bids.segmentation.plausibility import Plausibility
+from hetseg_bids.segmentation.views import add_view_, empty_logits, views_of
 
 # of the matrices whose product is the machine's measure: a GPU needs larger ones to be busy
 SIZE = {"cpu": 2048, "cuda": 8192}
@@ -206,13 +206,14 @@ def views(model: Model, scores: Tensor, mask: Tensor, clock: Clock) -> Logits:
     box, there = brain_box(mask), volume_device(model.device)
     image = soften(to_device(scores[box], there), model.plan.smoothing)
     chosen = views_of(model)
+    near = to_device(near_mask(mask[box]), there)
     total = empty_logits(len(chosen[0].keep), image.shape, there)
     for view in chosen:
         with clock.step(f"network, {view.name}"):
-            add_view_(total, image, view)
+            add_view_(total, image, view, near)
     with clock.step("fusion, detached pieces"):
-        total /= len(chosen)
-        return to_logits_(total, model.plan, box)
+        mean = mean_of_views_(total, len(chosen), near)
+        return to_logits_(mean, model.plan, box)
 
 
 def multiply_adds(model: Model, t1w: Path) -> float:

@@ -6,7 +6,7 @@ Nothing but the logits exists at full resolution, where small networks spend mos
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -58,16 +58,18 @@ class FoldedNet(HetsegNet):
         x, *_ = self._decoded(self.stem(_folded(stacks)))
         return (_unfolded(self.head(x)),)
 
-    def forward_slices(self, block: Tensor, outputs: Tensor | None = None) -> Iterator[Tensor]:
-        """See `HetsegNet.forward_slices`; slices of any size."""
+    def forward_pixels(
+        self, block: Tensor, pixels: Sequence[Tensor], outputs: Tensor | None = None
+    ) -> Iterator[Tensor]:
+        """See `HetsegNet.forward_pixels`; slices of any size."""
         rows, columns = block.shape[1:]
         multiple = FOLD * DOWNSAMPLING
         border = (0, -columns % multiple, 0, -rows % multiple)
         padded = functional.pad(block, border, value=BACKGROUND)
         x, *_ = self._decoded(self.stem(_folded(padded[None, None])))
-        for features in x.split(1):
-            logits = _unfolded(self.head(features))[0, :, :rows, :columns]
-            yield logits if outputs is None else logits[outputs]
+        for features, wanted in zip(x.split(1), pixels, strict=True):
+            logits = _unfolded(self.head(features))[0, :, :rows, :columns].flatten(1)[:, wanted].T
+            yield logits if outputs is None else logits[:, outputs]
 
 
 def _folded(stacks: Tensor) -> Tensor:

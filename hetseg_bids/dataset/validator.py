@@ -6,6 +6,9 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _PROGRAM = "bids-validator-deno"
@@ -13,34 +16,68 @@ _SHOWN = 3
 _SECONDS = 1800
 
 
-def bids_complaint(bids_dir: Path) -> str | None:
-    """The errors that the BIDS validator finds, in one line.
+@contextmanager
+def validated(bids_dir: Path, tell: Callable[[str], None]) -> Iterator[None]:
+    """Run the BIDS validator beside what is done within; the end waits for it.
 
     Parameters
     ----------
     bids_dir : Path
-
-    Returns
-    -------
-    complaint : str or None
-        None if there are none, or the validator (PyPI: bids-validator-deno) isn't installed.
+    tell : callable
+        Called, from another thread, with the errors that it finds, in one line; not at all if
+        there are none, or the validator (PyPI: bids-validator-deno) isn't installed.
     """
-    beside = Path(sys.executable).with_name(_PROGRAM)  # the environment may not be on PATH
-    program = str(beside) if beside.is_file() else shutil.which(_PROGRAM)
+    program = _program()
     if program is None:
-        return None
+        yield
+        return
     command = [program, "--format", "json", "--ignoreNiftiHeaders", "--ignoreWarnings"]
     try:
-        done = subprocess.run(  # noqa: S603 (the program was found, the folder is an argument)
+        process = subprocess.Popen(  # noqa: S603 (it was found, the folder is an argument)
             [*command, str(bids_dir.resolve())],
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
             text=True,
-            check=False,
-            timeout=_SECONDS,
         )
-        issues = json.loads(done.stdout)["issues"]["issues"]
+    except OSError as error:
+        tell(_no_answer(error))
+        yield
+        return
+    stopped = threading.Event()
+
+    def wait() -> None:
+        complaint = _complaint(process)
+        if complaint and not stopped.is_set():
+            tell(complaint)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    try:
+        yield
+    except BaseException:
+        stopped.set()
+        process.kill()
+        raise
+    finally:
+        waiting.join()
+
+
+def _program() -> str | None:
+    beside = Path(sys.executable).with_name(_PROGRAM)  # the environment may not be on PATH
+    return str(beside) if beside.is_file() else shutil.which(_PROGRAM)
+
+
+def _no_answer(error: Exception) -> str:
+    return f"the BIDS validator gave no answer ({type(error).__name__})"
+
+
+def _complaint(process: subprocess.Popen[str]) -> str | None:
+    """The errors that the validator finds, once it ends; None if there are none."""
+    try:
+        issues = json.loads(process.communicate(timeout=_SECONDS)[0])["issues"]["issues"]
     except (OSError, ValueError, KeyError, TypeError, subprocess.TimeoutExpired) as error:
-        return f"the BIDS validator gave no answer ({type(error).__name__})"
+        process.kill()
+        return _no_answer(error)
     errors = [i for i in issues if i.get("severity") == "error"]
     if not errors:
         return None

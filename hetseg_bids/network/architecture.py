@@ -9,7 +9,7 @@ bottom labels the middle slice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +26,7 @@ from hetseg_bids.network.layers import (
 )
 
 DOWNSAMPLING = 4  # of the features, in-plane
+_ROWS = 1024  # pixels: oneDNN makes a kernel for each size and keeps it, half a MiB
 
 
 @dataclass(frozen=True)
@@ -198,29 +199,56 @@ class HetsegNet(nn.Module):
         >>> HetsegNet(config).forward_block(torch.zeros(10, 12, 16)).shape  # 3 lost at either end
         torch.Size([4, 62, 12, 16])
         """
-        return torch.stack(list(self.forward_slices(block, outputs)))
+        x, *_ = self._decoded(self.stem(block[None, None]))
+        depth, labelled = len(block) - 2 * self.config.reach, self.config.labelled
+        said = [functional.conv2d(x, weight, bias) for weight, bias in self._heads(outputs)]
+        of_each = [y[labelled - 1 - i :][:depth] for i, y in enumerate(said)]
+        return sum(of_each[1:], of_each[0]) / labelled
 
-    def forward_slices(self, block: Tensor, outputs: Tensor | None = None) -> Iterator[Tensor]:
-        """The (C, H, W) logits of `forward_block`, slice by slice: all of them are much memory.
+    def forward_pixels(
+        self, block: Tensor, pixels: Sequence[Tensor], outputs: Tensor | None = None
+    ) -> Iterator[Tensor]:
+        """The logits of `forward_block` for some pixels, slice by slice: all are much memory.
+
+        Parameters
+        ----------
+        block, outputs
+            As in `forward_block`.
+        pixels : sequence of (N,) int64 tensor
+            Of each interior slice; the number of a pixel is W times its row plus its column.
 
         Yields
         ------
-        logits : (C, H, W) tensor
-            The mean over the overlapping stacks that label a slice; the stem runs once.
+        logits : (N, C) tensor
+
+        Examples
+        --------
+        >>> config = NetworkConfig(n_outputs=62, stem=(4, 4, 4), levels=(4, 4, 4), growth=4)
+        >>> pixels = [torch.tensor([0, 17]), torch.tensor([5])]
+        >>> [len(said) for said in HetsegNet(config).forward_pixels(torch.zeros(8, 12, 16), pixels)]
+        [2, 1]
         """
         x, *_ = self._decoded(self.stem(block[None, None]))
-        n, labelled = self.config.n_outputs, self.config.labelled
-        if outputs is None:
-            outputs = torch.arange(n, device=block.device)
-        # of the slice in each place of those that a stack labels
-        rows = [outputs + n * i for i in range(labelled)]
-        assert self.head.bias is not None  # noqa: S101
-        heads = [(self.head.weight[row], self.head.bias[row]) for row in rows]
-        for place in range(len(block) - 2 * self.config.reach):
+        features = x.permute(0, 2, 3, 1).flatten(1, 2)
+        heads = [(weight.flatten(1), bias) for weight, bias in self._heads(outputs)]
+        labelled = self.config.labelled
+        for place, numbers in enumerate(pixels):
             stacks = range(place + labelled - 1, place - 1, -1)
-            pairs = zip(stacks, heads, strict=True)
-            said = [functional.conv2d(x[k : k + 1], *head)[0] for k, head in pairs]
+            filled = functional.pad(numbers, (0, -len(numbers) % _ROWS))
+            said = [
+                functional.linear(features[k].index_select(0, filled), *head)[: len(numbers)]
+                for k, head in zip(stacks, heads, strict=True)
+            ]
             yield said[0] if labelled == 1 else sum(said[1:], said[0]) / labelled
+
+    def _heads(self, outputs: Tensor | None) -> list[tuple[Tensor, Tensor]]:
+        """Weights and biases for the slice in each place of those that a stack labels."""
+        assert self.head.bias is not None  # noqa: S101
+        weight, bias = (
+            p.unflatten(0, (self.config.labelled, -1)) for p in (self.head.weight, self.head.bias)
+        )
+        places = zip(weight, bias, strict=True)
+        return [(w, b) if outputs is None else (w[outputs], b[outputs]) for w, b in places]
 
     def encoded(self, stacks: Tensor) -> Tensor:
         """What the encoder finds at half resolution: (B, 1, D, H, W) -> (B, C, H/2, W/2)."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import ClassVar
 
 import torch
@@ -93,12 +94,13 @@ class Heteroscedastic(ABC):
         tensor([ 2.9475, -2.9475])
         """
         a = label_logits.float()
-        log_odds = self._log_odds_kept(a, second_output.float())
+        log_odds = self._log_odds_kept(a, second_output)
         # a logit of exactly 0, which occurs in bfloat16, means no
         return log_odds.clamp_max_(SUREST).copysign_(a - _NOTHING)
 
     def _log_odds_kept(self, label_logits: Tensor, second_output: Tensor) -> Tensor:
-        return -torch.logit(self.flip_probability(label_logits, second_output), eps=_LEAST)
+        q = self.flip_probability(label_logits, second_output.float())
+        return -torch.logit(q, eps=_LEAST)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,7 +252,18 @@ class LabelFlip(System, Heteroscedastic):
         return steps[place.clamp_max(len(steps) - 1)]
 
     def _log_odds_kept(self, label_logits: Tensor, second_output: Tensor) -> Tensor:  # noqa: ARG002
-        return log_odds_kept(second_output)
+        if second_output.dtype != torch.bfloat16:
+            return log_odds_kept(second_output.float())
+        # looking up 2^16 values is four times as fast as computing them; take counts negative
+        # places from the end
+        return _log_odds_table(second_output.device).take(second_output.view(torch.int16).long())
+
+
+@lru_cache
+def _log_odds_table(device: torch.device) -> Tensor:
+    """`log_odds_kept` of every bfloat16, in the order of their bits: (65536,) float32 tensor."""
+    bits = torch.arange(1 << 16, dtype=torch.int32, device=device).to(torch.int16)
+    return log_odds_kept(bits.view(torch.bfloat16).float())
 
 
 @dataclass(frozen=True)

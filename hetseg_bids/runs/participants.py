@@ -18,7 +18,7 @@ from tqdm import tqdm
 from hetseg_bids.config import RunConfig, Selection
 from hetseg_bids.dataset.discovery import Found, Scan, find_scans
 from hetseg_bids.dataset.files import find_images
-from hetseg_bids.dataset.validator import bids_complaint
+from hetseg_bids.dataset.validator import validated
 from hetseg_bids.errors import COLON, HeldError, OptionError, OutputError
 from hetseg_bids.network.devices import keep_freed_memory, resolve_device
 from hetseg_bids.network.models import load_model
@@ -47,7 +47,6 @@ def run_participants(config: RunConfig) -> int:
     found = _find(config)
     if config.dry_run:
         return _list(found)
-    _validate(config)
     _choose_temporary_folder(config.execution.work_dir)
     resolve_device(config.device)  # raises before anything is written to OUT
     model = load_model(config.settings.model, torch.device("cpu"))
@@ -62,11 +61,11 @@ def run_participants(config: RunConfig) -> int:
     keep_freed_memory()  # before the display has a thread
     display = _Display(found)
     failed = 0
-    with contextlib.closing(_outcomes(found, config, display)) as outcomes:
+    outcomes = _outcomes(found, config, display)
+    with _validation(config), contextlib.closing(outcomes), contextlib.closing(display):
         for outcome in outcomes:
             display.finished(outcome)
             failed += outcome.status == "failed"
-    display.close()
     if failed:
         print(f"{failed} of {total} scans failed", file=sys.stderr)
     return 1 if failed else 0
@@ -109,20 +108,20 @@ def _choose_temporary_folder(work_dir: Path | None) -> None:
         ) from None
 
 
-def _validate(config: RunConfig) -> None:
+def _validation(config: RunConfig) -> contextlib.AbstractContextManager[None]:
     """Print the validator's errors; not in jobs for a few participants of a large dataset."""
-    selection = config.selection
-    if config.bids_dir is None or not selection.validate:
-        return
+    selection, bids_dir = config.selection, config.bids_dir
+    if bids_dir is None or not selection.validate:
+        return contextlib.nullcontext()
     if selection.participants or config.reports_only:
-        return
-    log.info("%s: asking the BIDS validator", config.bids_dir)
-    complaint = bids_complaint(config.bids_dir)
-    if complaint:
-        print(
-            f"{config.bids_dir}: {complaint}; hetseg goes on (--skip-bids-validation spares this)",
-            file=sys.stderr,
-        )
+        return contextlib.nullcontext()
+
+    def tell(complaint: str) -> None:
+        remark = "hetseg goes on (--skip-bids-validation spares this)"
+        tqdm.write(f"{bids_dir}: {complaint}; {remark}", file=sys.stderr)
+
+    log.info("%s: asking the BIDS validator", bids_dir)
+    return validated(bids_dir, tell)
 
 
 def _prepare_output(config: RunConfig) -> None:

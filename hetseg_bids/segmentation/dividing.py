@@ -15,10 +15,8 @@ from torch import Tensor
 
 from hetseg_bids.images import Grid
 from hetseg_bids.segmentation.islands import most_probable
+from hetseg_bids.segmentation.views import OUTSIDE_LOGIT
 from hetseg_bids.structures.divisions import Division
-
-OUTSIDE_LOGIT = -20.0
-"""Logit, and second output of any system, where a structure certainly isn't."""
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,11 @@ from hetseg_bids.preprocessing.field import largest_piece
 from hetseg_bids.preprocessing.head import Head, near_skull
 from hetseg_bids.preprocessing.pipeline import PreparedImage, cut_area
 from hetseg_bids.preprocessing.transfer import to_device, to_host, volume_device
-from hetseg_bids.segmentation.inference import brain_box, draw_borders_, mean_outputs, views_of
+from hetseg_bids.segmentation.inference import brain_box, draw_borders_, mean_outputs
 from hetseg_bids.segmentation.labels import Segmentation, covering_box
 from hetseg_bids.segmentation.mask_fit import MaskFit
 from hetseg_bids.segmentation.uncertainty import FlipSums, StructureUncertainty
+from hetseg_bids.segmentation.views import views_of
 from hetseg_bids.structures.head import INTRACRANIAL, WHOLE_BRAIN
 
 _OUTSIDE = -8.0  # logit

@@ -20,6 +20,7 @@ _SMALL = 0.1  # of the largest piece
 _DISMISSED = -3.0  # logit: one such voxel in twenty is right
 _TOUCHING = np.ones((3, 3, 3), bool)
 _ALMOST_ONE = 0.999  # logits stay finite, which resampling needs
+_SLAB = 16  # voxels
 _ROUNDS = 2  # the new label of a voxel may be a detached piece of another structure
 
 
@@ -45,7 +46,9 @@ def dismiss_islands_(label: Tensor, label_set: LabelSet) -> None:
     >>> float(logits[0, 10, 1, 1]), float(logits[0, 30, 1, 1])
     (3.0, -3.0)
     """
-    winner = to_host(most_probable(label).to(torch.uint8)).numpy()
+    # slab by slab: the numbers of all voxels at once are 8 bytes each
+    winners = [most_probable(slab).to(torch.uint8) for slab in label.split(_SLAB, dim=1)]
+    winner = to_host(torch.cat(winners)).numpy()
     single = {i for i, s in enumerate(label_set.structures) if s.single}
     left = single
     for _ in range(_ROUNDS):

@@ -16,7 +16,7 @@ from hetseg_bids.images import Grid
 from hetseg_bids.preprocessing.conform import resample
 from hetseg_bids.preprocessing.lesions import Lesion
 from hetseg_bids.preprocessing.transfer import to_device, to_host
-from hetseg_bids.segmentation.dividing import OUTSIDE_LOGIT, Divider
+from hetseg_bids.segmentation.dividing import Divider
 from hetseg_bids.segmentation.inference import Logits
 from hetseg_bids.segmentation.islands import most_probable
 from hetseg_bids.segmentation.lesioned import Covered, doubt_lesion_
@@ -26,6 +26,7 @@ from hetseg_bids.segmentation.uncertainty import (
     probability_map,
     sums_of_maps,
 )
+from hetseg_bids.segmentation.views import OUTSIDE_LOGIT
 from hetseg_bids.structures.divisions import Division, undivided
 from hetseg_bids.structures.label_sets import LabelSet
 

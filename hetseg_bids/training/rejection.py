@@ -23,7 +23,8 @@ from hetseg_bids.network.architecture import HetsegNet
 from hetseg_bids.network.flip import flip_probability, trained_flip
 from hetseg_bids.planes import PLANES
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
-from hetseg_bids.segmentation.inference import View, add_view_, brain_box, empty_logits
+from hetseg_bids.segmentation.inference import brain_box
+from hetseg_bids.segmentation.views import View, add_view_, empty_logits
 from hetseg_bids.structures.aseg import ASEG
 from hetseg_bids.structures.label_sets import LabelSet
 from hetseg_bids.training.tasks import pack_tasks
@@ -133,8 +134,8 @@ def contradictions(
     count = len(label_set.tasks)
     largest = torch.zeros(count, *image.shape)
     for plane in PLANES.values():
-        # slices in which the views so far reject nothing needn't be predicted again
-        open_cases = (largest < limit).any(dim=0).permute(*plane.axes).flatten(1).any(dim=1)
+        # where the views so far reject nothing needn't be predicted again
+        open_cases = (largest < limit).any(dim=0)
         output = empty_logits(2 * count, image.shape)
         view = View(network, plane, patch, torch.arange(2 * count))
         add_view_(output, image, view, open_cases)

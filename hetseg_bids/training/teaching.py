@@ -19,18 +19,14 @@ from hetseg_bids.network.architecture import HetsegNet
 from hetseg_bids.network.flip import flip_focal, logistic
 from hetseg_bids.network.models import Model
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
-from hetseg_bids.segmentation.inference import (
-    brain_box,
-    mean_outputs,
-    separate_,
-    views_of,
-)
+from hetseg_bids.segmentation.inference import brain_box, mean_outputs, near_mask, separate_
 from hetseg_bids.segmentation.labels import (
     LEVELS,
     MAX_FLIP_PROBABILITY,
     MAX_PROBABILITY,
     to_levels,
 )
+from hetseg_bids.segmentation.views import views_of
 from hetseg_bids.training.volumes import LabelledVolume, VolumeSource
 
 
@@ -80,7 +76,8 @@ def taught_maps(teacher: Model, image: Tensor) -> Tensor:
     if not inside.any():
         return maps
     box = brain_box(inside)
-    mean = mean_outputs(teacher, image[box], views_of(teacher, mirror=False))
+    views, near = views_of(teacher, mirror=False), near_mask(inside[box])
+    mean = mean_outputs(teacher, image[box], views, near=near)
     said = separate_(mean, teacher.plan, box)
     assert said.system is not None  # noqa: S101 (only label-flip teaches)
     assert said.second_output is not None  # noqa: S101

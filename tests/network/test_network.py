@@ -30,6 +30,20 @@ def test_a_block_gives_the_logits_of_its_stacks(network):
         )
 
 
+@pytest.mark.parametrize("labelled", [1, 3])
+def test_some_pixels_get_the_logits_that_all_get(labelled):
+    torch.manual_seed(0)
+    network = to_channels_last(HetsegNet(replace(SMALL, labelled=labelled))).eval()
+    block, outputs = torch.randn(8 + labelled, 64, 24), torch.tensor([3, 0])
+    many, none = torch.randperm(64 * 24)[:1100], torch.tensor([], dtype=torch.int64)
+    with torch.no_grad():
+        whole = network.forward_block(block, outputs).flatten(2)
+        some = list(network.forward_pixels(block, [many, none, many[:1]], outputs))
+    assert len(whole) == len(some) == 3
+    for slice_, found, numbers in zip(whole, some, (many, none, many[:1]), strict=True):
+        torch.testing.assert_close(found, slice_[:, numbers].T, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     "change", [{"stem": (4, 8)}, {"stem": (4, 4, 4, 8)}, {"labelled": 3}, {"labelled": 5}, ADDED]
 )

@@ -144,3 +144,14 @@ def test_systems_are_equal_where_their_outputs_mean_the_same():
     assert LabelFlip(detach_q=False) == LabelFlip()
     assert LabelFlip() != PredictiveVariance()
     assert PredictiveVariance(samples=3) == PredictiveVariance()
+
+
+def test_evidence_of_bfloat16_is_that_of_its_values():
+    bits = torch.arange(1 << 16, dtype=torch.int32).to(torch.int16)
+    every = bits.view(torch.bfloat16)
+    second = every[every.isfinite()]
+    label = torch.where(torch.arange(len(second)) % 2 == 0, 1.5, -1.5).to(torch.bfloat16)
+    for system in (LabelFlip(), PredictiveVariance()):
+        found = system.evidence(label, second)
+        torch.testing.assert_close(found, system.evidence(label.float(), second.float()))
+        assert found.dtype == torch.float32

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hetseg_bids.dataset.validator import bids_complaint
+from hetseg_bids.dataset import validator
 from hetseg_bids.network.models import Pooling, read_plan
 from hetseg_bids.structures.aseg import STRUCTURES
 from support.commands import lasting, run_cli, run_here
@@ -206,7 +207,23 @@ def test_dry_run_lists_and_writes_nothing(finished, tmp_path):
 def test_outputs_are_valid_bids_derivatives(finished):
     bids, out = finished
     assert run_cli("hetseg", bids, out, "group").code == 0
-    assert bids_complaint(out) is None
+    heard: list[str] = []
+    with validator.validated(out, heard.append):
+        pass
+    assert not heard
+
+
+def test_a_run_that_ends_early_ends_the_validator(tmp_path, monkeypatch):
+    slow = tmp_path / "slow-validator"
+    slow.write_text("#!/bin/sh\nexec sleep 100\n")
+    slow.chmod(0o755)
+    monkeypatch.setattr(validator, "_program", lambda: str(slow))
+    heard: list[str] = []
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), validator.validated(tmp_path, heard.append):
+        raise KeyboardInterrupt
+    assert not heard
+    assert time.monotonic() - begun < 50
 
 
 def test_the_validator_is_heard_but_not_fatal(tmp_path):

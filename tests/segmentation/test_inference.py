@@ -15,7 +15,7 @@ from hetseg_bids.images import Grid
 from hetseg_bids.network.models import Border, Model, Pooling, load_model
 from hetseg_bids.network.systems import LabelFlip, PooledEnsemble
 from hetseg_bids.preprocessing.normalisation import BACKGROUND, standardise
-from hetseg_bids.segmentation import inference, smoothing
+from hetseg_bids.segmentation import inference, smoothing, views
 from hetseg_bids.segmentation.inference import Logits, predict
 from hetseg_bids.segmentation.labels import segment
 from hetseg_bids.structures.aseg import ASEG, STRUCTURES
@@ -94,7 +94,7 @@ def test_threads_change_no_bit_of_logits_labels_and_probabilities(model, brain):
 
 @pytest.mark.parametrize("slices", [1, 3, 64])
 def test_slices_a_pass_change_nothing_but_rounding(model, brain, reference, slices, monkeypatch):
-    monkeypatch.setitem(inference._CHUNK, "cpu", slices)
+    monkeypatch.setitem(views._CHUNK, "cpu", slices)
     with on_threads(1):  # two share out a pass of one slice, and bf16 sums differ
         assert_same(predict(model, *brain), reference, _TOLERANCE)
 
@@ -107,6 +107,23 @@ def test_empty_space_around_the_brain_changes_nothing(model, brain, reference):
     moved = predict(model, image, mask > 0)
     assert [s.stop - s.start for s in moved.box] == [s.stop - s.start for s in reference.box]
     assert_same(moved, reference, 0)
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_what_is_not_near_the_brain_is_not_computed_and_nothing_else_changes(model, brain, mirror):
+    image, mask = brain
+    box = inference.brain_box(mask)
+    near, seen = inference.near_mask(mask[box]), views.views_of(model, mirror=mirror)
+    whole = inference.mean_outputs(model, image[box], seen)
+    part = inference.mean_outputs(model, image[box], seen, near=near)
+    torch.testing.assert_close(part[:, near], whole[:, near], rtol=0, atol=_TOLERANCE)
+    assert (part[:, ~near] == views.OUTSIDE_LOGIT).all()
+    assert 0.3 < float(near.float().mean()) < 0.9
+    logits = predict(model, image, mask, mirror=mirror)
+    q = logits.system.flip_probability(logits.label, logits.second_output)
+    deep = ~inference.near_mask(near)  # smoothing moves nothing further
+    assert (logits.label[:, deep] < 0).all()
+    assert float(q[:, deep].max()) < 1e-6
 
 
 def test_a_mirrored_scan_gets_the_mirrored_logits(model, brain, reference):

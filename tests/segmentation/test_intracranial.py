@@ -14,7 +14,7 @@ from hetseg_bids.network.layers import InstanceNorm
 from hetseg_bids.network.models import load_head_model
 from hetseg_bids.preprocessing.head import Head, find_head
 from hetseg_bids.preprocessing.pipeline import PreparedImage
-from hetseg_bids.segmentation import inference
+from hetseg_bids.segmentation import views
 from hetseg_bids.segmentation.intracranial import (
     STRIPPED,
     mask_on,
@@ -70,7 +70,7 @@ def test_the_mask_is_the_inside_of_the_skull(prepared):
 def test_a_gpu_resamples_the_mask(prepared, monkeypatch):
     image, result, _ = prepared
     monkeypatch.setattr(InstanceNorm, "forward", InstanceNorm._kernel)
-    monkeypatch.setitem(inference._CHUNK, "cuda", inference._CHUNK["cpu"])
+    monkeypatch.setitem(views._CHUNK, "cuda", views._CHUNK["cpu"])
     wanted = measure_intracranial(load_head_model(CPU), image, result)
     with pretend_card() as moved:
         model = load_head_model.__wrapped__(CARD)

@@ -14,7 +14,7 @@ from hetseg_bids.network.models import load_model
 from hetseg_bids.preprocessing.conform import resample_inside
 from hetseg_bids.preprocessing.lesions import Lesion
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
-from hetseg_bids.segmentation import inference, labels
+from hetseg_bids.segmentation import labels, views
 from hetseg_bids.segmentation.inference import predict
 from hetseg_bids.segmentation.labels import Segmentation, segment
 from hetseg_bids.segmentation.plausibility import doubt_implausible_
@@ -30,9 +30,9 @@ TURNED[:3, :3] = nib.eulerangles.euler2mat(0.1, 0.2, 0.0) @ TURNED[:3, :3]
 @pytest.fixture(autouse=True)
 def _as_on_the_cpu(monkeypatch):
     """Every bit is the same with one number format, statistics and size of the pieces."""
-    monkeypatch.setattr(inference, "inference_format", lambda _: torch.float32)
+    monkeypatch.setattr(views, "inference_format", lambda _: torch.float32)
     monkeypatch.setattr(InstanceNorm, "forward", InstanceNorm._kernel)
-    monkeypatch.setitem(inference._CHUNK, "cuda", inference._CHUNK["cpu"])
+    monkeypatch.setitem(views._CHUNK, "cuda", views._CHUNK["cpu"])
     monkeypatch.setattr(labels, "_GPU_SLAB_VALUES", labels._SLAB_VALUES)
 
 

@@ -43,12 +43,15 @@ def test_a_folded_network_labels_slices_as_it_was_trained_to(scripts):
     network = config.build().eval()
     block = torch.randn(7, 16, 24)
     with torch.no_grad():
-        slices = list(network.forward_slices(block, torch.tensor([5, 1])))
+        pixels = [torch.arange(16 * 24), torch.tensor([7]), torch.tensor([], dtype=torch.int64)]
+        said = list(network.forward_pixels(block, pixels, torch.tensor([5, 1])))
         stacks = block.unfold(0, 5, 1).permute(0, 3, 1, 2)[:, None]
-        assert len(slices) == len(stacks) == 3
-        torch.testing.assert_close(torch.stack(slices), network(stacks)[:, [5, 1]])
+        for found, stack, numbers in zip(said, stacks, pixels, strict=True):
+            expected = network(stack[None])[0, [5, 1]].flatten(1)[:, numbers].T
+            torch.testing.assert_close(found, expected)
         # any size: what is added below and on the right is taken off again
-        assert next(network.forward_slices(block[:, :13, :22])).shape == (6, 13, 22)
+        smaller = network.forward_pixels(block[:5, :13, :22], [torch.arange(13 * 22)])
+        assert next(smaller).shape == (13 * 22, 6)
 
 
 def test_pixels_come_back_to_their_places(scripts):

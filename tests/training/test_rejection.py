@@ -12,7 +12,7 @@ import torch
 from hetseg_bids.network.architecture import HetsegNet, NetworkConfig
 from hetseg_bids.network.flip import flip_probability
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
-from hetseg_bids.segmentation import inference
+from hetseg_bids.segmentation import views
 from hetseg_bids.structures.aseg import ASEG, N_TASKS
 from hetseg_bids.training.losses import soft_dice_loss
 from hetseg_bids.training.recipes import TrainingConfig, paper_recipe, small_recipe, with_rejection
@@ -112,7 +112,7 @@ def brute_force(
 @pytest.mark.parametrize(("corrected", "confidence"), [(False, 0.25), (True, 0.05)])
 def test_rejection_is_what_the_rule_gives_voxel_by_voxel(monkeypatch, corrected, confidence):
     # float32 everywhere, so that both ways cross the thresholds at the same voxels
-    monkeypatch.setattr(inference, "inference_format", lambda _: torch.float32)
+    monkeypatch.setattr(views, "inference_format", lambda _: torch.float32)
     torch.manual_seed(4)
     network = HetsegNet(SMALL).eval()
     image = torch.randn(16, 20, 12, generator=torch.Generator().manual_seed(1))
@@ -131,8 +131,8 @@ def test_rejection_is_what_the_rule_gives_voxel_by_voxel(monkeypatch, corrected,
 def test_a_look_asks_no_second_opinion_where_the_first_view_agrees(monkeypatch):
     network = constant_network(-5, 0)  # never sure
     passes = []
-    run = network.forward_slices
-    monkeypatch.setattr(network, "forward_slices", lambda *x: passes.append(1) or run(*x))
+    run = network.forward_pixels
+    monkeypatch.setattr(network, "forward_pixels", lambda *x: passes.append(1) or run(*x))
     assert not find_sporadic_errors(network, blocks(0), (40, 36), RULE).any()
     assert len(passes) == -(-32 // 8)  # the brain box has 28 + 4 axial slices
 
