@@ -3,7 +3,7 @@
     python benchmarks/borders.py OUT DATA [DATA ...] [--model NAME]
 
 Segments the sub-X_T1w.nii.gz of each folder, which have sub-X_dseg.nii.gz beside them, and draws
-the border of one structure at a time in other ways (`hetseg_bids.network.models.Border`), the
+the border of one structure at a time in other ways (`hetseg_bids.network.fitted.Border`), the
 others as the plan says. OUT/borders.tsv has the Dice of every way; printed are the best one over
 all scans, what it gains in each folder, and what is gained in a scan by ways that were chosen on
 all others. 40 s a scan on one core.
@@ -24,7 +24,8 @@ from torch import Tensor
 from hetseg_bids.files import write_tsv
 from hetseg_bids.images import read_labels
 from hetseg_bids.network.devices import CPU
-from hetseg_bids.network.models import Border, Model, load_model
+from hetseg_bids.network.fitted import Border
+from hetseg_bids.network.models import Model, load_model
 from hetseg_bids.preprocessing.conform import nearest
 from hetseg_bids.preprocessing.pipeline import prepare_image
 from hetseg_bids.segmentation.inference import brain_box, draw_borders_, mean_outputs

@@ -20,6 +20,7 @@ from torch import Tensor
 from hetseg_bids.errors import ModelError, OptionError
 from hetseg_bids.files import atomic_path, read_json, write_json
 from hetseg_bids.network.architecture import HetsegNet, NetworkConfig, to_channels_last
+from hetseg_bids.network.fitted import Border, Pooling
 from hetseg_bids.network.systems import System, system_named
 from hetseg_bids.preprocessing.normalisation import BACKGROUND, CLIP
 from hetseg_bids.structures.aseg import ASEG, WHOLE_DIVISION, WITH_PARTS, aseg_part
@@ -33,54 +34,9 @@ PLAN_NAME = "plan.json"
 _PLAN_FORMAT = 1
 HEAD_MODEL = "head"
 """The model of `segmentation.intracranial`, which isn't for ``--model``."""
-_MOST_OFFSET = 4.0  # logit
 _SMOOTHEST = 9  # times; a standard deviation of 1.5 mm
 _PACKAGE = Path(__file__).parents[1]
 _SHIPPED = (_PACKAGE / "_models", _PACKAGE.parent / "models")
-
-
-@dataclass(frozen=True)
-class Pooling:
-    """How the ensemble's q follows from the views' forecasts and the ensemble's logit.
-
-    The log-odds of a structure are ``views`` times the mean of the views' `evidence` plus
-    ``ensemble`` times the mean label logit, and those of the answer given are larger by ``answer``:
-    the ensemble makes fewer errors than the views, also where all of them are in doubt.  Views
-    that contradict each other make q large, and views that agree make it smaller than that of each
-    view.  `benchmarks/pooling.py` fits the numbers.
-
-    Attributes
-    ----------
-    views, ensemble : float
-        The two factors.
-    answer : float
-        Log-odds.
-    """
-
-    views: float
-    ensemble: float
-    answer: float = 0.0
-
-
-@dataclass(frozen=True)
-class Border:
-    """How the border of a structure follows from its logits; `benchmarks/borders.py` compares.
-
-    Attributes
-    ----------
-    smoothing : float
-        Share of the smoothing of logits (`smoothing.smooth_`), 0-1.
-    offset : float
-        Added to the label logit: a network that is in doubt labels too little.
-    """
-
-    smoothing: float = 1.0
-    offset: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Refuse what no border is."""
-        if not (0 <= self.smoothing <= 1 and abs(self.offset) <= _MOST_OFFSET):
-            raise ValueError(f"{self} isn't a border")
 
 
 @dataclass(frozen=True)
@@ -335,8 +291,10 @@ def read_plan(folder: Path) -> Plan:
             raise ValueError("pooling of flip maps, but no flip maps")
         if type(plan.smoothing) is not int or not 0 <= plan.smoothing <= _SMOOTHEST:
             raise ValueError(f"smoothing is a whole number of 0 to {_SMOOTHEST}")
-        if not plan.borders.keys() <= {s.name for s in (*label_set.structures, *label_set.parts)}:
-            raise ValueError("borders of other structures")
+        more = {} if plan.pooling is None else plan.pooling.structures
+        named, known = {*plan.borders, *more}, (*label_set.structures, *label_set.parts)
+        if not named <= {s.name for s in known}:
+            raise ValueError("borders or pooling of other structures")
         if type(plan.mirror) is not bool:
             raise ValueError("mirror is true or false")
         return plan

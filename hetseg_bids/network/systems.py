@@ -8,7 +8,7 @@ probability follows.  What that second output is depends on the system, and only
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import ClassVar
 
@@ -49,6 +49,10 @@ class Heteroscedastic(ABC):
     @abstractmethod
     def _second_output(self, label_logits: Tensor, flip_probability: Tensor) -> Tensor:
         """Second outputs that have a flip probability."""
+
+    def of_rows(self, rows: slice) -> Heteroscedastic:  # noqa: ARG002
+        """The meaning of some rows alone, where it differs between structures."""
+        return self
 
     def raised(self, label_logits: Tensor, second_output: Tensor, least: Tensor) -> Tensor:
         """Second outputs whose flip probability is no smaller than given.
@@ -268,15 +272,28 @@ def _log_odds_table(device: torch.device) -> Tensor:
 
 @dataclass(frozen=True)
 class PooledEnsemble(Heteroscedastic):
-    """The second output is the ensemble's log-odds of each structure; see `models.Pooling`.
+    """The second output is the ensemble's log-odds of each structure; see `fitted.Pooling`.
 
     Attributes
     ----------
     answer : float
         What is added to the log-odds in favour of the answer that the label logit gives.
+    structures : tuple of float
+        What is added to `answer` in each row of the tensors, their first axis; empty for nothing.
     """
 
     answer: float = 0.0
+    structures: tuple[float, ...] = ()
+
+    def of_rows(self, rows: slice) -> PooledEnsemble:
+        """The meaning of some rows alone.
+
+        Examples
+        --------
+        >>> PooledEnsemble(0.8, (0.1, -0.2, 0.3)).of_rows(slice(1, 3))
+        PooledEnsemble(answer=0.8, structures=(-0.2, 0.3))
+        """
+        return replace(self, structures=self.structures[rows])
 
     def flip_probability(self, label_logits: Tensor, second_output: Tensor) -> Tensor:
         """Probability that the sign of a is wrong, at most 0.5.
@@ -288,11 +305,19 @@ class PooledEnsemble(Heteroscedastic):
         tensor([0.1192, 0.5000])
         """
         against = torch.where(label_logits > 0, -second_output, second_output)
-        return logistic(against.sub_(self.answer)).clamp_max_(0.5)
+        return logistic(against.sub_(self._answer(against))).clamp_max_(0.5)
 
     def _second_output(self, label_logits: Tensor, flip_probability: Tensor) -> Tensor:
         right = torch.log1p(-flip_probability).sub_(flip_probability.log())
-        return right.sub_(self.answer).mul_(torch.where(label_logits > 0, 1.0, -1.0))
+        right.sub_(self._answer(right))
+        return right.mul_(torch.where(label_logits > 0, 1.0, -1.0))
+
+    def _answer(self, like: Tensor) -> Tensor | float:
+        """What is added, in each row of a tensor."""
+        if not self.structures:
+            return self.answer
+        rows = torch.tensor(self.structures, dtype=like.dtype, device=like.device)
+        return rows.add_(self.answer).view(-1, *(1,) * (like.dim() - 1))
 
 
 def spread(log_variance: Tensor) -> Tensor:

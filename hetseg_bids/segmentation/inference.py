@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from hetseg_bids.network.models import Border, Model, Plan
+from hetseg_bids.network.fitted import Border
+from hetseg_bids.network.models import Model, Plan
 from hetseg_bids.network.systems import Heteroscedastic, PooledEnsemble
 from hetseg_bids.planes import PLANES
 from hetseg_bids.preprocessing.transfer import to_device, volume_device
@@ -60,7 +61,14 @@ class Logits:
         count = len(self.label_set.structures)
         second = None if self.second_output is None else self.second_output[:count]
         whole = replace(self.label_set, parts=())
-        return replace(self, label=self.label[:count], second_output=second, label_set=whole)
+        system = None if self.system is None else self.system.of_rows(slice(count))
+        return replace(
+            self,
+            label=self.label[:count],
+            second_output=second,
+            system=system,
+            label_set=whole,
+        )
 
 
 def predict(
@@ -188,7 +196,9 @@ def separate_(mean: Tensor, plan: Plan, box: tuple[slice, slice, slice]) -> Logi
     if plan.pooling is None:
         return Logits(label, second_output, plan.system, box, label_set)
     second_output.mul_(plan.pooling.views).add_(label, alpha=plan.pooling.ensemble)
-    return Logits(label, second_output, PooledEnsemble(plan.pooling.answer), box, label_set)
+    pooled, names = plan.pooling, (s.name for s in (*label_set.structures, *label_set.parts))
+    more = tuple(pooled.structures.get(name, 0.0) for name in names) if pooled.structures else ()
+    return Logits(label, second_output, PooledEnsemble(pooled.answer, more), box, label_set)
 
 
 def brain_box(mask: Tensor) -> tuple[slice, slice, slice]:

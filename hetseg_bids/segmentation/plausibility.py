@@ -287,7 +287,8 @@ def _raise_(
     where = tuple(torch.from_numpy(p + s.start) for p, s in zip(places.T, box, strict=True))
     label, second_output = logits.label[number], logits.second_output[number]
     least = torch.from_numpy(wrong).clamp_max(_EVEN).to(label.device)
-    second_output[where] = logits.system.raised(label[where], second_output[where], least)
+    system = logits.system.of_rows(slice(number, number + 1))
+    second_output[where] = system.raised(label[where], second_output[where], least)
 
 
 def _missing_(scan: _Scan, grid: Grid) -> list[Finding]:

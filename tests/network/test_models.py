@@ -8,11 +8,10 @@ import torch
 
 from hetseg_bids.errors import ModelError, OptionError
 from hetseg_bids.network.architecture import HetsegNet, NetworkConfig
+from hetseg_bids.network.fitted import Border, Pooling
 from hetseg_bids.network.models import (
     WEIGHTS_NAME,
-    Border,
     Plan,
-    Pooling,
     load_model,
     read_plan,
     save_model,
@@ -100,6 +99,8 @@ def test_missing_weights_are_named(copy):
     [
         *({"format": 99}, {"tasks": ["one"]}, {"patch": 3}, {"background": 0.0}),
         *({"pooling": {"views": 1.0}}, {"pooling": 3}),
+        *({"pooling": {"views": 1, "ensemble": 0, "structures": {"spleen": 0.1}}},),
+        *({"pooling": {"views": 1, "ensemble": 0, "structures": {"brainstem": 9}}},),
         *({"system": system} for system in ("plain", "pooled", None, ["label-flip"])),
         *({"smoothing": times} for times in (-1, 10, 2.0, "2")),
         *({"mirror": value} for value in (1, "yes", None)),
@@ -128,6 +129,7 @@ def test_a_plan_keeps_how_its_model_is_used(copy):
     plan = load_model(str(copy), CPU).plan
     for pooling, smoothing, mirror, borders in (
         (Pooling(0.9, 0.25), 0, True, {}),
+        (Pooling(0.9, 0.25, 0.1, {"brainstem": -0.5}), 0, True, {}),
         (None, 3, False, {"brainstem": Border(0.5, 1.0)}),
     ):
         changed = replace(

@@ -155,3 +155,19 @@ def test_evidence_of_bfloat16_is_that_of_its_values():
         found = system.evidence(label, second)
         torch.testing.assert_close(found, system.evidence(label.float(), second.float()))
         assert found.dtype == torch.float32
+
+
+def test_what_is_known_of_a_structure_changes_its_q_alone():
+    label, second = torch.tensor([[2.0, -2.0]] * 3), torch.tensor([[1.0, -1.5]] * 3)
+    alike = PooledEnsemble(0.4).flip_probability(label, second)
+    system = PooledEnsemble(0.4, (0.0, -0.5, 1.0))
+    found = system.flip_probability(label, second)
+    torch.testing.assert_close(found[0], alike[0])
+    assert (found[1] > alike[1]).all()  # also of the answer no
+    torch.testing.assert_close(found[2], PooledEnsemble(1.4).flip_probability(label, second)[2])
+    torch.testing.assert_close(
+        system.of_rows(slice(1, 3)).flip_probability(label[1:], second[1:]), found[1:]
+    )
+    raised = system.of_rows(slice(1, 2)).raised(label[1], second[1], torch.tensor([0.3, 0.01]))
+    q = system.of_rows(slice(1, 2)).flip_probability(label[1], raised)
+    torch.testing.assert_close(q, torch.tensor([0.3, float(found[1, 1])]))

@@ -17,7 +17,7 @@ from hetseg_bids.config import Settings
 from hetseg_bids.dataset.discovery import scan_of_dataset
 from hetseg_bids.errors import OutputError
 from hetseg_bids.images import Grid
-from hetseg_bids.network.models import Border, Pooling
+from hetseg_bids.network.fitted import Border, Pooling
 from hetseg_bids.outputs.derivatives import (
     OutputPaths,
     Provenance,
@@ -171,7 +171,7 @@ def test_sidecars_say_how_the_result_came_to_be(tmp_path):
         "HetsegVersion": __version__,
         "HetsegModel": "label-flip",
         "HetsegModelSHA256": "cc",
-        "HetsegPooling": {"views": 0.8, "ensemble": 0.2, "answer": 0.0},
+        "HetsegPooling": {"views": 0.8, "ensemble": 0.2, "answer": 0.0, "structures": {}},
         "HetsegImageSmoothing": 2,
         "HetsegBorders": {"corpus_callosum": {"smoothing": 0.5, "offset": 1.0}},
         "HetsegSourceSHA256": "aa",

@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 
 from hetseg_bids.dataset import validator
-from hetseg_bids.network.models import Pooling, read_plan
+from hetseg_bids.network.fitted import Pooling
+from hetseg_bids.network.models import read_plan
 from hetseg_bids.structures.aseg import STRUCTURES
 from support.commands import lasting, run_cli, run_here
 from support.corruptions import good

@@ -12,7 +12,8 @@ import torch
 from scipy import ndimage
 
 from hetseg_bids.images import Grid
-from hetseg_bids.network.models import Border, Model, Pooling, load_model
+from hetseg_bids.network.fitted import Border, Pooling
+from hetseg_bids.network.models import Model, load_model
 from hetseg_bids.network.systems import LabelFlip, PooledEnsemble
 from hetseg_bids.preprocessing.normalisation import BACKGROUND, standardise
 from hetseg_bids.segmentation import inference, smoothing, views
@@ -151,6 +152,19 @@ def test_pooling_leaves_labels_and_the_flip_map_of_a_single_view(model, brain, m
     q = alone.system.flip_probability(alone.label, alone.second_output)
     found = one.system.flip_probability(one.label, one.second_output)
     torch.testing.assert_close(found, q, rtol=0, atol=1e-5)
+
+
+def test_a_plan_says_what_is_known_of_a_structure(model, brain):
+    pooling = Pooling(1.0, 0.0, 0.2, {"left_thalamus": -1.0})
+    known = predict(replace(model, plan=replace(model.plan, pooling=pooling)), *brain)
+    bare = predict(replace(model, plan=replace(model.plan, pooling=Pooling(1.0, 0.0, 0.2))), *brain)
+    here = Grid(brain[0].shape, np.eye(4))
+    one, other = (segment(logits, here, here).uncertainty for logits in (known, bare))
+    place = model.plan.label_set.names.index("left_thalamus")
+    assert one[place].flip_variance > other[place].flip_variance
+    assert str(one[:place] + one[place + 1 :]) == str(other[:place] + other[place + 1 :])
+    part = known.of_structures()
+    assert len(part.system.structures) == len(part.label)
 
 
 def test_pooling_adds_the_ensembles_own_logit_and_treats_both_sides_alike(model, brain, reference):

@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from hetseg_bids.network.models import Pooling, load_model, model_folder, read_plan
+from hetseg_bids.network.fitted import Pooling
+from hetseg_bids.network.models import load_model, model_folder, read_plan
 from support.commands import run_cli, run_here
 from support.training import synthetic
 
