@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _PROGRAM = "bids-validator-deno"
@@ -35,9 +37,12 @@ def validated(bids_dir: Path, tell: Callable[[str], None]) -> Iterator[None]:
     try:
         process = subprocess.Popen(  # noqa: S603 (it was found, the folder is an argument)
             [*command, str(bids_dir.resolve())],
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
+            # a terminal's Ctrl-C would end it before hetseg, which then missed its answer
+            process_group=0,
         )
     except OSError as error:
         tell(_no_answer(error))
@@ -54,12 +59,12 @@ def validated(bids_dir: Path, tell: Callable[[str], None]) -> Iterator[None]:
     waiting.start()
     try:
         yield
+        waiting.join()  # which a signal may interrupt
     except BaseException:
         stopped.set()
-        process.kill()
-        raise
-    finally:
+        _end(process)
         waiting.join()
+        raise
 
 
 def _program() -> str | None:
@@ -75,12 +80,21 @@ def _complaint(process: subprocess.Popen[str]) -> str | None:
     """The errors that the validator finds, once it ends; None if there are none."""
     try:
         issues = json.loads(process.communicate(timeout=_SECONDS)[0])["issues"]["issues"]
-    except (OSError, ValueError, KeyError, TypeError, subprocess.TimeoutExpired) as error:
-        process.kill()
+        errors = [i for i in issues if i.get("severity") == "error"]
+    except subprocess.TimeoutExpired as error:
+        _end(process)
         return _no_answer(error)
-    errors = [i for i in issues if i.get("severity") == "error"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return _no_answer(error)
     if not errors:
         return None
     first = "; ".join(f"{i.get('code')} in {i.get('location')}" for i in errors[:_SHOWN])
     more = "" if len(errors) <= _SHOWN else f" and {len(errors) - _SHOWN} more"
     return f"the BIDS validator found {first}{more}"
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Kill the validator, and what it started: while that holds the pipe, there is no end to it."""
+    if process.returncode is None:
+        with suppress(ProcessLookupError, PermissionError):  # just ended
+            os.killpg(process.pid, signal.SIGKILL)
