@@ -196,7 +196,9 @@ def nearest(labels: npt.NDArray[np.uint8], source: Grid, target: Grid) -> npt.ND
     reordered = _reordered(torch.from_numpy(labels)[None], mapping, target.shape)
     if reordered is not None:
         return np.asarray(reordered[0].contiguous().numpy())
-    moved = ndimage.affine_transform(labels, mapping, output_shape=target.shape, order=0)
+    # "constant" would end at the centres of the outermost voxels, and cut off half of each
+    how = {"order": 0, "mode": "grid-constant"}
+    moved = ndimage.affine_transform(labels, mapping, output_shape=target.shape, **how)
     return np.asarray(moved, dtype=np.uint8)
 
 

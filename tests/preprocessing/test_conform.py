@@ -86,6 +86,20 @@ def test_oblique_and_anisotropic_scans_get_a_1_mm_ras_grid():
     assert nib.aff2axcodes(working.affine) == ("R", "A", "S")
 
 
+def test_nearest_keeps_the_outer_half_of_the_outermost_slices():
+    """findings/: nilearn and nibabel cut it off."""
+    labels = np.zeros((6, 6, 4), np.uint8)
+    labels[1:5, 1:5] = 17
+    labels[2:4, 2:4, -1] = 53
+    thick = Grid(labels.shape, np.diag([1.0, 1, 5, 1]))
+    affine = np.eye(4)
+    affine[2, 3] = -3  # the first slice lies beyond the first face, as the last one does
+    moved = nearest(labels, thick, Grid((6, 6, 22), affine))
+    assert [int((moved == label).sum()) for label in (17, 53)] == [5 * 60, 5 * 4]
+    assert not moved[..., 0].any()
+    assert not moved[..., -1].any()
+
+
 def test_nearest_keeps_label_values():
     labels = np.zeros((10, 12, 8), np.uint8)
     labels[2:5, 3:9, 1:6] = 255
