@@ -84,7 +84,7 @@ def _complaint(process: subprocess.Popen[str]) -> str | None:
     except subprocess.TimeoutExpired as error:
         _end(process)
         return _no_answer(error)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         return _no_answer(error)
     if not errors:
         return None

@@ -36,7 +36,7 @@ class Pooling:
 
     def __post_init__(self) -> None:
         """Refuse what isn't a number for each structure."""
-        if any(abs(more) > _MOST_MORE for more in self.structures.values()):
+        if not all(abs(more) <= _MOST_MORE for more in self.structures.values()):
             raise ValueError(f"pooling: at most {_MOST_MORE} may be added for a structure")
 
 

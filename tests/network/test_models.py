@@ -3,6 +3,7 @@ import re
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -101,6 +102,7 @@ def test_missing_weights_are_named(copy):
         *({"pooling": {"views": 1.0}}, {"pooling": 3}),
         *({"pooling": {"views": 1, "ensemble": 0, "structures": {"spleen": 0.1}}},),
         *({"pooling": {"views": 1, "ensemble": 0, "structures": {"brainstem": 9}}},),
+        *({"pooling": {"views": 1, "ensemble": 0, "structures": {"brainstem": np.nan}}},),
         *({"system": system} for system in ("plain", "pooled", None, ["label-flip"])),
         *({"smoothing": times} for times in (-1, 10, 2.0, "2")),
         *({"mirror": value} for value in (1, "yes", None)),
