@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -39,18 +39,35 @@ def test_a_run_that_ends_early_ends_the_validator(tmp_path, monkeypatch, script)
     assert time.monotonic() - begun < 50
 
 
+WAITING = """
+import signal, sys
+from pathlib import Path
+from hetseg_bids.dataset import validator
+
+validator._program = lambda: sys.argv[1]
+signal.signal(signal.SIGINT, signal.default_int_handler)  # parallel tests ignore it
+with validator.validated(Path(), print):
+    pass
+"""
+
+
 def test_a_run_that_only_waits_for_the_validator_can_be_stopped(tmp_path, monkeypatch):
     script = '#!/bin/sh\necho $$ >"$0.pid"\nexec sleep 100\n'
     program = fake_validator(tmp_path, monkeypatch, script)
-    heard: list[str] = []
-    target = (threading.get_ident(), signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt), validator.validated(tmp_path, heard.append):
-        threading.Timer(1, signal.pthread_kill, target).start()
-    pid, begun = int(program.with_suffix(".pid").read_text()), time.monotonic()
-    while psutil.pid_exists(pid) and time.monotonic() - begun < 20:
+    command = [sys.executable, "-c", WAITING, str(program)]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    begun, noted = time.monotonic(), program.with_suffix(".pid")
+    while not (noted.exists() and noted.read_text()) and time.monotonic() - begun < 60:
         time.sleep(0.05)
-    assert not psutil.pid_exists(pid)
+    time.sleep(0.5)  # until it waits
+    run.send_signal(signal.SIGINT)
+    heard, said = run.communicate(timeout=60)
+    assert "KeyboardInterrupt" in said
     assert not heard
+    begun = time.monotonic()
+    while psutil.pid_exists(int(noted.read_text())) and time.monotonic() - begun < 20:
+        time.sleep(0.05)
+    assert not psutil.pid_exists(int(noted.read_text()))
 
 
 def test_ctrl_c_comes_to_hetseg_which_ends_the_validator(tmp_path, monkeypatch):
