@@ -31,15 +31,17 @@ from accuracy import scans_of
 from scipy import optimize, special
 from torch import Tensor
 
+from hetseg_bids.evaluation.metrics import dice
 from hetseg_bids.images import read_labels
 from hetseg_bids.network.fitted import Pooling
 from hetseg_bids.network.models import Model, load_model
-from hetseg_bids.network.systems import SUREST
+from hetseg_bids.network.systems import SUREST, PooledEnsemble
 from hetseg_bids.preprocessing.conform import nearest
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
 from hetseg_bids.preprocessing.pipeline import prepare_image
 from hetseg_bids.segmentation.inference import predict
 from hetseg_bids.segmentation.islands import most_probable
+from hetseg_bids.segmentation.uncertainty import FlipSums
 from hetseg_bids.structures.label_sets import MAX_ASEG_ID, Structure
 from hetseg_bids.training.synthesis.label_noise import CLEAN
 from hetseg_bids.training.synthesis.painting import SynthesisConfig, SyntheticSource
@@ -119,7 +121,7 @@ def sample(scan: KnownScan, model: Model, number: int) -> tuple[np.ndarray, np.n
     for structure, a, said in zip(
         model.plan.label_set.structures, logits.label, logits.second_output, strict=True
     ):
-        here = torch.isin(labels, torch.tensor(structure.members, dtype=labels.dtype))
+        here = members_of(structure, labels)
         places = torch.nonzero((here | (a > -SUREST) | (said > -SUREST)).view(-1))[:, 0].numpy()
         places = rng.permutation(places)[:_VOXELS]
         answer, log_odds = (x.reshape(-1)[places].numpy() for x in (a, said))
@@ -127,6 +129,11 @@ def sample(scan: KnownScan, model: Model, number: int) -> tuple[np.ndarray, np.n
         forecasts.append(np.stack((np.where(yes, log_odds, -log_odds), np.abs(answer))))
         wrong.append(yes != here.reshape(-1)[places].numpy())
     return np.concatenate(forecasts, axis=1), np.concatenate(wrong)
+
+
+def members_of(structure: Structure, labels: Tensor) -> Tensor:
+    """Where labels are those of a structure: bool tensor."""
+    return torch.isin(labels, torch.tensor(structure.members, dtype=labels.dtype))
 
 
 def fit(scans: list[tuple[np.ndarray, np.ndarray]]) -> Pooling:
@@ -152,32 +159,34 @@ class Answers:
 
     Attributes
     ----------
-    right : (N,) float32 array
-        Log-odds that yes or no is right.
-    yes, labelled, there : (N,) bool array
-        The answer, whether the voxel has this label (another may be more probable), and the truth.
+    label, log_odds : (N,) float32 tensor
+        The ensemble's label logits and log-odds.
+    answer : float
+        Added to the log-odds in favour of the answer, as `Pooling.answer`.
+    labelled, there : (N,) bool array
+        Whether the voxel has this label (another may be more probable), and the truth.
     """
 
-    right: np.ndarray
-    yes: np.ndarray
+    label: Tensor
+    log_odds: Tensor
+    answer: float
     labelled: np.ndarray
     there: np.ndarray
 
     def q(self, more: float) -> np.ndarray:
         """Flip probabilities with so much added to the log-odds."""
-        return np.minimum(0.5, special.expit(-(self.right + more)))
+        system = PooledEnsemble(self.answer + more)
+        return np.asarray(system.flip_probability(self.label, self.log_odds).numpy())
 
     def surplus(self, more: float) -> float:
         """Errors that are expected beyond those that there are, as a share of the true size."""
-        wrong = self.yes != self.there
-        return float((self.q(more).sum() - wrong.sum()) / self.there.sum())
+        wrong = (self.label > 0).numpy() != self.there
+        return float((self.q(more).sum(dtype=float) - wrong.sum()) / self.there.sum())
 
     def dice(self, more: float) -> tuple[float, float]:
         """Expected and true."""
-        q, size = self.q(more), self.labelled.sum()
-        agreed, missed = size - q[self.labelled].sum(), q[~self.labelled].sum()
-        truly = 2 * (self.labelled & self.there).sum() / (size + self.there.sum())
-        return float(2 * agreed / (size + agreed + missed)), float(truly)
+        sums = FlipSums.of(self.labelled, self.q(more)[None])
+        return sums.summaries()[0].expected_dice, dice(self.labelled, self.there)
 
 
 def fit_structures(model: Model, args: argparse.Namespace) -> None:
@@ -204,15 +213,15 @@ def answers_of(scan: KnownScan, model: Model) -> dict[Structure, Answers]:
     assert logits.second_output is not None  # noqa: S101
     assert model.plan.pooling is not None  # noqa: S101
     winner, labels = most_probable(logits.label), scan.labels[logits.box]
-    found = {}
+    answer, found = model.plan.pooling.answer, {}
     for number, structure in enumerate(model.plan.label_set.structures):
-        there = torch.isin(labels, torch.tensor(structure.members, dtype=labels.dtype))
-        yes, labelled = logits.label[number] > 0, winner == number + 1
-        said = logits.second_output[number]
-        right = torch.where(yes, said, -said) + model.plan.pooling.answer
+        there, labelled = members_of(structure, labels), winner == number + 1
+        a, said = logits.label[number], logits.second_output[number]
+        right = torch.where(a > 0, said, -said) + answer
         kept = there | labelled | (right < _CERTAIN)
         if there.any():
-            found[structure] = Answers(*(x[kept].numpy() for x in (right, yes, labelled, there)))
+            truth = (labelled[kept].numpy(), there[kept].numpy())
+            found[structure] = Answers(a[kept], said[kept], answer, *truth)
     return found
 
 

@@ -377,11 +377,11 @@ def judge(
     outputs = torch.arange(network.config.n_outputs)
     box = brain_box(volume.image > BACKGROUND)
     image = volume.image[box]
+    brain = image > BACKGROUND
     mean = empty_logits(len(outputs), image.shape)
     for plane in PLANES.values():
-        add_view_(mean, image, View(network, plane, PATCH, outputs))
+        add_view_(mean, image, View(network, plane, PATCH, outputs), brain)
     mean /= len(PLANES)
-    brain = image > BACKGROUND
     count = len(STRUCTURES)
     label = mean[:count].permute(1, 2, 3, 0)[brain]  # (voxels, structures)
     membership = torch.from_numpy(ASEG.membership())[:, :count].bool()

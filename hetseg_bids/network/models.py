@@ -292,8 +292,7 @@ def read_plan(folder: Path) -> Plan:
         if type(plan.smoothing) is not int or not 0 <= plan.smoothing <= _SMOOTHEST:
             raise ValueError(f"smoothing is a whole number of 0 to {_SMOOTHEST}")
         more = {} if plan.pooling is None else plan.pooling.structures
-        named, known = {*plan.borders, *more}, (*label_set.structures, *label_set.parts)
-        if not named <= {s.name for s in known}:
+        if not {*plan.borders, *more} <= {row.name for row in label_set.rows}:
             raise ValueError("borders or pooling of other structures")
         if type(plan.mirror) is not bool:
             raise ValueError("mirror is true or false")

@@ -11,13 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from hetseg_bids.network.fitted import Border
 from hetseg_bids.network.models import Model, Plan
 from hetseg_bids.network.systems import Heteroscedastic, PooledEnsemble
 from hetseg_bids.planes import PLANES
-from hetseg_bids.preprocessing.transfer import to_device, volume_device
+from hetseg_bids.preprocessing.transfer import to_device, to_host, volume_device
 from hetseg_bids.segmentation.islands import dismiss_islands_
 from hetseg_bids.segmentation.smoothing import SMOOTHED, smooth_, soften
 from hetseg_bids.segmentation.views import OUTSIDE_LOGIT, View, add_view_, empty_logits, views_of
@@ -90,7 +91,8 @@ def predict(
     image : (X, Y, Z) float32 tensor
         Standard scores, RAS, 1 mm.
     mask : (X, Y, Z) bool tensor
-        Brain; the network only runs on its bounding box.
+        Brain; the network only runs on its bounding box, and is asked about what is near it
+        (`near_mask`).
     views : sequence of str
         Names of `PLANES`.
     mirror : bool
@@ -173,7 +175,7 @@ def to_logits_(
 
 def draw_borders_(label: Tensor, plan: Plan, blur: Sequence[float] = (0.0, 0.0, 0.0)) -> None:
     """Smooth and shift the (S, x, y, z) or (S + P, x, y, z) label logits (`Plan.borders`)."""
-    rows = (*plan.label_set.structures, *plan.label_set.parts)[: len(label)]
+    rows = plan.label_set.rows[: len(label)]
     borders = [plan.borders.get(row.name, Border()) for row in rows]
     shares = torch.tensor([border.smoothing for border in borders])
     # smoothed twice, thin structures would shrink on grids that aren't the working one
@@ -196,9 +198,9 @@ def separate_(mean: Tensor, plan: Plan, box: tuple[slice, slice, slice]) -> Logi
     if plan.pooling is None:
         return Logits(label, second_output, plan.system, box, label_set)
     second_output.mul_(plan.pooling.views).add_(label, alpha=plan.pooling.ensemble)
-    pooled, names = plan.pooling, (s.name for s in (*label_set.structures, *label_set.parts))
-    more = tuple(pooled.structures.get(name, 0.0) for name in names) if pooled.structures else ()
-    return Logits(label, second_output, PooledEnsemble(pooled.answer, more), box, label_set)
+    known = plan.pooling.structures
+    more = tuple(known.get(row.name, 0.0) for row in label_set.rows) if known else ()
+    return Logits(label, second_output, PooledEnsemble(plan.pooling.answer, more), box, label_set)
 
 
 def brain_box(mask: Tensor) -> tuple[slice, slice, slice]:
@@ -230,10 +232,4 @@ def near_mask(mask: Tensor) -> Tensor:
     >>> near_mask(mask).flatten().int()
     tensor([0, 0, 1, 1, 1, 1, 1, 0, 0], dtype=torch.int32)
     """
-    for axis, size in enumerate(mask.shape):
-        grown = mask.clone()
-        for step in range(1, min(_MARGIN, size - 1) + 1):
-            grown.narrow(axis, step, size - step).logical_or_(mask.narrow(axis, 0, size - step))
-            grown.narrow(axis, 0, size - step).logical_or_(mask.narrow(axis, step, size - step))
-        mask = grown
-    return mask
+    return torch.from_numpy(ndimage.maximum_filter(to_host(mask).numpy(), 2 * _MARGIN + 1))

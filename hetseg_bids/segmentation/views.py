@@ -122,7 +122,7 @@ def add_view_(
     keep, kind = view.keep.to(device), inference_format(device)
     reach = network.config.reach
     seen = image.flip(0) if view.mirrored else image
-    stack, window = _padded_stack(seen, plane, view.patch, network.config)
+    stack, (top, left) = _padded_stack(seen, plane, view.patch, network.config)
     wanted, numbers = _in_stack_order(where, image, view)
     voxels = total.permute(1, 2, 3, 0).flatten(0, 2)
     depth = image.shape[plane.axes[0]]
@@ -131,12 +131,13 @@ def add_view_(
         stop = min(start + chunk, depth)
         if wanted[start:stop].any():
             block = stack[start : stop + 2 * reach].to(device)
-            pixels = [_pixels(slice_, window, stack.shape[2]) for slice_ in wanted[start:stop]]
+            places = [torch.nonzero(slice_, as_tuple=True) for slice_ in wanted[start:stop]]
+            pixels = [(top + row) * stack.shape[2] + left + column for row, column in places]
             half = view.half and kind != torch.float32
             with torch.inference_mode(), autocast(device, enabled=half, dtype=kind):
                 said = network.forward_pixels(block, [p.to(device) for p in pixels], keep)
-                for place, logits in enumerate(said, start):
-                    into = numbers[place][wanted[place]].long()  # of int32, several times as slow
+                for number, place, logits in zip(numbers[start:stop], places, said, strict=True):
+                    into = number[place].long()  # of int32, several times as slow
                     voxels.index_add_(0, into, view.added(logits).to(total.device))
         if progress is not None:
             progress(stop - start)
@@ -153,16 +154,12 @@ def _in_stack_order(where: Tensor | None, image: Tensor, view: View) -> tuple[Te
     return where.permute(*view.plane.axes), numbers.permute(*view.plane.axes)
 
 
-def _pixels(wanted: Tensor, window: tuple[slice, slice], columns: int) -> Tensor:
-    """Numbers of the wanted pixels of a slice in the padded slice that has it in a window."""
-    row, column = torch.nonzero(wanted, as_tuple=True)
-    return (row + window[0].start) * columns + column + window[1].start
-
-
 def _padded_stack(
     image: Tensor, plane: Plane, patch: tuple[int, int], config: NetworkConfig
-) -> tuple[Tensor, tuple[slice, slice]]:
+) -> tuple[Tensor, tuple[int, int]]:
     """The volume in stack order, padded to the size on which the network was trained.
+
+    With it comes the row and the column of the padded slices where the volume's first ones are.
 
     Instance norm sees the whole slice, so a slice must hold about as much background
     as the training stacks did.
@@ -172,11 +169,10 @@ def _padded_stack(
     padded = [max(n, p) for n, p in zip(size, patch, strict=True)]
     padded = [-(-n // DOWNSAMPLING) * DOWNSAMPLING for n in padded]
     reach = config.reach
-    start = [(p - n) // 2 for n, p in zip(size, padded, strict=True)]
+    top, left = ((p - n) // 2 for n, p in zip(size, padded, strict=True))
     out = torch.full((depth + 2 * reach, *padded), BACKGROUND, device=image.device)
-    rows, columns = (slice(s, s + n) for s, n in zip(start, size, strict=True))
-    out[reach : reach + depth, rows, columns] = stack
-    return out, (rows, columns)
+    out[reach : reach + depth, top : top + size[0], left : left + size[1]] = stack
+    return out, (top, left)
 
 
 def kept_outputs(plan: Plan, *, mirrored: bool = False, parts: bool = False) -> Tensor:

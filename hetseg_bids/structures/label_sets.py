@@ -171,6 +171,11 @@ class LabelSet:
         return self.structures + self.auxiliary + self.parts
 
     @property
+    def rows(self) -> tuple[Structure, ...]:
+        """Structures, then parts: the order of logits in which the auxiliary tasks are left out."""
+        return self.structures + self.parts
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Machine names of the structures."""
         return tuple(s.name for s in self.structures)
