@@ -6,16 +6,13 @@ import argparse
 import logging
 import os
 import shlex
-import signal
 import sys
-import threading
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from hetseg_bids import __version__
-from hetseg_bids.cli import files, options
+from hetseg_bids.cli import files, options, stops
 from hetseg_bids.cli.arguments import path
 from hetseg_bids.cli.imports import imported_for_good
 from hetseg_bids.config import Execution, RunConfig, Selection, Settings
@@ -26,8 +23,6 @@ _EXIT_CODES = (
     "Exit code: 0 all good, 1 some scan failed (the others' results are whole), 2 the input or the "
     "options can't be used."
 )
-_STOPS = (signal.SIGINT, signal.SIGTERM)
-_SIGNALLED = 128  # plus the number of the signal, as shells have it
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -87,10 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parse(arguments)
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(args.verbose, 2)]
     logging.basicConfig(level=level, format="%(message)s")
-    if threading.current_thread() is threading.main_thread():
-        for number in _STOPS:
-            signal.signal(number, _stop)
     try:
+        stops.raise_on_signals()
         return _carry_out(
             _config(args, shlex.join(["hetseg", *files.shortened(arguments)])), args.analysis_level
         )
@@ -101,23 +94,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         details = _keep_traceback(args.output_dir)
         print(f"hetseg: {type(error).__name__}: {error} (details: {details})", file=sys.stderr)
         return _FAILED
-    except (KeyboardInterrupt, _Terminated) as stop:
-        number = signal.SIGTERM if isinstance(stop, _Terminated) else signal.SIGINT
+    except stops.Stop as stop:
+        stops.unwound()
         print("hetseg: stopped; the same command goes on from here", file=sys.stderr)
-        return _SIGNALLED + number
-
-
-class _Terminated(BaseException):
-    """SIGTERM arrived."""
-
-
-def _stop(number: int, _: object) -> NoReturn:
-    """Unwind, which removes temporary files and ends workers; once: it must not be interrupted."""
-    for each in _STOPS:
-        signal.signal(each, signal.SIG_IGN)
-    # not print: the signal may have come in the middle of one
-    os.write(2, b"hetseg: stopping\n")
-    raise _Terminated if number == signal.SIGTERM else KeyboardInterrupt
+        return stop.code
 
 
 def _keep_traceback(out_dir: Path) -> str:
