@@ -23,11 +23,11 @@ from torch import Tensor
 
 from hetseg_bids.files import write_tsv
 from hetseg_bids.images import read_labels
-from hetseg_bids.network.devices import CPU
 from hetseg_bids.network.fitted import Border
 from hetseg_bids.network.models import Model, load_model
 from hetseg_bids.preprocessing.conform import nearest
 from hetseg_bids.preprocessing.pipeline import prepare_image
+from hetseg_bids.preprocessing.transfer import CPU
 from hetseg_bids.segmentation.inference import brain_box, draw_borders_, mean_outputs
 from hetseg_bids.segmentation.smoothing import smooth_
 from hetseg_bids.segmentation.views import views_of

@@ -32,12 +32,12 @@ from hetseg_bids.errors import MaskError
 from hetseg_bids.evaluation.metrics import dice
 from hetseg_bids.files import write_tsv
 from hetseg_bids.images import Grid, read_labels
-from hetseg_bids.network.devices import CPU
 from hetseg_bids.network.models import Model, load_head_model
 from hetseg_bids.preprocessing.brain_extraction import extract_brain
 from hetseg_bids.preprocessing.conform import nearest, resample, working_grid
 from hetseg_bids.preprocessing.head import find_head
 from hetseg_bids.preprocessing.headers import read_t1w
+from hetseg_bids.preprocessing.transfer import CPU
 from hetseg_bids.segmentation.intracranial import SeenHead, mask_on, see_head
 from hetseg_bids.segmentation.mask_fit import MaskFit
 from hetseg_bids.structures.aseg import ASEG, STRUCTURES

@@ -21,11 +21,11 @@ from scipy import ndimage
 
 from hetseg_bids.files import write_tsv
 from hetseg_bids.images import Grid
-from hetseg_bids.network.devices import CPU
 from hetseg_bids.network.models import Model, load_head_model
 from hetseg_bids.preprocessing.conform import resample, working_grid
 from hetseg_bids.preprocessing.head import Head, find_head
 from hetseg_bids.preprocessing.headers import read_t1w
+from hetseg_bids.preprocessing.transfer import CPU
 from hetseg_bids.segmentation.intracranial import mask_on, see_head, volume_sd
 from hetseg_bids.segmentation.morphometry import NORMAL_975
 from hetseg_bids.training.synthesis.heads import HEAD_FRAME, HeadConfig, HeadSource

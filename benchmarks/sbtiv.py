@@ -27,12 +27,12 @@ from hetseg_bids.cli import run
 from hetseg_bids.evaluation.compare import write_table
 from hetseg_bids.evaluation.metrics import Mask, compare, dice
 from hetseg_bids.images import Grid, read_labels
-from hetseg_bids.network.devices import CPU
 from hetseg_bids.network.models import Model, load_head_model
 from hetseg_bids.preprocessing.conform import resample, working_grid
 from hetseg_bids.preprocessing.head import find_head
 from hetseg_bids.preprocessing.headers import read_t1w
 from hetseg_bids.preprocessing.pipeline import cut_area
+from hetseg_bids.preprocessing.transfer import CPU
 from hetseg_bids.segmentation.intracranial import mask_on, see_head, volume_sd
 from hetseg_bids.segmentation.uncertainty import NORMAL_975
 from hetseg_bids.structures.aseg import ASEG, STRUCTURES

@@ -28,10 +28,11 @@ from torch import Tensor
 
 from hetseg_bids.files import write_tsv
 from hetseg_bids.network.architecture import HetsegNet, NetworkConfig
-from hetseg_bids.network.devices import CPU, keep_freed_memory, set_threads
+from hetseg_bids.network.devices import keep_freed_memory, set_threads
 from hetseg_bids.network.systems import Heteroscedastic, System, system_named
 from hetseg_bids.planes import PLANES
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
+from hetseg_bids.preprocessing.transfer import CPU
 from hetseg_bids.segmentation.inference import brain_box
 from hetseg_bids.segmentation.views import View, add_view_, empty_logits
 from hetseg_bids.structures.aseg import ASEG, N_TASKS, STRUCTURES

@@ -14,7 +14,6 @@ import torch
 
 from hetseg_bids.errors import COLON, OptionError
 
-CPU = torch.device("cpu")
 _CHOICES = "use auto, cpu, cuda, cuda:N or mps"
 # bytes; arrays of a head at 1 mm are kept; larger ones are given back to the system, otherwise
 # scans of 0.7 mm would need a GiB more

@@ -17,7 +17,8 @@ from typing import TypeVar
 import torch
 
 from hetseg_bids.config import Settings
-from hetseg_bids.network.devices import CPU, set_threads
+from hetseg_bids.network.devices import set_threads
+from hetseg_bids.preprocessing.transfer import CPU
 from hetseg_bids.runs.room import Room
 
 _MOST_BESIDE_GPU = 4  # one is extracted, one in the network, two are finished

@@ -77,7 +77,7 @@ def views_of(
 
     Examples
     --------
-    >>> from hetseg_bids.network.devices import CPU
+    >>> from hetseg_bids.preprocessing.transfer import CPU
     >>> from hetseg_bids.network.models import load_model
     >>> [view.name for view in views_of(load_model("plain", CPU), ["axial", "coronal"])]
     ['axial', 'coronal', 'axial mirrored', 'coronal mirrored']

@@ -20,8 +20,8 @@ import torch
 
 from hetseg_bids import __version__
 from hetseg_bids.errors import COLON, ModelError, OptionError
-from hetseg_bids.network.devices import CPU
 from hetseg_bids.network.models import Model, Plan, load_model, save_model
+from hetseg_bids.preprocessing.transfer import CPU
 
 
 def average_models(names: Sequence[str], folder: Path, name: str | None = None) -> Plan:

@@ -14,10 +14,11 @@ from tqdm import tqdm
 
 from hetseg_bids import __version__
 from hetseg_bids.errors import DatasetError, OptionError
-from hetseg_bids.network.devices import CPU, keep_freed_memory, resolve_device, set_threads
+from hetseg_bids.network.devices import keep_freed_memory, resolve_device, set_threads
 from hetseg_bids.network.models import Model, Plan, load_model, save_model
 from hetseg_bids.network.systems import LabelFlip, system_named
 from hetseg_bids.preprocessing.normalisation import BACKGROUND, CLIP
+from hetseg_bids.preprocessing.transfer import CPU
 from hetseg_bids.structures.aseg import ASEG, WITH_PARTS
 from hetseg_bids.structures.head import HEAD
 from hetseg_bids.structures.label_sets import LabelSet

@@ -105,8 +105,12 @@ class UnlabelledSource:
         }
 
     def draw(self, rng: np.random.Generator) -> LabelledVolume:
-        """One of the scans, with `LabelledVolume.taught`."""
-        scan = self.scans[int(rng.integers(len(self.scans)))]
+        """One of the scans; see `volume`."""
+        return self.volume(int(rng.integers(len(self.scans))))
+
+    def volume(self, number: int) -> LabelledVolume:
+        """A scan by its number in `scans`, with `LabelledVolume.taught`."""
+        scan = self.scans[number]
         if scan not in self._known:
             self._known[scan] = self._read(scan)
         volume, maps = self._known[scan]

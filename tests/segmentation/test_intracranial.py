@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from hetseg_bids.images import Grid
-from hetseg_bids.network.devices import CPU
 from hetseg_bids.network.layers import InstanceNorm
 from hetseg_bids.network.models import load_head_model
 from hetseg_bids.preprocessing.head import Head, find_head
 from hetseg_bids.preprocessing.pipeline import PreparedImage
+from hetseg_bids.preprocessing.transfer import CPU
 from hetseg_bids.segmentation import views
 from hetseg_bids.segmentation.intracranial import (
     STRIPPED,

@@ -12,9 +12,9 @@ import torch
 from scipy import ndimage
 
 from hetseg_bids.images import Grid
-from hetseg_bids.network.devices import CPU
 from hetseg_bids.network.models import load_head_model
 from hetseg_bids.preprocessing.head import Head, find_head
+from hetseg_bids.preprocessing.transfer import CPU
 from hetseg_bids.segmentation.intracranial import SeenHead, see_head
 from hetseg_bids.segmentation.mask_fit import MaskFit
 from support.commands import run_cli

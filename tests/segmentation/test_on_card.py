@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from hetseg_bids.images import Grid
-from hetseg_bids.network.devices import CPU
 from hetseg_bids.network.layers import InstanceNorm
 from hetseg_bids.network.models import load_model
 from hetseg_bids.preprocessing.conform import resample_inside
 from hetseg_bids.preprocessing.lesions import Lesion
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
+from hetseg_bids.preprocessing.transfer import CPU
 from hetseg_bids.segmentation import labels, views
 from hetseg_bids.segmentation.inference import predict
 from hetseg_bids.segmentation.labels import Segmentation, segment

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from hetseg_bids.network.architecture import HetsegNet
-from hetseg_bids.network.devices import CPU
 from hetseg_bids.network.models import Model, load_model
 from hetseg_bids.planes import AXIAL
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
+from hetseg_bids.preprocessing.transfer import CPU
 from hetseg_bids.segmentation.inference import predict
 from hetseg_bids.structures.aseg import ASEG, N_STRUCTURES
 from hetseg_bids.training.augmentation import StackTransform

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from hetseg_bids.network.devices import CPU
 from hetseg_bids.network.models import Model, load_model
+from hetseg_bids.preprocessing.transfer import CPU
 from hetseg_bids.structures.aseg import ASEG, N_STRUCTURES, STRUCTURES
 from hetseg_bids.training.unlabelled import UnlabelledSource, labels_of
 from support.commands import run_cli

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hetseg_bids.network.devices import CPU
 from hetseg_bids.preprocessing.normalisation import standardise
+from hetseg_bids.preprocessing.transfer import CPU
 from hetseg_bids.training.synthesis.label_maps import read_label_map
 from hetseg_bids.training.synthesis.label_noise import LabelNoiseConfig, weaken
 from hetseg_bids.training.synthesis.protocol import grow

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hetseg_bids.network.devices import CPU
+from hetseg_bids.preprocessing.transfer import CPU
 
 
 def smooth_field(

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from hetseg_bids.network.devices import CPU
 from hetseg_bids.network.models import load_model, read_plan
 from hetseg_bids.preprocessing.head import within
+from hetseg_bids.preprocessing.transfer import CPU
 from hetseg_bids.structures.head import BRAIN, FLUID, HEAD, OUTSIDE
 from hetseg_bids.training.synthesis.heads import HEAD_FRAME, HeadConfig, HeadSource, read_head
 from support.commands import run_cli, run_here
