@@ -83,10 +83,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(args.verbose, 2)]
     logging.basicConfig(level=level, format="%(message)s")
     try:
-        stops.raise_on_signals()
-        return _carry_out(
-            _config(args, shlex.join(["hetseg", *files.shortened(arguments)])), args.analysis_level
-        )
+        with stops.raised():
+            command = shlex.join(["hetseg", *files.shortened(arguments)])
+            return _carry_out(_config(args, command), args.analysis_level)
     except HetsegError as error:
         print(f"hetseg: {error}", file=sys.stderr)
         return _USAGE_ERROR
@@ -95,7 +94,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"hetseg: {type(error).__name__}: {error} (details: {details})", file=sys.stderr)
         return _FAILED
     except stops.Stop as stop:
-        stops.unwound()
         print("hetseg: stopped; the same command goes on from here", file=sys.stderr)
         return stop.code
 

@@ -6,10 +6,13 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
-STOPPED = 128  # plus the number of the signal: the exit code, as shells have it
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALLED = 128  # plus the number of the signal, as shells have it
 _AGAIN_S = 0.2
 
 
@@ -24,40 +27,44 @@ class Stop(BaseException):
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
-        self.code = STOPPED + number
+        self.code = _SIGNALLED + number
 
 
-def raise_on_signals() -> None:
-    """From here on `Stop` is raised in the main thread when SIGINT or SIGTERM arrives.
+@contextmanager
+def raised() -> Iterator[None]:
+    """Here `Stop` is raised in the main thread when SIGINT or SIGTERM arrives.
 
     Python drops what is raised in a finaliser or a weak reference's callback, and some libraries
-    catch everything. So it is raised again until the program unwinds. Does nothing in other
-    threads, which may not handle signals.
+    catch everything. So it is raised again until the program unwinds. Other threads may not handle
+    signals: nothing changes there.
     """
-    if threading.current_thread() is threading.main_thread():
-        for number in _SIGNALS:
-            signal.signal(number, _first)
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
 
+    def first(number: int, _: FrameType | None) -> NoReturn:
+        came.append(number)
+        for each in _SIGNALS:
+            signal.signal(each, signal.SIG_IGN)  # unwinding must not be interrupted
+        # not print: the signal may have come in the middle of one
+        os.write(2, b"hetseg: stopping\n")
+        _silence_dropped()
+        signal.signal(signal.SIGALRM, again)
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN_S, _AGAIN_S)
+        raise Stop(number)
 
-def unwound() -> None:
-    """To be called once a `Stop` has arrived where it ends: it isn't raised again."""
-    signal.setitimer(signal.ITIMER_REAL, 0)
-
-
-def _first(number: int, _: FrameType | None) -> None:
-    for each in _SIGNALS:
-        signal.signal(each, signal.SIG_IGN)  # unwinding must not be interrupted
-    # not print: the signal may have come in the middle of one
-    os.write(2, b"hetseg: stopping\n")
-
-    def again(*_: object) -> None:
+    def again(_: int, frame: FrameType | None) -> None:  # noqa: ARG001
         if not _is_unwinding(sys.exception()):
-            raise Stop(number)
+            raise Stop(came[0])
 
-    _silence_dropped()
-    signal.signal(signal.SIGALRM, again)
-    signal.setitimer(signal.ITIMER_REAL, _AGAIN_S, _AGAIN_S)
-    raise Stop(number)
+    for number in _SIGNALS:
+        signal.signal(number, first)
+    try:
+        yield
+    finally:
+        if came:
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _is_unwinding(handled: BaseException | None) -> bool:

@@ -74,10 +74,9 @@ def work():
             print("went on")
 
 try:
-    stops.raise_on_signals()
-    work()
+    with stops.raised():
+        work()
 except stops.Stop as stop:
-    stops.unwound()
     time.sleep(0.5)
     sys.exit(stop.code)
 """
@@ -98,3 +97,25 @@ def test_stop_is_not_lost(name, where):
     assert done.returncode == {"SIGINT": 130, "SIGTERM": 143}[name], done.stderr
     assert done.stdout.split() == ["closed", "cleaned"]
     assert done.stderr == "hetseg: stopping\n"
+
+
+def test_a_failing_clean_up_ends_it_too():
+    program = """
+import os, signal, sys, time
+from hetseg_bids.cli import stops
+try:
+    with stops.raised():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+        finally:
+            time.sleep(0.5)
+            raise OSError("disk full")
+except OSError as error:
+    time.sleep(0.5)
+    print(error, type(error.__context__).__name__)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "disk full Stop\n"), done.stderr
