@@ -180,13 +180,11 @@ def _carry_out(config: RunConfig, level: str) -> int:
         with imported_for_good():
             from hetseg_bids.runs.group import run_group
 
-        images, choose = config.selection.images, config.selection.choose
         page = run_group(
             config.bids_dir,
             config.out_dir,
-            images=images,
+            config.selection,
             covariates=config.covariates,
-            choose=choose,
             normalise=config.normalise,
         )
         print(page)

@@ -231,6 +231,20 @@ def _matches(entities: Mapping[str, str], filters: Mapping[str, list[Any]]) -> b
     return all(_has(entities, key, wanted) for key, wanted in filters.items())
 
 
+def is_named(stem: str, selection: Selection) -> bool:
+    """Whether participant, session and run of a name are those of a selection.
+
+    Examples
+    --------
+    >>> names = ("sub-01_ses-a_run-01_T1w", "sub-01_T1w", "sub-02_ses-a_run-1_T1w")
+    >>> [is_named(name, Selection(participants=("01",), runs=("1",))) for name in names]
+    [True, False, False]
+    """
+    asked = (("sub", selection.participants), ("ses", selection.sessions), ("run", selection.runs))
+    entities = entities_of(stem)
+    return all(not labels or _has(entities, key, [*labels]) for key, labels in asked)
+
+
 def _has(entities: Mapping[str, str], key: str, wanted: list[Any]) -> bool:
     return any(_fits(key, entities.get(key), one) for one in wanted)
 

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hetseg_bids.config import Selection
+from hetseg_bids.dataset.discovery import is_named
 from hetseg_bids.dataset.files import is_folder
 from hetseg_bids.errors import OutputError
 from hetseg_bids.files import write_json, write_tsv
@@ -39,6 +41,7 @@ from hetseg_bids.structures.aseg import ASEG, is_whole
 from hetseg_bids.structures.label_sets import Structure
 
 log = logging.getLogger(__name__)
+_EVERYTHING = Selection()
 MAP_SCANS = 500  # more change the mean map invisibly, and each takes about a second
 _MM3_PER_ML = 1000.0
 _QC_COLUMNS = KEYS | {
@@ -69,10 +72,9 @@ _QC_COLUMNS = KEYS | {
 def run_group(
     bids_dir: Path | None,
     out_dir: Path,
+    selection: Selection = _EVERYTHING,
     *,
-    images: Sequence[Path] = (),
     covariates: Sequence[str] = (),
-    choose: str = "all",
     normalise: str = "none",
 ) -> Path:
     """Write tables and page (returned) of the cohort, and of people with several sessions.
@@ -82,12 +84,11 @@ def run_group(
     bids_dir : Path or None
     out_dir : Path
         The output folder of the participant level.
-    images : sequence of Path
-        Without a dataset: the files and folders that the participant level got.
+    selection : Selection
+        Participants, sessions and runs of the tables; which scans of a session are in the wide
+        ones; without a dataset, the files and folders that the participant level got.
     covariates : sequence of str
         Columns of participants.tsv that the wide tables get, too, or ``all``.
-    choose : {"best", "first", "all"}
-        Which scans of a session are in the wide tables.
     normalise : {"none", "icv"}
         With ``icv`` the wide tables are written divided by the intracranial volume, too.
 
@@ -97,10 +98,8 @@ def run_group(
         If there are no finished scans, no such covariates, or no intracranial volumes to divide by.
     """
     results = read_results(out_dir)
-    scans = results.scans
-    if not scans:
-        raise OutputError("no finished scans", "run the participant level first", path=out_dir)
-    folder = _folder_of_people(bids_dir, out_dir, images)
+    scans = _selected(results.scans, selection, out_dir)
+    folder = _folder_of_people(bids_dir, out_dir, selection.images)
     participants = absence.read_participants(folder)
     label_set = scans[0].label_set
     described = wide.read_covariates(folder, participants, covariates, label_set)
@@ -109,17 +108,19 @@ def run_group(
     quality = _quality(scans)
     _write(quality.round(4), out_dir / "group_qc.tsv", _QC_COLUMNS)
     people = participants.reindex([scan.person for scan in scans])
-    wide.write_wide_tables(out_dir, scans, quality, people, described, choose, normalise)
-    missing = _missing(bids_dir, images, out_dir, results, participants, choose)
-    several = [] if bids_dir is None else write_changes(bids_dir, out_dir, scans)
-    crashes = absence.crashes_since(out_dir, results).values()
+    wide.write_wide_tables(out_dir, scans, quality, people, described, selection.choose, normalise)
+    missing = _missing(bids_dir, out_dir, results, participants, selection)
+    # of everybody: pages of people without sessions to compare are removed
+    several = [] if bids_dir is None else write_changes(bids_dir, out_dir, results.scans)
+    several = [one for one in several if one.person in {scan.person for scan in scans}]
+    crashes = absence.crashes_since(out_dir, results).items()
     cohort = Cohort(
         **_distributions(scans),
         quality=quality,
         pages=[scan.page.relative_to(out_dir).as_posix() for scan in scans],
         participants=people.fillna("n/a"),
         missing=missing,
-        crashes=[name for names in crashes for name in names],
+        crashes=[name for stem, names in crashes if is_named(stem, selection) for name in names],
         without_intracranial=without_intracranial(scans),
         relative_to=in_words(list(quality["volumes_relative_to"])),
         change=cohort_change(several, label_set.structures) if several else None,
@@ -127,20 +128,40 @@ def run_group(
     return write_group_page(out_dir, cohort, _map(scans))
 
 
+def _selected(
+    scans: Sequence[FinishedScan], selection: Selection, out_dir: Path
+) -> list[FinishedScan]:
+    """The scans that the tables are of."""
+    named = [scan for scan in scans if is_named(scan.keys["scan"], selection)]
+    if not named:
+        among = f" among those of {len(scans)} images that were asked for" if scans else ""
+        raise OutputError(
+            f"no finished scans{among}", "run the participant level first", path=out_dir
+        )
+    there = {scan.person for scan in named}
+    lacking = [f"sub-{x}" for x in selection.participants if f"sub-{x}" not in there]
+    if lacking:
+        log.warning("no finished scan of %s", shortened(lacking))
+    if len(named) < len(scans):
+        log.warning("%d of %d finished scans, as the options name them", len(named), len(scans))
+    return named
+
+
 def _missing(
     bids_dir: Path | None,
-    images: Sequence[Path],
     out_dir: Path,
     results: Results,
     participants: pd.DataFrame,
-    choose: str,
+    selection: Selection,
 ) -> pd.DataFrame | None:
     """Write who is missing, in the dataset or of the images."""
     known = (out_dir, results, participants.index)
     if bids_dir is None:
-        missing = absence.missing_images(images, *known)
+        missing = absence.missing_images(selection.images, *known)
     else:
-        missing = absence.missing_scans(bids_dir, *known, choose)
+        missing = absence.missing_scans(bids_dir, *known, selection.choose)
+    if missing is not None:
+        missing = absence.of_selection(missing, selection)
     _write_missing(missing, out_dir)
     return missing
 

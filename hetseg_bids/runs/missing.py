@@ -6,11 +6,13 @@ import datetime
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
-from hetseg_bids.dataset.discovery import expected_scans
+from hetseg_bids.config import Selection
+from hetseg_bids.dataset.discovery import expected_scans, is_named
 from hetseg_bids.dataset.files import find_images
 from hetseg_bids.dataset.names import (
     SUFFIXES,
@@ -153,6 +155,16 @@ def missing_images(
             _named(extra),
         )
     return _table(expected, dict.fromkeys(participants, _ONLY_LISTED), out_dir, results)
+
+
+def of_selection(missing: pd.DataFrame, selection: Selection) -> pd.DataFrame:
+    """The rows of the scans that a selection names, and of its participants without a scan."""
+    people = replace(selection, sessions=(), runs=())
+    named = [
+        is_named(person, people) if scan == "n/a" else is_named(scan, selection)
+        for person, scan in zip(missing["participant_id"], missing["scan"], strict=True)
+    ]
+    return missing[named].reset_index(drop=True)
 
 
 def _named(scans: Iterable[str]) -> str:

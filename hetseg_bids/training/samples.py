@@ -113,28 +113,36 @@ class Block:
 
 
 def joined(parts: Sequence[Block]) -> Block:
-    """Samples one after the other, on the CPU, with a lesson if one of the parts has one."""
-    rejected = [part.rejected for part in parts if part.rejected is not None]
+    """Samples one after the other, on the CPU.
+
+    Where one of the parts has a lesson or rejected labels, the others have a lesson that isn't
+    known and no rejected label.
+    """
+    masks = [part.rejected for part in parts]
     told = [part.told for part in parts if part.told is not None]
-    lessons = [part.lesson for part in parts if part.lesson is not None]
+    maps = [None if part.lesson is None else part.lesson.maps for part in parts]
+    counts = [len(part.labels) for part in parts]
     lesson = None
-    if lessons:
-        empty = lessons[0].maps[:0]
-        maps = [
-            empty.new_zeros(len(part.labels), *empty.shape[1:])
-            if part.lesson is None
-            else part.lesson.maps
-            for part in parts
-        ]
+    if any(part.lesson is not None for part in parts):
         known = [torch.full((len(part.labels),), part.lesson is not None) for part in parts]
-        lesson = Lesson(torch.cat(maps).cpu(), torch.cat(known))
+        lesson = Lesson(_filled(maps, counts), torch.cat(known))
     return Block(
         torch.cat([part.images for part in parts]).cpu(),
         torch.cat([part.labels for part in parts]).cpu(),
-        torch.cat(rejected).cpu() if rejected else None,
+        _filled(masks, counts) if any(mask is not None for mask in masks) else None,
         lesson,
         torch.cat(told) if told else None,
     )
+
+
+def _filled(parts: Sequence[Tensor | None], counts: Sequence[int]) -> Tensor:
+    """Rows one after the other, zeros where a part has none: at least one has some."""
+    empty = next(part for part in parts if part is not None)[:0]
+    rows = [
+        empty.new_zeros(count, *empty.shape[1:]) if part is None else part
+        for part, count in zip(parts, counts, strict=True)
+    ]
+    return torch.cat(rows).cpu()
 
 
 class BlockDataset(Dataset[Block]):

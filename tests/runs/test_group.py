@@ -313,6 +313,32 @@ def test_one_scan_of_each_session_may_be_chosen(tmp_path):
     assert "<h1>3 scans of 1 person</h1>" in (out / "group.html").read_text()
 
 
+def test_named_participants_are_in_the_tables_and_the_pages_of_others_stay(untidy, tmp_path):
+    out = shutil.copytree(untidy.out, tmp_path / "out")
+    pages = {path.name for path in out.glob("sub-02*change*")}
+    assert pages
+    done = run_cli(
+        "hetseg", untidy.bids, out, "group", "--participant-label", "01", "sub-03", "07", "99"
+    )
+    assert done.code == 0, done.err
+    assert set(read_tsv(out / "group_volumes.tsv")["participant_id"]) == {"sub-01"}
+    assert set(read_tsv(out / "group_qc.tsv")["participant_id"]) == {"sub-01"}
+    assert list(read_tsv(out / "group_missing.tsv")["participant_id"]) == ["sub-03", "sub-07"]
+    page = (out / "group.html").read_text()
+    assert page.count("crash-sub-03-") == 2
+    assert "crash-sub-05-" not in page
+    assert "no finished scan of sub-03, sub-07, sub-99" in done.err
+    assert "1 of 6 finished scans" in done.err
+    assert {path.name for path in out.glob("sub-02*change*")} == pages
+
+    done = run_cli("hetseg", untidy.bids, out, "group", "--session-label", "2")
+    assert done.code == 0, done.err
+    assert list(read_tsv(out / "group_volumes.tsv")["session_id"]) == ["ses-2"]
+    done = run_cli("hetseg", untidy.bids, out, "group", "--participant-label", "99")
+    assert done.code == 2
+    assert "no finished scans among those of 6 images" in done.err
+
+
 def test_mixed_models_are_said_on_the_page_and_in_a_line(untidy):
     (line,) = [line for line in untidy.said.splitlines() if "ways of processing" in line]
     assert "5 with label-flip 111111111111, hetseg" in line

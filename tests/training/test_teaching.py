@@ -120,6 +120,19 @@ def test_a_mixture_has_lessons_where_there_is_a_teacher():
     assert both.fingerprint()["shares"] == (0.75, 0.25)
 
 
+def test_a_mixture_has_rejected_labels_where_a_source_rejects():
+    volume = tiny_scan()
+    everything = torch.ones_like(volume.labels, dtype=torch.int32)
+    both = MixedSource([OneScan(volume), OneScan(replace(volume, rejected=everything))], (3.0, 1.0))
+    sampling = replace(SAMPLING, volumes_per_block=24, stacks_per_volume=1)
+    block = BlockDataset(both, sampling, 1)[0]
+    assert block.rejected is not None
+    assert block.rejected.shape == block.labels.shape
+    rejected = block.rejected.flatten(1)
+    assert torch.equal(rejected.amin(dim=1), rejected.amax(dim=1))
+    assert 1 <= rejected.amax(dim=1).sum() < 12
+
+
 def test_samples_without_a_teacher_have_the_loss_of_their_labels(tmp_path):
     """A batch of one taught and one other sample: the mean of what each of them alone has."""
     config = replace(small_config(), teaching_share=1.0, plain_share=0.0, dice_weight=0.0, batch=2)
