@@ -128,9 +128,7 @@ def test_a_mixture_has_rejected_labels_where_a_source_rejects():
     block = BlockDataset(both, sampling, 1)[0]
     assert block.rejected is not None
     assert block.rejected.shape == block.labels.shape
-    rejected = block.rejected.flatten(1)
-    assert torch.equal(rejected.amin(dim=1), rejected.amax(dim=1))
-    assert 1 <= rejected.amax(dim=1).sum() < 12
+    assert 1 <= block.rejected.flatten(1).any(dim=1).sum() < 12
 
 
 def test_samples_without_a_teacher_have_the_loss_of_their_labels(tmp_path):
