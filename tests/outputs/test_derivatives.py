@@ -127,7 +127,9 @@ def test_the_largest_probability_is_not_read_as_more(tmp_path, name, highest):
     result = replace(some_result(), **{name: level_maps(certain, highest)})
     paths = some_paths(tmp_path)
     write_images(paths, result, np.ones(SHAPE, np.uint8))
-    image = nib.load({"flip_probability": paths.flip_probability, "probability": paths.probseg}[name])
+    image = nib.load(
+        {"flip_probability": paths.flip_probability, "probability": paths.probseg}[name]
+    )
     largest = image.get_fdata().max()  # torchmetrics takes a map with 1.00000006 for logits
     assert highest * (1 - 1e-6) < largest <= highest
     assert image.get_fdata(dtype=np.float32).max() <= highest
