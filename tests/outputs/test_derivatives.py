@@ -121,6 +121,20 @@ def test_images_come_back_as_they_were(tmp_path):
         np.testing.assert_allclose(stored, result.full(maps.levels) * (highest / 255), rtol=1e-6)
 
 
+@pytest.mark.parametrize(("name", "highest"), [("flip_probability", 0.5), ("probability", 1.0)])
+def test_the_largest_probability_is_not_read_as_more(tmp_path, name, highest):
+    certain = np.full((N_STRUCTURES, 4, 5, 2), highest, np.float32)
+    result = replace(some_result(), **{name: level_maps(certain, highest)})
+    paths = some_paths(tmp_path)
+    write_images(paths, result, np.ones(SHAPE, np.uint8))
+    image = nib.load(
+        {"flip_probability": paths.flip_probability, "probability": paths.probseg}[name]
+    )
+    largest = image.get_fdata().max()  # torchmetrics takes a map with 1.00000006 for logits
+    assert highest * (1 - 1e-6) < largest <= highest
+    assert image.get_fdata(dtype=np.float32).max() <= highest
+
+
 def test_what_a_model_does_not_give_is_not_written(tmp_path):
     paths = some_paths(tmp_path)
     result = replace(some_result(), flip_probability=None, probability=None)
