@@ -43,7 +43,6 @@ from hetseg_bids.evaluation.metrics import dice
 from hetseg_bids.files import write_json
 from hetseg_bids.images import grid_of
 from hetseg_bids.network.devices import (
-    CPU,
     device_name,
     inference_format,
     keep_freed_memory,
@@ -53,6 +52,7 @@ from hetseg_bids.network.devices import (
 from hetseg_bids.network.models import Model, load_model
 from hetseg_bids.outputs.derivatives import save_image
 from hetseg_bids.preprocessing.conform import nearest, working_grid
+from hetseg_bids.preprocessing.transfer import CPU
 from hetseg_bids.segmentation import views
 from hetseg_bids.training.recipes import HEAD_RECIPE, RECIPES
 from hetseg_bids.training.synthesis.painting import SyntheticScans, SyntheticSource

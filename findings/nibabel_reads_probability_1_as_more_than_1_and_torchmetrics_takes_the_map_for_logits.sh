@@ -13,7 +13,7 @@
 # So:    get_fdata(dtype=numpy.float32), or numpy.clip(p, 0, 1), before any metric. Whoever writes such maps rounds the slope down.
 #
 # hetseg wrote its probabilities (1/255) and flip probabilities (0.5/255, read as 0.50000003) so; now it rounds the slope down
-# (hetseg_bids/outputs/derivatives.py, slope_of).
+# (hetseg_bids/segmentation/labels.py, LevelMaps.slope).
 #
 # Versions: nibabel 5.4.2, torchmetrics 1.9.0, torch 2.13.0, scikit-learn 1.9.1, scipy 1.17.1, SimpleITK 2.5.7. Date: 2026-12-01.
 # Source: measured; nibabel's issue 832 (float64 whatever is asked of the slope); torchmetrics' documentation says that values

@@ -58,13 +58,15 @@ def raised() -> Iterator[None]:
         if not _is_unwinding(sys.exception()):
             raise Stop(came[0])
 
-    for number in _SIGNALS:
-        signal.signal(number, first)
+    before = {number: signal.signal(number, first) for number in _SIGNALS}
     try:
         yield
     finally:
         if came:
             signal.setitimer(signal.ITIMER_REAL, 0)
+        else:
+            for number, handler in before.items():
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _is_unwinding(handled: BaseException | None) -> bool:

@@ -191,23 +191,11 @@ def write_scaled(stream: BufferedIOBase, result: Segmentation, maps: LevelMaps) 
     """Write probabilities as a 4-D uint8 NIfTI image (x, y, z, structure) with their scale."""
     shape = (*result.grid.shape, len(maps.levels))
     image = placed_image(np.broadcast_to(np.uint8(0), shape), result.grid)
-    image.header.set_slope_inter(slope_of(maps.step), 0)
+    image.header.set_slope_inter(maps.slope, 0)
     image.update_header()
     image.header.write_to(stream)
     for volume in maps.levels:  # the whole grid of one at a time
         stream.write(result.full(volume).T.data)  # x runs fastest
-
-
-def slope_of(step: float) -> float:
-    """A step as scl_slope, a float32, rounded down: no reader then finds more than the largest.
-
-    Examples
-    --------
-    >>> 255 * float(np.float32(1 / 255)) > 1, 255 * slope_of(1 / 255) > 1
-    (True, False)
-    """
-    slope = np.float32(step)
-    return float(slope if float(slope) <= step else np.nextafter(slope, np.float32(0)))
 
 
 def placed_image(data: npt.NDArray[np.generic], grid: Grid) -> nib.Nifti1Image:

@@ -84,8 +84,7 @@ class Shown:
         """Those of a result in memory; `mask` lies on its grid."""
         q, maps = None, result.flip_probability
         if maps is not None:
-            step = float(np.float32(maps.step))  # as a NIfTI header holds it
-            values = (np.arange(LEVELS + 1) * step).astype(np.float32)
+            values = (np.arange(LEVELS + 1) * maps.slope).astype(np.float32)  # as files hold them
             q = values[result.full(maps.levels.max(axis=0))]
         there = prepared.working.matches(working_grid(result.grid))
         image = prepared.shown.numpy() if prepared.shown is not None and there else None

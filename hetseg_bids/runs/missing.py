@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from hetseg_bids.config import Selection
@@ -164,7 +165,7 @@ def of_selection(missing: pd.DataFrame, selection: Selection) -> pd.DataFrame:
         is_named(person, people) if scan == "n/a" else is_named(scan, selection)
         for person, scan in zip(missing["participant_id"], missing["scan"], strict=True)
     ]
-    return missing[named].reset_index(drop=True)
+    return missing[np.array(named, bool)].reset_index(drop=True)
 
 
 def _named(scans: Iterable[str]) -> str:

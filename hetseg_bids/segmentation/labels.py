@@ -65,6 +65,19 @@ class LevelMaps:
         """Probability of one level."""
         return self.highest / LEVELS
 
+    @property
+    def slope(self) -> float:
+        """`step` in float32, as images hold it, rounded down: none is read as more than `highest`.
+
+        Examples
+        --------
+        >>> maps = LevelMaps(np.zeros((1, 1, 1, 1), np.uint8), highest=1.0)
+        >>> 255 * float(np.float32(maps.step)) > 1, 255 * maps.slope > 1
+        (True, False)
+        """
+        slope = np.float32(self.step)
+        return float(slope if float(slope) <= self.step else np.nextafter(slope, np.float32(0)))
+
 
 def to_levels(values: Tensor, highest: float) -> Tensor:
     """Probabilities as uint8 levels of 0 to `highest`, rounded and clipped.
