@@ -133,10 +133,13 @@ def _selected(
 ) -> list[FinishedScan]:
     """The scans that the tables are of."""
     named = [scan for scan in scans if is_named(scan.keys["scan"], selection)]
+    if not scans:
+        raise OutputError("no finished scans", "run the participant level first", path=out_dir)
     if not named:
-        among = f" among those of {len(scans)} images that were asked for" if scans else ""
         raise OutputError(
-            f"no finished scans{among}", "run the participant level first", path=out_dir
+            f"the options name none of {len(scans)} finished scans",
+            "check --participant-label, --session-label and --run-label",
+            path=out_dir,
         )
     there = {scan.person for scan in named}
     lacking = [f"sub-{x}" for x in selection.participants if f"sub-{x}" not in there]

@@ -336,7 +336,7 @@ def test_named_participants_are_in_the_tables_and_the_pages_of_others_stay(untid
     assert list(read_tsv(out / "group_volumes.tsv")["session_id"]) == ["ses-2"]
     done = run_cli("hetseg", untidy.bids, out, "group", "--participant-label", "99")
     assert done.code == 2
-    assert "no finished scans among those of 6 images" in done.err
+    assert "the options name none of 6 finished scans" in done.err
 
 
 def test_mixed_models_are_said_on_the_page_and_in_a_line(untidy):
