@@ -44,16 +44,16 @@ from hetseg_bids.files import write_json
 from hetseg_bids.images import grid_of
 from hetseg_bids.network.devices import (
     device_name,
-    inference_format,
     keep_freed_memory,
     resolve_device,
     set_threads,
 )
 from hetseg_bids.network.models import Model, load_model
 from hetseg_bids.outputs.derivatives import save_image
+from hetseg_bids.preprocessing import number_formats
 from hetseg_bids.preprocessing.conform import nearest, working_grid
+from hetseg_bids.preprocessing.number_formats import inference_format
 from hetseg_bids.preprocessing.transfer import CPU
-from hetseg_bids.segmentation import views
 from hetseg_bids.training.recipes import HEAD_RECIPE, RECIPES
 from hetseg_bids.training.synthesis.painting import SyntheticScans, SyntheticSource
 from hetseg_bids.training.trainer import RunOptions, StepReport, Trainer
@@ -109,7 +109,8 @@ def parts(args: argparse.Namespace, device: torch.device) -> Iterator[tuple[str,
     """Name and figures of each part."""
     # a CPU that computes in bfloat16 is further from float32 than a GPU is
     kind = inference_format(CPU) if device.type == "cpu" else torch.float32
-    with patch.object(views, "inference_format", return_value=kind):
+    half = kind != torch.float32
+    with patch.object(number_formats, "computes_bf16", return_value=half):
         reference = hetseg_bids.segment(args.t1w, model=args.model, device="cpu")
     found = hetseg_bids.segment(args.t1w, model=args.model, device=str(device))
     compared = [f"cpu, {kind}", f"{device}, {inference_format(device)}"]

@@ -33,7 +33,6 @@ from hetseg_bids.evaluation.compare import write_table
 from hetseg_bids.images import Grid
 from hetseg_bids.network.devices import (
     device_name,
-    inference_format,
     keep_freed_memory,
     resolve_device,
     set_threads,
@@ -45,6 +44,7 @@ from hetseg_bids.preprocessing import brain_extraction as strip
 from hetseg_bids.preprocessing.conform import nearest, resample, resample_inside, working_grid
 from hetseg_bids.preprocessing.headers import T1w, read_t1w
 from hetseg_bids.preprocessing.normalisation import standardise
+from hetseg_bids.preprocessing.number_formats import inference_format
 from hetseg_bids.preprocessing.transfer import to_device, to_host, volume_device
 from hetseg_bids.quality.image_quality import measure_image
 from hetseg_bids.reports.participant import write_report

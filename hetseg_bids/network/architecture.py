@@ -20,6 +20,7 @@ from hetseg_bids.network.layers import (
     DenseBlock,
     InstanceNorm,
     Join,
+    Positive,
     Stem,
     conv_block,
     upsample_twice,
@@ -117,7 +118,7 @@ class HetsegNet(nn.Module):
         c0, c1, c2 = config.levels
         seen = config.stem[-1]
         self.stem = Stem(config.stem)
-        self.stem_norm = nn.Sequential(InstanceNorm(seen), nn.ReLU(inplace=True))
+        self.stem_norm = nn.Sequential(InstanceNorm(seen), Positive())
         self.encode0 = conv_block(seen, c0)
         self.encode1 = nn.Sequential(conv_block(c0, c1, stride=2), conv_block(c1, c1))
         self.encode2 = conv_block(c1, c2, stride=2)

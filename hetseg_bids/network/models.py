@@ -249,6 +249,8 @@ def _load(folder: Path, device: torch.device) -> Model:
         network.load_state_dict(load_file(weights))
     except (SafetensorError, RuntimeError, TypeError, LookupError) as error:
         raise ModelError(f"weights don't fit the plan ({error})", path=weights) from None
+    if not all(values.isfinite().all() for values in network.state_dict().values()):
+        raise ModelError("weights aren't numbers", "train the model again", path=weights)
     network.eval().requires_grad_(False)
     return Model(plan, to_channels_last(network).to(device), folder)
 

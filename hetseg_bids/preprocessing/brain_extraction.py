@@ -12,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy import ndimage
+from torch import Tensor, nn
 
 from hetseg_bids.errors import MaskError
 from hetseg_bids.preprocessing.field import find_field, foreground, head_box
+from hetseg_bids.preprocessing.number_formats import inference_format
 from hetseg_bids.preprocessing.transfer import CPU
 
 log = logging.getLogger(__name__)
@@ -176,13 +178,30 @@ def _deepbet(head: npt.NDArray[np.float32], device: torch.device) -> npt.NDArray
         with warnings.catch_warnings(), _as_on_a_cpu(device):
             warnings.simplefilter("ignore")
             bet = DeepBet(no_gpu=True)  # its own choice of a GPU knows no numbers
-            bet.model.to(device)
-            bet.bbox_model.to(device)
+            bet.model = _InFormat(bet.model, device)
+            bet.bbox_model = _InFormat(bet.bbox_model, device)
             probability = bet.run_model(scaled.copy())
             return np.asarray(bet.postprocess(probability > 0.5, 0)) > 0
     except (AssertionError, ValueError, IndexError) as error:
         log.debug("deepbet: %s", error)
         raise MaskError("deepbet found no brain", "check orientation and contrast") from None
+
+
+class _InFormat(nn.Module):
+    """One of deepbet's networks, on a device, where a CPU may compute in half precision.
+
+    Takes and returns float32. On a GPU it stays in float32: what half precision does there to masks
+    isn't known.
+    """
+
+    def __init__(self, network: nn.Module, device: torch.device) -> None:
+        super().__init__()
+        self._kind = inference_format(device) if device.type == "cpu" else torch.float32
+        self._network = network.to(device, self._kind)
+
+    def forward(self, image: Tensor) -> Tensor:
+        said: Tensor = self._network(image.to(self._kind))
+        return said.float()
 
 
 @contextmanager

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from hetseg_bids.network.architecture import DOWNSAMPLING, HetsegNet, NetworkConfig
-from hetseg_bids.network.devices import autocast, inference_format
+from hetseg_bids.network.devices import autocast
 from hetseg_bids.network.models import Model, Plan
 from hetseg_bids.network.systems import Heteroscedastic
 from hetseg_bids.planes import PLANES, Plane
 from hetseg_bids.preprocessing.normalisation import BACKGROUND
+from hetseg_bids.preprocessing.number_formats import inference_format
 from hetseg_bids.preprocessing.transfer import CPU
 
 OUTSIDE_LOGIT = -20.0
@@ -123,7 +124,8 @@ def add_view_(
     reach = network.config.reach
     seen = image.flip(0) if view.mirrored else image
     stack, (top, left) = _padded_stack(seen, plane, view.patch, network.config)
-    wanted, numbers = _in_stack_order(where, image, view)
+    wanted = _in_stack_order(where, image, view)
+    first, (on, down, across) = _numbering(image.shape, view)
     voxels = total.permute(1, 2, 3, 0).flatten(0, 2)
     depth = image.shape[plane.axes[0]]
     chunk = _CHUNK.get(device.type, 8)
@@ -136,22 +138,37 @@ def add_view_(
             half = view.half and kind != torch.float32
             with torch.inference_mode(), autocast(device, enabled=half, dtype=kind):
                 said = network.forward_pixels(block, [p.to(device) for p in pixels], keep)
-                for number, place, logits in zip(numbers[start:stop], places, said, strict=True):
-                    into = number[place].long()  # of int32, several times as slow
+                for number, ((row, column), logits) in enumerate(
+                    zip(places, said, strict=True), start
+                ):
+                    into = first + number * on + row * down + column * across
                     voxels.index_add_(0, into, view.added(logits).to(total.device))
         if progress is not None:
             progress(stop - start)
 
 
-def _in_stack_order(where: Tensor | None, image: Tensor, view: View) -> tuple[Tensor, Tensor]:
-    """Which voxels are wanted, and the number of each in `image`: (slices, rows, columns)."""
+def _in_stack_order(where: Tensor | None, image: Tensor, view: View) -> Tensor:
+    """Which voxels are wanted: (slices, rows, columns) bool."""
     if where is None:
         where = torch.ones(image.shape, dtype=torch.bool, device=image.device)
-    # int32: half the memory
-    numbers = torch.arange(image.numel(), dtype=torch.int32, device=image.device).view(image.shape)
+    return (where.flip(0) if view.mirrored else where).permute(*view.plane.axes)
+
+
+def _numbering(shape: Sequence[int], view: View) -> tuple[int, tuple[int, int, int]]:
+    """Number of the first voxel in stack order, and the way to the next slice, row and column.
+
+    Examples
+    --------
+    >>> view = View(None, PLANES["coronal"], (8, 8), torch.arange(2), mirrored=True)
+    >>> _numbering((5, 4, 3), view)  # slices along y, rows along x, columns along z
+    (48, (3, -12, 1))
+    """
+    x, y, z = shape
+    first, steps = 0, [y * z, z, 1]
     if view.mirrored:
-        where, numbers = where.flip(0), numbers.flip(0)
-    return where.permute(*view.plane.axes), numbers.permute(*view.plane.axes)
+        first, steps[0] = (x - 1) * steps[0], -steps[0]
+    on, down, across = (steps[axis] for axis in view.plane.axes)
+    return first, (on, down, across)
 
 
 def _padded_stack(

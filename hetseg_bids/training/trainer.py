@@ -18,9 +18,10 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from hetseg_bids.network.architecture import HetsegNet, to_channels_last
-from hetseg_bids.network.devices import autocast, computes_bf16
+from hetseg_bids.network.devices import autocast
 from hetseg_bids.network.models import Model
 from hetseg_bids.network.systems import Plain
+from hetseg_bids.preprocessing.number_formats import computes_bf16
 from hetseg_bids.structures.aseg import ASEG
 from hetseg_bids.structures.label_sets import LabelSet
 from hetseg_bids.training.checkpoints import Checkpoint, optimizer_tensors, restore_optimizer_

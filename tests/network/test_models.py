@@ -89,6 +89,16 @@ def test_changed_weights_are_refused(copy):
         load_model(str(copy), CPU)
 
 
+def test_weights_of_a_training_that_diverged_are_refused(tmp_path):
+    plan = plan_of("diverged")
+    weights = HetsegNet(plan.network).state_dict()
+    weights["head.bias"][3] = torch.nan
+    save_model(tmp_path, plan, weights)
+    with pytest.raises(ModelError, match="weights aren't numbers") as caught:
+        load_model(str(tmp_path), CPU)
+    assert caught.value.remedy == "train the model again"
+
+
 def test_missing_weights_are_named(copy):
     (copy / WEIGHTS_NAME).unlink()
     with pytest.raises(ModelError, match="missing"):

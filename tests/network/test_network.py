@@ -9,7 +9,7 @@ from hetseg_bids.network.architecture import (
     NetworkConfig,
     to_channels_last,
 )
-from hetseg_bids.network.layers import InstanceNorm, upsample_twice
+from hetseg_bids.network.layers import InstanceNorm, Positive, upsample_twice
 from support.pretend_card import CARD, pretend_card
 
 SMALL = NetworkConfig(n_outputs=5, stem=(4, 4, 8), levels=(8, 12, 16), growth=8)
@@ -127,6 +127,17 @@ def test_upsampling_is_bilinear():
     torch.testing.assert_close(upsample_twice(x), expected)
     with torch.no_grad():
         torch.testing.assert_close(upsample_twice(x), expected)
+
+
+def test_every_bfloat16_below_0_becomes_0():
+    bits = torch.arange(1 << 16, dtype=torch.int32).to(torch.int16)
+    every = bits.view(torch.bfloat16)
+    every = every[~every.isnan()]
+    with torch.no_grad():
+        changed = every.clone()
+        found = Positive()(changed)
+    assert found is changed
+    assert torch.equal(found, every.float().clamp_min(0).to(torch.bfloat16))
 
 
 def test_logits_are_the_same_with_and_without_gradients(network):

@@ -7,7 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from hetseg_bids.evaluation.metrics import dice
+from hetseg_bids.preprocessing import number_formats
 from hetseg_bids.preprocessing.brain_extraction import _warn_of_no_room, extract_brain
+from hetseg_bids.preprocessing.conform import resample, working_grid
+from hetseg_bids.preprocessing.headers import read_t1w
 from hetseg_bids.preprocessing.transfer import CPU
 from support.pretend_card import CARD, pretend_card
 
@@ -19,6 +23,7 @@ class Bright(torch.nn.Module):
     """Stands in for deepbet's networks, which a pretended card can't hold: what is bright."""
 
     used: list[torch.device]
+    kinds: list[torch.dtype]
 
     def __init__(self, room: bool) -> None:
         super().__init__()
@@ -27,6 +32,7 @@ class Bright(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.used.append(x.device)
+        self.kinds.append(x.dtype)
         if x.device.type == "cuda" and not self.room:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB.")
         bright = (x * self.weight > 0.449).float()
@@ -38,6 +44,7 @@ def used(monkeypatch, request) -> list[torch.device]:
     """The devices on which the stand-in was called; `request.param`: whether a GPU has room."""
     found: list[torch.device] = []
     monkeypatch.setattr(Bright, "used", found, raising=False)
+    monkeypatch.setattr(Bright, "kinds", [], raising=False)
     monkeypatch.setattr(deepbet.bet, "load_model", lambda *_: Bright(request.param))
     small = ((32, 32, 32), (64, 64, 64), 0.1)  # deepbet's own are 64 times as large
     monkeypatch.setattr(deepbet.bet.BrainExtraction.run_model, "__defaults__", small)
@@ -53,6 +60,38 @@ def test_it_runs_on_the_device_that_was_asked_for(used, device):
     assert used == [device, device]  # a first look, and the brain
     assert mask[12:48, 12:48, 48].all()
     assert not mask[:8].any()
+
+
+@pytest.mark.usefixtures("used")
+@pytest.mark.parametrize("used", [True], indirect=True)
+@pytest.mark.parametrize(
+    ("device", "fast", "kind"),
+    [
+        (CPU, True, torch.bfloat16),
+        (CPU, False, torch.float32),
+        (CARD, True, torch.float32),
+    ],
+    ids=str,
+)
+def test_it_computes_in_half_precision_where_a_cpu_does_so_fast(monkeypatch, device, fast, kind):
+    monkeypatch.setattr(number_formats, "computes_bf16", lambda _: fast)
+    with pretend_card():
+        extract_brain(_HEAD, device)
+    assert Bright.kinds == [kind, kind]
+
+
+@pytest.mark.shared_data
+@pytest.mark.slow
+@pytest.mark.skipif(not number_formats.computes_bf16(CPU), reason="bfloat16 would be emulated")
+def test_half_precision_moves_a_few_voxels_at_the_border(shared_data, monkeypatch):
+    scan = read_t1w(shared_data / "freesurfer_dev" / "sub-ads01_T1w.nii.gz")
+    grid = working_grid(scan.grid)
+    head = resample(torch.from_numpy(scan.data)[None], scan.grid, grid, outside=scan.background)
+    half = extract_brain(head[0].numpy())
+    monkeypatch.setattr(number_formats, "computes_bf16", lambda _: False)
+    full = extract_brain(head[0].numpy())
+    assert (half != full).any()
+    assert dice(half, full) > 0.999
 
 
 @pytest.mark.parametrize("used", [False], indirect=True)
