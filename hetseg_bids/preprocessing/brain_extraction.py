@@ -15,7 +15,7 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from hetseg_bids.errors import MaskError
-from hetseg_bids.preprocessing.field import find_field, foreground, head_box
+from hetseg_bids.preprocessing.field import Box, find_field, foreground, head_box
 from hetseg_bids.preprocessing.number_formats import inference_format
 from hetseg_bids.preprocessing.transfer import CPU
 
@@ -105,7 +105,7 @@ def is_stripped(brain_ml: float) -> bool:
 
 
 def extract_brain(
-    image: npt.NDArray[np.float32], device: torch.device = CPU
+    image: npt.NDArray[np.float32], device: torch.device = CPU, around: Box | None = None
 ) -> npt.NDArray[np.bool_]:
     """Brain mask of a whole head by deepbet.
 
@@ -118,6 +118,8 @@ def extract_brain(
         RAS, 1 mm.
     device : torch.device
         Where deepbet runs. Where it has no room there, it runs on the CPU, with a warning.
+    around : tuple of 3 slice, optional
+        The `head_box` of the image, where that is known.
 
     Returns
     -------
@@ -132,7 +134,7 @@ def extract_brain(
     -----
     Fisch et al. 2024, deepbet; its weights come with its wheel.
     """
-    box, (background, _) = head_box(image), find_field(image)
+    box, (background, _) = around or head_box(image), find_field(image)
     wide = tuple(
         slice(max(0, s.start - _MARGIN), min(n, s.stop + _MARGIN))
         for s, n in zip(box, image.shape, strict=True)

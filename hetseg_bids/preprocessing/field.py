@@ -68,12 +68,16 @@ def foreground(image: npt.NDArray[np.float32], background: float) -> npt.NDArray
 
     Examples
     --------
-    >>> foreground(np.array([0, 0.01, 100], np.float32), 0.0)
-    array([False, False,  True])
+    >>> foreground(np.array([[[0, 0.01, 100]]], np.float32), 0.0)
+    array([[[False, False,  True]]])
     """
-    difference = image - background
-    np.abs(difference, out=difference)
-    return difference > _FAINT * typical_high(difference)
+    mask = np.zeros_like(image, dtype=bool)
+    box = box_of(image != background)  # a difference of the whole image would be much memory
+    if box is not None:
+        difference = image[box] - background
+        np.abs(difference, out=difference)
+        mask[box] = difference > _FAINT * typical_high(difference)
+    return mask
 
 
 def head_box(image: npt.NDArray[np.float32]) -> Box:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hetseg_bids.images import Grid
-from hetseg_bids.preprocessing.field import box_of, head_box
+from hetseg_bids.preprocessing.field import Box, box_of, head_box
 from hetseg_bids.preprocessing.normalisation import BACKGROUND, CLIP, typical_high
 
 _HIGHEST = 220  # mm from the crown to the lower end of the box
@@ -68,7 +68,9 @@ class Head:
     grid: Grid
 
 
-def find_head(conformed: Tensor, working: Grid, background: float = 0.0) -> Head:
+def find_head(
+    conformed: Tensor, working: Grid, background: float = 0.0, around: Box | None = None
+) -> Head:
     """The head of an image that isn't stripped.
 
     Parameters
@@ -79,6 +81,8 @@ def find_head(conformed: Tensor, working: Grid, background: float = 0.0) -> Head
         RAS, 1 mm.
     background : float
         Value of the air.
+    around : tuple of 3 slice, optional
+        Its `head_box`, where that is known.
 
     Raises
     ------
@@ -94,7 +98,7 @@ def find_head(conformed: Tensor, working: Grid, background: float = 0.0) -> Head
     >>> head.scores.shape, head.grid.zooms, head.grid.affine[:3, 3]
     (torch.Size([24, 24, 24]), array([2., 2., 2.]), array([8.5, 8.5, 8.5]))
     """
-    a, b, c = head_box(conformed.numpy())
+    a, b, c = around or head_box(conformed.numpy())
     # shoulders would take time and change the scores
     c = slice(max(c.start, c.stop - _HIGHEST), c.stop)
     box = tuple(
@@ -153,9 +157,11 @@ def within(mask: Tensor, reach: int) -> Tensor:
     >>> within(torch.tensor([0, 0, 0, 1, 0]).bool().view(5, 1, 1), 2).int().flatten().tolist()
     [0, 1, 1, 1, 1]
     """
-    wide = mask[None].float()
-    for axis in range(3):
-        size, pad = [1, 1, 1], [0, 0, 0]
-        size[axis], pad[axis] = 2 * reach + 1, reach
-        wide = functional.max_pool3d(wide, size, 1, pad)
-    return wide[0] > 0
+    for axis, size in enumerate(mask.shape):
+        wide = mask.clone()
+        for step in range(1, min(reach, size - 1) + 1):
+            rest = size - step
+            wide.narrow(axis, step, rest).logical_or_(mask.narrow(axis, 0, rest))
+            wide.narrow(axis, 0, rest).logical_or_(mask.narrow(axis, step, rest))
+        mask = wide
+    return mask

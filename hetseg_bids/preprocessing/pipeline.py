@@ -14,7 +14,7 @@ from hetseg_bids.errors import HetsegError, ImageError, MaskError
 from hetseg_bids.images import Grid, read_labels
 from hetseg_bids.preprocessing import brain_extraction as strip
 from hetseg_bids.preprocessing.conform import resample, resample_inside, working_grid
-from hetseg_bids.preprocessing.field import Box
+from hetseg_bids.preprocessing.field import Box, head_box
 from hetseg_bids.preprocessing.head import Head, find_head
 from hetseg_bids.preprocessing.headers import MAX_EXTENT_MM, T1w, read_t1w
 from hetseg_bids.preprocessing.lesions import Lesion, fill_lesion, place_lesion, read_lesion
@@ -109,7 +109,7 @@ def prepare_image(
     bare = stripped or method == "skip"
     try:
         conformed, signal = _conformed(scan, brain if bare else None, working, device)
-        shown, head = (conformed, None) if bare else _whole(path, scan, conformed, working)
+        shown = _whole(path, scan, conformed, working, bare=bare)
         mask = signal
         if method != "skip":
             mask = _brain_mask(shown, method, mask_path, working, device)
@@ -122,7 +122,7 @@ def prepare_image(
         raise ImageError(str(error), path=path) from None
     mask, warnings = healed.mask, (*scan.warnings, *doubts, *healed.warnings)
     cut = cut_area(mask, working, scan.grid, scan.content)
-    seen = (scores, mask, method, head, scan.content)
+    seen = (scores, mask, method, shown.head, scan.content)
     whole = None if bare else conformed
     return PreparedImage(scan.grid, working, *seen, cut, warnings, healed.lesion, whole)
 
@@ -166,12 +166,25 @@ def _healed(image: Tensor, mask: Tensor, path: Path | None, working: Grid) -> _H
     return _Healed(filled, mask | lesioned, lesioned, lesion, tuple(warnings))
 
 
-def _whole(path: Path, scan: T1w, conformed: Tensor, working: Grid) -> tuple[Tensor, Head]:
-    """A whole head for deepbet and for the head model; a UNIT1 without the noise of its air."""
+@dataclass(frozen=True)
+class _Whole:
+    """What deepbet sees; of a whole head also the box around it, and what the head model sees."""
+
+    image: Tensor
+    around: Box | None = None
+    head: Head | None = None
+
+
+def _whole(path: Path, scan: T1w, conformed: Tensor, working: Grid, *, bare: bool) -> _Whole:
+    """An image that isn't bare as a whole head; a UNIT1 without the noise of its air."""
+    if bare:
+        return _Whole(conformed)
+    image, background = conformed, scan.background
     if is_unit1(path):
-        dark = resample(torch.from_numpy(darken_noise(scan.data))[None], scan.grid, working)[0]
-        return dark, find_head(dark, working)
-    return conformed, find_head(conformed, working, scan.background)
+        dark = torch.from_numpy(darken_noise(scan.data))
+        image, background = resample(dark[None], scan.grid, working)[0], 0.0
+    around = head_box(image.numpy())
+    return _Whole(image, around, find_head(image, working, background, around))
 
 
 def _working_grid(scan: T1w) -> Grid:
@@ -182,10 +195,10 @@ def _working_grid(scan: T1w) -> Grid:
 
 
 def _brain_mask(
-    image: Tensor, method: str, mask_path: Path | None, working: Grid, device: torch.device
+    shown: _Whole, method: str, mask_path: Path | None, working: Grid, device: torch.device
 ) -> Tensor:
     if method == "deepbet":
-        return torch.from_numpy(strip.extract_brain(image.numpy(), device))
+        return torch.from_numpy(strip.extract_brain(shown.image.numpy(), device, shown.around))
     if mask_path is None:
         raise MaskError("no brain mask found", "see --brain-extraction in the usage notes")
     try:

@@ -8,11 +8,13 @@ is measured on the working grid, on which the network sees the scan.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy import ndimage
 
 from hetseg_bids.images import Grid
@@ -224,11 +226,11 @@ def _local_deviation(image: npt.NDArray[np.float32], where: npt.NDArray[np.bool_
 def _band_deviation(image: npt.NDArray[np.float32], white: npt.NDArray[np.bool_]) -> float:
     """Deviation of white matter between two scales, smoothed within white matter only."""
     inside = white.astype(np.float32)
-    weighted = image * inside
+    pairs = [(part, sigma) for sigma in _BAND for part in (image * inside, inside)]
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # filters let other threads run
+        smooth = list(pool.map(lambda pair: ndimage.gaussian_filter(*pair), pairs))
     fine, coarse = (
-        ndimage.gaussian_filter(weighted, sigma)
-        / np.maximum(ndimage.gaussian_filter(inside, sigma), _LEAST_WEIGHT)
-        for sigma in _BAND
+        values / np.maximum(weight, _LEAST_WEIGHT) for values, weight in (smooth[:2], smooth[2:])
     )
     return float(robust_sd((fine - coarse)[ndimage.binary_erosion(white, iterations=_DEEP)]))
 

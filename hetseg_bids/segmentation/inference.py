@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from scipy import ndimage
 from torch import Tensor
 
 from hetseg_bids.network.fitted import Border
 from hetseg_bids.network.models import Model, Plan
 from hetseg_bids.network.systems import Heteroscedastic, PooledEnsemble
 from hetseg_bids.planes import PLANES
-from hetseg_bids.preprocessing.transfer import to_device, to_host, volume_device
+from hetseg_bids.preprocessing.head import within
+from hetseg_bids.preprocessing.transfer import to_device, volume_device
 from hetseg_bids.segmentation.islands import dismiss_islands_
 from hetseg_bids.segmentation.smoothing import SMOOTHED, smooth_, soften
 from hetseg_bids.segmentation.views import OUTSIDE_LOGIT, View, add_view_, empty_logits, views_of
@@ -232,4 +232,4 @@ def near_mask(mask: Tensor) -> Tensor:
     >>> near_mask(mask).flatten().int()
     tensor([0, 0, 1, 1, 1, 1, 1, 0, 0], dtype=torch.int32)
     """
-    return torch.from_numpy(ndimage.maximum_filter(to_host(mask).numpy(), 2 * _MARGIN + 1))
+    return within(mask, _MARGIN)
