@@ -9,10 +9,14 @@ import sys
 import pytest
 
 _PROGRAM = """
+import sys
 import numpy as np
 from pathlib import Path
 from threading import Thread
+from hetseg_bids.network import devices
 from hetseg_bids.network.devices import keep_freed_memory, sparing_memory
+
+devices.computes_bf16 = lambda _: sys.argv[1] == "half"
 
 def held():  # MiB
     return int(Path("/proc/self/statm").read_text().split()[1]) / 256
@@ -36,8 +40,11 @@ print(held() - before)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
-def test_freed_memory_is_kept_but_for_sparing_steps():
-    done = subprocess.run([sys.executable, "-c", _PROGRAM], capture_output=True, text=True)
+@pytest.mark.parametrize("precision", ["half", "full"])
+def test_freed_memory_is_kept_but_for_sparing_steps(precision):
+    command = [sys.executable, "-c", _PROGRAM, precision]
+    done = subprocess.run(command, capture_output=True, text=True)
     inside, kept, after = map(float, done.stdout.split())
     assert kept > 60
-    assert max(inside, after) < 20
+    assert after < 20
+    assert (inside < 20) == (precision == "full")  # deepbet's small arrays leave no holes
