@@ -14,6 +14,7 @@ other seeds can tell (an OUT for each).
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,6 +99,7 @@ def train_to_end(
     config: TrainingConfig,
     source: SyntheticSource,
     initial: Model | None = None,
+    after_step: Callable[[], None] | None = None,
 ) -> Path:
     """The model of a run under OUT, trained where it isn't there yet; interrupted runs go on."""
     folder = out / name.replace(" ", "-")
@@ -107,7 +109,8 @@ def train_to_end(
         trainer = Trainer(config, source, options, initial)
         trainer.resume()
         for _ in trainer.run():
-            pass
+            if after_step is not None:
+                after_step()
         export(trainer, folder / "model", name)
     return folder / "model"
 

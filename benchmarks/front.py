@@ -6,13 +6,12 @@ MAPS holds the label maps, DATA sub-X_T1w.nii.gz and sub-X_dseg.nii.gz (FreeSurf
 Trains networks of several sizes from nothing, each on as many stacks as cost it what N cost the
 default one in multiply-adds, on one core, and scores them on DATA; finished models, as they are
 used, beside them. Writes OUT/front.tsv (one row per network), OUT/front.md and OUT/front.png, .svg
-(Dice against each cost). What exists is not made again.
+(Dice against each cost). What exists is not made again, and an interrupted training goes on.
 """
 
 from __future__ import annotations
 
 import argparse
-import shutil
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -107,15 +106,39 @@ def train(name: str, args: argparse.Namespace) -> dict[str, float]:
     """Train a network for the common budget; what it is and took."""
     kept = args.out / name.replace(" ", "-") / "facts.json"
     if not kept.exists():
-        shutil.rmtree(kept.parent, ignore_errors=True)  # all of a run's time counts
         config = recipe(VARIANTS[name], args.samples)
         source = SyntheticSource(sorted(args.maps.glob("*.nii*")))
-        before = time.process_time()
-        folder = train_to_end(args.out, name, config, source)
-        minutes = (time.process_time() - before) / 60
-        write_json(kept, {**facts_of(str(folder)), "training_cpu_min": minutes})
+        clock = Clock(kept.with_name("spent.json"))
+        folder = train_to_end(args.out, name, config, source, after_step=clock.keep)
+        write_json(kept, {**facts_of(str(folder)), "training_cpu_min": clock.minutes})
     facts: dict[str, float] = read_json(kept)
     return facts
+
+
+class Clock:
+    """CPU minutes of a run that may have been interrupted, what was trained twice included.
+
+    Parameters
+    ----------
+    path : Path
+        Where they are kept.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._earlier = float(read_json(path)["cpu_min"]) if path.exists() else 0.0
+        self._begun = self._kept = time.process_time()
+
+    @property
+    def minutes(self) -> float:
+        """Until now."""
+        return self._earlier + (time.process_time() - self._begun) / 60
+
+    def keep(self) -> None:
+        """Write them, once a minute."""
+        if time.process_time() - self._kept > 60:
+            self._kept = time.process_time()
+            write_json(self._path, {"cpu_min": self.minutes})
 
 
 def facts_of(name: str) -> dict[str, float]:
