@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from hetseg_bids.structures.aseg import ASEG, WITH_PARTS
 from hetseg_bids.structures.head import HEAD
 from hetseg_bids.structures.label_sets import LabelSet
 from hetseg_bids.structures.label_tables import read_label_table
+from hetseg_bids.training.compiled import compiled_code
 from hetseg_bids.training.pace import paced
 from hetseg_bids.training.paired import PairedSource
 from hetseg_bids.training.recipes import (
@@ -123,7 +125,8 @@ def train(request: TrainingRequest) -> None:
         reports = paced(trainer, reports, request.minutes)
     if request.validate is not None:
         reports = _validated(trainer, reports, request.validate, request.validate_every)
-    _log_run(trainer, reports)
+    with compiled_code(request.out) if request.compile else nullcontext():
+        _log_run(trainer, reports)
     if trainer.step >= trainer.config.steps:
         plan = export(trainer, request.out / "model", request.name)
         log.info("model written to %s (%s)", request.out / "model", plan.weights_sha256[:12])
