@@ -226,7 +226,8 @@ def _local_deviation(image: npt.NDArray[np.float32], where: npt.NDArray[np.bool_
 def _band_deviation(image: npt.NDArray[np.float32], white: npt.NDArray[np.bool_]) -> float:
     """Deviation of white matter between two scales, smoothed within white matter only."""
     inside = white.astype(np.float32)
-    pairs = [(part, sigma) for sigma in _BAND for part in (image * inside, inside)]
+    parts = (image * inside, inside)
+    pairs = [(part, sigma) for sigma in _BAND for part in parts]
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # filters let other threads run
         smooth = list(pool.map(lambda pair: ndimage.gaussian_filter(*pair), pairs))
     fine, coarse = (
