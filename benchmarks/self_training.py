@@ -66,6 +66,9 @@ class Way:
         left out in the other half.
     rounds : int
         With 2 the network of a first round is the teacher of the second, from the same start.
+    renewals : int
+        So many times in a run, at even distances, the moving average of its weights becomes the
+        teacher.
     """
 
     unlabelled: bool = True
@@ -73,6 +76,7 @@ class Way:
     limit: float = 1.0
     rejects: bool = False
     rounds: int = 1
+    renewals: int = 0
 
 
 WAYS = {
@@ -83,6 +87,7 @@ WAYS = {
     "p and q": Way(soft=1.0),
     "p and q, and labels": Way(soft=0.5),
     "p and q, and labels, two rounds": Way(soft=0.5, rounds=2),
+    "p and q, and labels, of the moving average": Way(soft=0.5, renewals=2),
 }
 
 
@@ -126,6 +131,25 @@ class Weak:
             for number in range(len(self.source.scans))
         ]
         network.train()
+
+    def renew(self, trainer: Trainer) -> None:
+        """From now on the moving average of a run's weights is the teacher."""
+        folder = trainer.options.out / f"teacher-{trainer.step}"
+        export(trainer, folder, "label-flip")
+        teacher = load_model(str(folder), CPU)
+        self.source = UnlabelledSource(self.source.folder, teacher, self.source.cache)
+
+    def between(self, trainer: Trainer, config: TrainingConfig) -> None:
+        """What happens between two parts of a run."""
+        if self.way.rejects:
+            self.reject(trainer.network, config)
+        if self.way.renewals:
+            self.renew(trainer)
+
+    @property
+    def parts(self) -> int:
+        """Of a run."""
+        return 2 if self.way.rejects else self.way.renewals + 1
 
 
 def main() -> None:
@@ -188,7 +212,7 @@ def train(folder: Path, way: Way, scans: Path, args: argparse.Namespace) -> None
     sources: list[VolumeSource] = [SyntheticSource(maps_of(args)), PairedSource(scans)]
     count = 2 + way.unlabelled
     mixed = MixedSource([*sources, weak][:count], _SHARES[:count])
-    carry_out(folder, config, mixed, beginning, weak if way.rejects else None)
+    carry_out(folder, config, mixed, beginning, weak)
 
 
 def carry_out(
@@ -201,15 +225,15 @@ def carry_out(
     """Train, and write the model and its plan; nothing where they are."""
     if (folder / "model" / "plan.json").exists():
         return
-    half = config.steps // 2 if weak is not None else None
+    parts = weak.parts if weak is not None else 1
     folder.mkdir(parents=True, exist_ok=True)
     config = replace(config, smoothing=initial.plan.smoothing)
-    options = RunOptions(folder, CPU, workers=0, compile=True, stop_after=half)
+    part = -(-config.steps // parts)
+    options = RunOptions(folder, CPU, workers=0, compile=True, stop_after=part)
     trainer = Trainer(config, source, options, initial, ASEG)
-    for _ in trainer.run():
-        pass
-    if weak is not None:
-        weak.reject(trainer.network, config)
+    for number in range(parts):
+        if weak is not None and number:
+            weak.between(trainer, config)
         for _ in trainer.run():
             pass
     export(trainer, folder / "model", "label-flip")

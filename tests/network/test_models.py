@@ -89,6 +89,16 @@ def test_changed_weights_are_refused(copy):
         load_model(str(copy), CPU)
 
 
+def test_other_weights_copied_over_those_of_a_loaded_model_do_not_change_it(copy, tmp_path):
+    model = load_model(str(copy), CPU)
+    before = {name: values.clone() for name, values in model.network.state_dict().items()}
+    others = {name: torch.zeros_like(values) for name, values in before.items()}
+    save_model(tmp_path / "other", model.plan, others)
+    shutil.copyfile(tmp_path / "other" / WEIGHTS_NAME, copy / WEIGHTS_NAME)  # into the same file
+    after = model.network.state_dict()
+    assert all(torch.equal(after[name], values) for name, values in before.items())
+
+
 def test_weights_of_a_training_that_diverged_are_refused(tmp_path):
     plan = plan_of("diverged")
     weights = HetsegNet(plan.network).state_dict()

@@ -1,6 +1,6 @@
 """Many scans: dask workers, their deaths, thousands of tasks, a real SLURM.
 
-HETSEG_TASKS sets how many tasks (default 2000).
+HETSEG_TASKS sets how many tasks (default 4000).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from support.slurm import running_slurm
 from support.tiny_model import write_tiny_model
 
 FAST = ("--views", "axial", "--no-mirror")
-_TASKS = int(os.environ.get("HETSEG_TASKS", "2000"))
+_TASKS = int(os.environ.get("HETSEG_TASKS", "4000"))
 
 
 def two_scans(root: Path) -> Path:
@@ -123,12 +123,13 @@ def test_thousands_of_subjects_cost_little_time_and_no_memory(client, tmp_path):
     sizes = []
     began = time.monotonic()
     for count, _ in enumerate(map_bounded(client, tiny, range(_TASKS), str(tmp_path))):
-        if count in (_TASKS // 5, _TASKS - 1):
+        # dask's own logs are full after about 2000 tasks
+        if count in (_TASKS // 2, _TASKS - 1):
             sizes.append(process.memory_info().rss)
     per_subject = (time.monotonic() - began) / _TASKS
     assert per_subject < 0.05
     print(f"{_TASKS} tasks: {(sizes[1] - sizes[0]) / 1e6:.1f} MB, {1e3 * per_subject:.1f} ms each")
-    assert sizes[1] - sizes[0] < 6e3 * _TASKS
+    assert sizes[1] - sizes[0] < 6e3 * _TASKS / 2
 
 
 @pytest.mark.parametrize(
