@@ -12,6 +12,7 @@ import nibabel as nib
 import pandas as pd
 from tqdm.auto import tqdm
 
+from hetseg_bids.config import BRAIN_EXTRACTION_CHOICES
 from hetseg_bids.dataset.files import images_below, is_folder, mask_beside
 from hetseg_bids.errors import HetsegError, OptionError
 from hetseg_bids.network.devices import resolve_device
@@ -79,7 +80,7 @@ def segment(
     model: str = "label-flip",
     device: str = "auto",
     structures: str = "paper",
-    views: Sequence[str] = tuple(PLANES),
+    views: str | Sequence[str] = tuple(PLANES),
     mirror: bool = True,
     brain_extraction: str = "auto",
     mask: str | os.PathLike[str] | None = None,
@@ -98,7 +99,7 @@ def segment(
         ``auto`` takes a GPU where there is one.
     structures : {"paper", "aseg"}
         The paper's 28 structures, or all 43 labels of FreeSurfer's aseg.
-    views : sequence of str
+    views : str or sequence of str
         ``axial``, ``coronal``, ``sagittal`` or some of them.
     mirror : bool
         Average over the mirror image, too, where the model does (the default model doesn't).
@@ -125,11 +126,15 @@ def segment(
     >>> result.volumes.set_index("name").loc["left_hippocampus", "volume_mm3"]  # doctest: +SKIP
     """
     label_lesion = _label_lesion(lesion_label)
+    _check_extraction(brain_extraction)
+    if mask is not None and brain_extraction != "mask":
+        raise OptionError("is used with brain_extraction='mask' only", option="mask")
     network = load_model(model, resolve_device(device))
     division = network.plan.division(structures)
+    planes = _planes(views)
     brain, lesion = (None if path is None else Path(path) for path in (mask, lesion_mask))
     prepared = prepare_image(Path(t1w), brain_extraction, brain, lesion, network.device)
-    return _segmented(prepared, _How(network, division, views, mirror, label_lesion))
+    return _segmented(prepared, _How(network, division, planes, mirror, label_lesion))
 
 
 def segment_all(
@@ -138,7 +143,7 @@ def segment_all(
     model: str = "label-flip",
     device: str = "auto",
     structures: str = "paper",
-    views: Sequence[str] = tuple(PLANES),
+    views: str | Sequence[str] = tuple(PLANES),
     mirror: bool = True,
     brain_extraction: str = "auto",
     progress: bool = True,
@@ -166,7 +171,8 @@ def segment_all(
     Raises
     ------
     hetseg_bids.errors.DatasetError, ModelError, OptionError
-        At once, if a folder holds no T1w image, or the model or the device can't be used.
+        At once, if a folder holds no T1w image, or the model, the device or an option can't be
+        used.
 
     Examples
     --------
@@ -177,10 +183,11 @@ def segment_all(
     ...     else:
     ...         print(result)  # one line: the file, what is wrong, the remedy
     """
+    _check_extraction(brain_extraction)
     given = [t1ws] if isinstance(t1ws, str | os.PathLike) else t1ws
     paths = [image for path in map(Path, given) for image in _images_of(path)]
     network = load_model(model, resolve_device(device))
-    how = _How(network, network.plan.division(structures), views, mirror)
+    how = _How(network, network.plan.division(structures), _planes(views), mirror)
 
     def one(path: Path) -> Segmented | HetsegError:
         try:
@@ -207,6 +214,19 @@ class _How:
     views: Sequence[str]
     mirror: bool
     label_lesion: bool = False
+
+
+def _planes(views: str | Sequence[str]) -> tuple[str, ...]:
+    names = (views,) if isinstance(views, str) else tuple(views)
+    if not names or not set(names) <= set(PLANES) or len(set(names)) != len(names):
+        raise OptionError(f"{names}: give any of {', '.join(PLANES)}, each once", option="views")
+    return names
+
+
+def _check_extraction(method: str) -> None:
+    if method not in BRAIN_EXTRACTION_CHOICES:
+        choices = ", ".join(BRAIN_EXTRACTION_CHOICES)
+        raise OptionError(f"{method!r}: give one of {choices}", option="brain_extraction")
 
 
 def _label_lesion(choice: str) -> bool:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import hetseg_bids
-from hetseg_bids.errors import DatasetError, HetsegError, ImageError, ModelError
+from hetseg_bids.errors import DatasetError, HetsegError, ImageError, ModelError, OptionError
 from hetseg_bids.structures.aseg import N_STRUCTURES
 from support.commands import run_cli
 from support.corruptions import ZOOM, brain, good
@@ -59,6 +59,26 @@ def test_what_cannot_be_used_raises_one_line(tmp_path):
         hetseg_bids.segment(tmp_path / "absent.nii.gz")
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"views": "axail"}, "views"),
+        ({"views": ()}, "views"),
+        ({"views": ("axial", "axial")}, "each once"),
+        ({"brain_extraction": "bet"}, "brain_extraction"),
+        ({"mask": "mask.nii.gz"}, "brain_extraction='mask' only"),
+        ({"lesion_label": "tissue"}, "lesion_label"),
+        ({"structures": "all"}, "paper or aseg"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused_at_once(tmp_path, option, message):
+    with pytest.raises(OptionError, match=message):
+        hetseg_bids.segment(tmp_path / "absent.nii.gz", **option)
+    if not {"mask", "lesion_label"} & set(option):
+        with pytest.raises(OptionError, match=message):
+            hetseg_bids.segment_all([], **option)
+
+
 def test_many_images_give_results_as_they_come(tmp_path, capsys):
     model = str(write_tiny_model(tmp_path / "model"))
     scans = tmp_path / "scans"
@@ -68,7 +88,7 @@ def test_many_images_give_results_as_they_come(tmp_path, capsys):
     nib.save(image, scans / "T1.mgz")
     (scans / "broken.nii").write_text("no image")
     (scans / "T1_mask.nii.gz").write_text("not looked at")
-    quick = {"views": ["axial"], "mirror": False, "brain_extraction": "skip", "device": "cpu"}
+    quick = {"views": "axial", "mirror": False, "brain_extraction": "skip", "device": "cpu"}
     coming = hetseg_bids.segment_all(scans, model=model, **quick)
     path, mgz = next(coming)
     assert path == scans / "T1.mgz"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from pathlib import Path
 
@@ -16,6 +17,14 @@ def path(text: str) -> Path:
     """
     expanded = Path(os.path.expanduser(text))  # noqa: PTH111 (Path drops the "./" of "./~")
     return Path.cwd() / expanded if expanded.name and str(expanded)[0] == "~" else expanded
+
+
+def folder(text: str) -> Path:
+    """A folder to write to: a path where no file lies."""
+    found = path(text)
+    if found.exists() and not found.is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: is a file; give a folder")
+    return found
 
 
 def name_or_path(text: str) -> str:
@@ -36,10 +45,17 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def whole(text: str) -> int:
+    """A whole number of at least 0."""
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number of at least 0")
+    return int(text)
+
+
 def positive_float(text: str) -> float:
     """A number above 0."""
     number = float(text)  # argparse makes the message of a ValueError
-    if not number > 0:
+    if not 0 < number < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r}: must be positive")
     return number
 

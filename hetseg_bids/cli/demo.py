@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from hetseg_bids.cli.arguments import path
+from hetseg_bids.cli.arguments import folder
 from hetseg_bids.cli.imports import imported_for_good
 from hetseg_bids.config import RunConfig
 from hetseg_bids.errors import HetsegError
@@ -20,7 +20,7 @@ def main(argv: Sequence[str]) -> int:
         description="Write the MNI152 2009a T1w of nilearn as a one-subject BIDS dataset "
         "to OUT/bids and segment it to OUT/derivatives.",
     )
-    parser.add_argument("out", type=path)
+    parser.add_argument("out", type=folder)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda[:i] or mps")
     parser.add_argument("--overwrite", action="store_true", help="segment again")
     args = parser.parse_args(argv)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hetseg_bids.cli.arguments import path
+from hetseg_bids.cli.arguments import folder, path
 from hetseg_bids.errors import COLON, HetsegError, OptionError
 
 
@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--report",
-        type=path,
+        type=folder,
         metavar="DIR",
         help="write scores, Table 1 (TSV and Markdown), Wilcoxon tests between systems with "
         "Holm's correction, and label-flip overlays of scans whose T1w lies beside the reference",
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--curves needs --report")
     try:
         _evaluate(args)
-    except HetsegError as error:
+    except (HetsegError, OSError) as error:
         print(f"hetseg-evaluate: {error}", file=sys.stderr)
         return 2
     return 0
@@ -102,12 +102,12 @@ def _named_folders(words: Sequence[str]) -> dict[str, tuple[Path, ...]]:
     """Folders by name, from words ``NAME=DIR``; a word ``DIR`` has the name of the folder."""
     found: dict[str, tuple[Path, ...]] = {}
     for word in words:
-        name, equals, folder = word.partition("=")
+        name, equals, place = word.partition("=")
         if not equals or path(word).exists():
-            name, folder = path(word).resolve().name, word
-        if not name or not folder:
+            name, place = path(word).resolve().name, word
+        if not name or not place:
             raise OptionError(word, "give NAME=DIR", form=COLON)
-        found[name] = (*found.get(name, ()), path(folder))
+        found[name] = (*found.get(name, ()), path(place))
     return found
 
 

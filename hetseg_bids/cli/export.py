@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from hetseg_bids.cli.arguments import path
+from hetseg_bids.cli.arguments import folder, path
 from hetseg_bids.errors import HetsegError
 
 
@@ -19,7 +19,7 @@ def build_parser() -> argparse.ArgumentParser:
         "freeview.",
     )
     parser.add_argument("out_dir", type=path, help="output folder of hetseg")
-    parser.add_argument("subjects_dir", type=path, help="folder to write to")
+    parser.add_argument("subjects_dir", type=folder, help="folder to write to")
     return parser
 
 
@@ -29,9 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from hetseg_bids.outputs.freesurfer import export
 
     try:
-        for folder in export(args.out_dir, args.subjects_dir):
-            print(folder)
-    except HetsegError as error:
+        for subject in export(args.out_dir, args.subjects_dir):
+            print(subject)
+    except (HetsegError, OSError) as error:
         print(f"hetseg-export: {error}", file=sys.stderr)
         return 2
     return 0

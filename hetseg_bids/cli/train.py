@@ -7,7 +7,15 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from hetseg_bids.cli.arguments import name_or_path, path, positive, positive_float, share
+from hetseg_bids.cli.arguments import (
+    folder,
+    name_or_path,
+    path,
+    positive,
+    positive_float,
+    share,
+    whole,
+)
 from hetseg_bids.config import RECIPE_NAMES, SYSTEM_NAMES
 from hetseg_bids.errors import HetsegError, OptionError
 
@@ -19,7 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Train a tri-planar label-flip network. An interrupted run goes on "
         "where its last checkpoint was when the same command is given again.",
     )
-    parser.add_argument("out", type=path, help="folder for checkpoints, logs and the model")
+    parser.add_argument("out", type=folder, help="folder for checkpoints, logs and the model")
     _add_sources(parser)
     _add_data(parser)
     _add_models(parser)
@@ -146,7 +154,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--samples",
-        type=int,
+        type=positive,
         default=None,
         help="stacks seen in all; may be changed when a run is resumed (default: the recipe's)",
     )
@@ -178,14 +186,16 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
         help="leave out labels that all three views contradict with confidence (label-flip on "
         "--scans or --synthetic-scans); their masks are written to OUT/rejected",
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=whole, default=0)
     parser.add_argument("--name", default=None, help="name of the model (default: the system)")
 
 
 def _add_execution(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda[:i] or mps")
-    parser.add_argument("--workers", type=int, default=1, help="processes that generate samples")
-    parser.add_argument("--threads", type=int, default=None, help="threads of the network step")
+    parser.add_argument("--workers", type=whole, default=1, help="processes that generate samples")
+    parser.add_argument(
+        "--threads", type=positive, default=None, help="threads of the network step"
+    )
     parser.add_argument(
         "--checkpoint-minutes", type=float, default=5.0, metavar="N", help="save every N minutes"
     )
@@ -198,7 +208,7 @@ def _add_execution(parser: argparse.ArgumentParser) -> None:
         "--no-amp", action="store_true", help="float32 even where the device computes in bfloat16"
     )
     parser.add_argument(
-        "--stop-after", type=int, default=None, metavar="STEPS", help="end this process early"
+        "--stop-after", type=positive, default=None, metavar="STEPS", help="end this process early"
     )
 
 
@@ -212,7 +222,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _check(args)
         return _train(args)
-    except (HetsegError, ValueError) as error:
+    except (HetsegError, ValueError, OSError) as error:
         print(f"hetseg-train: {error}", file=sys.stderr)
         return 2
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -13,17 +14,20 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from hetseg_bids.dataset.names import keys_of
 from hetseg_bids.errors import DatasetError, ImageError
 from hetseg_bids.evaluation.metrics import compare
 from hetseg_bids.files import write_tsv
-from hetseg_bids.images import read_labels
+from hetseg_bids.images import Grid, read_labels
 from hetseg_bids.structures.aseg import ASEG, WHOLE_ASEG, is_whole
 from hetseg_bids.structures.label_sets import LabelSet
 from hetseg_bids.structures.label_tables import read_label_table
 
+log = logging.getLogger(__name__)
 _DIGITS = 5
 _MARK = "_seg-hetseg"
 _DSEG = re.compile(r"^[^.].*_dseg\.nii(\.gz)?$")
+_TABLE = "give the table of its structures with --labels"
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ def score_systems(
     Raises
     ------
     DatasetError
-        See `find_matches`.
+        See `find_matches`; also if no reference has a structure that is scored.
     ImageError
         See `evaluate`.
     """
@@ -98,7 +102,10 @@ def score_systems(
         table.insert(0, "system", name)
         table.insert(1, "run", run)
         tables.append(table)
-    return pd.concat(tables, ignore_index=True)
+    scores = pd.concat(tables, ignore_index=True)
+    if scores.empty:
+        raise DatasetError("no reference has a structure to score", _TABLE, path=references)
+    return scores
 
 
 def find_matches(references: Path, derivatives: Path) -> list[Match]:
@@ -110,7 +117,7 @@ def find_matches(references: Path, derivatives: Path) -> list[Match]:
     Raises
     ------
     DatasetError
-        If nothing matches, or a reference has no segmentation or several.
+        If nothing matches, or a scan hasn't one reference and one segmentation.
     """
     found = _dseg_images(references)
     if not found:
@@ -120,13 +127,10 @@ def find_matches(references: Path, derivatives: Path) -> list[Match]:
         raise DatasetError(
             "these are the results themselves", "give references first", path=references
         )
-    results: dict[str, Path] = {}
-    for path in _dseg_images(derivatives):
-        if _MARK in path.name:
-            results.setdefault(_scan_name(path), path)  # a native grid comes before res-1mm
+    results = _by_scan(path for path in _dseg_images(derivatives) if _MARK in path.name)
     matches, missing = [], []
-    for reference in others or found:
-        name = _scan_name(reference)
+    for name, same in _by_scan(others or found).items():
+        reference = _only(same, name, references)
         fitting = [name] if name in results else [n for n in results if n.startswith(f"{name}_")]
         if len(fitting) > 1:
             raise DatasetError(
@@ -135,12 +139,33 @@ def find_matches(references: Path, derivatives: Path) -> list[Match]:
                 path=reference,
             )
         if fitting:
-            matches.append(Match(name, results[fitting[0]], reference))
+            segmentation = _only(results[fitting[0]], name, derivatives)
+            matches.append(Match(name, segmentation, reference))
         else:
             missing.append(name)
     if missing:
         raise DatasetError(f"no segmentation of {', '.join(missing)}", path=derivatives)
     return matches
+
+
+def _by_scan(paths: Iterable[Path]) -> dict[str, list[Path]]:
+    """Files by the name of their scan, in the order given; links to the same file count once."""
+    found: dict[str, dict[str, Path]] = {}
+    for path in paths:
+        same = found.setdefault(_scan_name(path), {})
+        # of the results in one folder, a native grid comes before res-1mm
+        is_other_grid = _MARK in path.name and any(p.parent == path.parent for p in same.values())
+        if not is_other_grid:
+            same.setdefault(os.path.realpath(path), path)
+    return {name: list(same.values()) for name, same in found.items()}
+
+
+def _only(paths: Sequence[Path], name: str, folder: Path) -> Path:
+    if len(paths) > 1:
+        names = ", ".join(str(path.relative_to(folder)) for path in paths)
+        problem = f"{len(paths)} segmentations of {name} ({names})"
+        raise DatasetError(problem, "give a folder with one of them", path=folder)
+    return paths[0]
 
 
 def _scan_name(dseg: Path) -> str:
@@ -166,20 +191,20 @@ def evaluate(match: Match, label_set: LabelSet = ASEG) -> pd.DataFrame:
     Returns
     -------
     scores : DataFrame
-        ``participant``, ``name``, ``dice``, ``hd95_mm``, ``volume_mm3``, ``reference_mm3``,
-        ``volume_error``.
+        ``participant``, ``scan``, ``name``, ``dice``, ``hd95_mm``, ``volume_mm3``,
+        ``reference_mm3``, ``volume_error``.
 
     Raises
     ------
+    DatasetError
+        See `read_scored`.
     ImageError
         If one can't be read, or the two images aren't on one grid.
     """
-    labels, grid = read_labels(match.segmentation)
-    reference, reference_grid = read_labels(match.reference)
+    found, grid = read_scored(match.segmentation, label_set)
+    truth, reference_grid = read_scored(match.reference, label_set)
     if not grid.matches(reference_grid):
         raise ImageError(f"not on the grid of {match.segmentation.name}", path=match.reference)
-    truth = label_set.collapse(to_score(reference, match.reference, label_set))
-    found = to_score(labels, match.segmentation, label_set)
     zooms = nib.affines.voxel_sizes(grid.affine)
     rows = []
     for structure in label_set.structures:
@@ -189,7 +214,8 @@ def evaluate(match: Match, label_set: LabelSet = ASEG) -> pd.DataFrame:
         agreement = compare(found == structure.label, wanted, zooms)
         rows.append(
             {
-                "participant": match.name,
+                "participant": keys_of(match.name)["participant_id"],
+                "scan": match.name,
                 "name": structure.name,
                 "dice": agreement.dice,
                 "hd95_mm": agreement.hd95_mm,
@@ -198,35 +224,55 @@ def evaluate(match: Match, label_set: LabelSet = ASEG) -> pd.DataFrame:
                 "volume_error": agreement.volume_error,
             }
         )
+    if not rows:
+        log.warning("%s: none of the structures in it, left out", match.reference)
     return pd.DataFrame(rows)
 
 
-def to_score(
-    labels: npt.NDArray[np.int32], path: Path, label_set: LabelSet
-) -> npt.NDArray[np.int32]:
-    """A segmentation's labels as those of a label set.
-
-    All labels of an aseg become the 28 structures where these are scored; the other way round
-    there is no way.
+def read_scored(path: Path, label_set: LabelSet) -> tuple[npt.NDArray[np.int32], Grid]:
+    """A segmentation, labelled with the ``index`` of each structure of a label set.
 
     Parameters
     ----------
-    labels : integer array
     path : Path
-        The dseg; beside it lies its label table, or nothing is checked.
+        A dseg. Results of hetseg hold these values already; in others each of a structure's
+        members counts as it.
+    label_set : LabelSet
 
     Raises
     ------
     DatasetError
-        If it isn't labelled as it is to be scored.
+        If it is a result that isn't labelled as it is to be scored, as its label table says.
+    ImageError
+        If it can't be read.
     """
+    labels, grid = read_labels(path)
+    if _MARK not in path.name:
+        return label_set.collapse(labels).astype(np.int32), grid
     table = path.with_name(path.name.split(".nii")[0] + ".tsv")
-    if not table.is_file() or label_set not in (ASEG, WHOLE_ASEG):
-        return labels
-    whole = is_whole(read_label_table(table).names)
+    if not table.is_file():
+        return labels, grid
+    own = read_label_table(table)
+    whole = is_whole(own.names)
     if label_set == WHOLE_ASEG and not whole:
         raise DatasetError("not made with --structures aseg", "leave that option out", path=path)
-    return ASEG.collapse(labels).astype(np.int32) if whole and label_set == ASEG else labels
+    if whole and label_set == ASEG:
+        return ASEG.collapse(labels).astype(np.int32), grid
+    _check_names(own, label_set, path)
+    return labels, grid
+
+
+def _check_names(own: LabelSet, label_set: LabelSet, path: Path) -> None:
+    """Raise if a result's labels stand for other structures than those that are scored."""
+    scored = {s.label: s.name for s in label_set.structures}
+    shared = [s for s in own.structures if s.label in scored]
+    others = [s for s in shared or own.structures if scored.get(s.label) != s.name]
+    if others:
+        first = others[0]
+        problem = f"label {first.label} is {first.name} in it"
+        instead = scored.get(first.label)
+        problem += f", not {instead}" if instead else ", which isn't scored"
+        raise DatasetError(problem, _TABLE, path=path)
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
@@ -235,20 +281,20 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 
 
 def summary(scores: pd.DataFrame) -> str:
-    """Mean Dice and HD95 of each participant, as text for the terminal.
+    """Mean Dice and HD95 of each scan, as text for the terminal.
 
     Examples
     --------
     >>> scores = pd.DataFrame({
-    ...     "system": "label-flip", "run": 0, "participant": "sub-01",
+    ...     "system": "label-flip", "run": 0, "scan": "sub-01",
     ...     "name": ["thalamus", "pallidum"], "dice": [0.9, 0.8], "hd95_mm": [1.0, 2.0],
     ... })
     >>> print(summary(scores))
-    system      participant  structures  mean Dice  mean HD95 mm  lowest
+    system      scan         structures  mean Dice  mean HD95 mm  lowest
     label-flip  sub-01                2     0.8500          1.50  pallidum 0.800
     """
-    lines = [f"{'system':22} {'participant':28} structures  mean Dice  mean HD95 mm  lowest"]
-    for (system, _, name), rows in scores.groupby(["system", "run", "participant"], sort=False):
+    lines = [f"{'system':22} {'scan':28} structures  mean Dice  mean HD95 mm  lowest"]
+    for (system, _, name), rows in scores.groupby(["system", "run", "scan"], sort=False):
         worst = rows.loc[rows["dice"].idxmin()]
         dice, hd95 = rows["dice"].mean(), rows["hd95_mm"].mean()
         lines.append(

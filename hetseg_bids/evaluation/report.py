@@ -13,7 +13,7 @@ import pandas as pd
 from scipy import ndimage
 
 from hetseg_bids.errors import DatasetError, ImageError
-from hetseg_bids.evaluation.compare import Match, System, find_matches, to_score, write_table
+from hetseg_bids.evaluation.compare import Match, System, find_matches, read_scored, write_table
 from hetseg_bids.evaluation.figures import (
     Overlay,
     flip_overlay,
@@ -23,7 +23,7 @@ from hetseg_bids.evaluation.figures import (
 from hetseg_bids.evaluation.statistics import wilcoxon_table
 from hetseg_bids.evaluation.tables import table1, table1_markdown
 from hetseg_bids.files import write_text
-from hetseg_bids.images import open_image, read_labels, read_largest
+from hetseg_bids.images import open_image, read_largest
 from hetseg_bids.structures.aseg import ASEG
 from hetseg_bids.structures.label_sets import LabelSet
 
@@ -42,6 +42,8 @@ def write_report(scores: pd.DataFrame, folder: Path) -> None:
         tests["p"] = tests["p"].map("{:.3g}".format)
         tests["p_holm"] = tests["p_holm"].map("{:.3g}".format)
         write_table(tests.replace("nan", np.nan), folder / "wilcoxon.tsv")
+    else:  # of an earlier call
+        (folder / "wilcoxon.tsv").unlink(missing_ok=True)
 
 
 def write_curves(runs: Mapping[str, Sequence[Path]], folder: Path) -> None:
@@ -110,9 +112,8 @@ def _overlay(match: Match, title: str, label_set: LabelSet) -> Overlay | None:
     t1w = match.reference.with_name(f"{match.name}_T1w.nii.gz")
     if not (flip.exists() and t1w.exists()):
         return None
-    labels, grid = read_labels(match.segmentation)
-    labels = to_score(labels, match.segmentation, label_set)
-    truth = label_set.collapse(read_labels(match.reference)[0])
+    labels, grid = read_scored(match.segmentation, label_set)
+    truth = read_scored(match.reference, label_set)[0]
     picture = open_image(t1w)
     if picture.shape[:3] != grid.shape:
         raise ImageError(f"not on the grid of {match.reference.name}", path=t1w)

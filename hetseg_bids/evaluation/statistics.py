@@ -30,9 +30,9 @@ def wilcoxon_table(scores: pd.DataFrame) -> pd.DataFrame:
 
     Notes
     -----
-    The unit is the participant: runs (seeds) of a system are averaged first, because they
-    segment the same scans.  ``structures_pooled`` counts every structure of every participant,
-    as papers often do; these aren't independent, so its p-values are too small.
+    The unit is the participant: scans of a participant and runs (seeds) of a system are averaged
+    first, because they aren't independent.  ``structures_pooled`` counts every structure of every
+    participant, as papers often do; these aren't independent, so its p-values are too small.
 
     Examples
     --------

@@ -21,7 +21,7 @@ def table1(scores: pd.DataFrame) -> pd.DataFrame:
     -------
     table : DataFrame
         One row per structure and one for all together: ``structure``, then ``SYSTEM_mean`` and
-        ``SYSTEM_sd`` over participants, sides and runs.
+        ``SYSTEM_sd`` over scans, sides and runs.
 
     Examples
     --------

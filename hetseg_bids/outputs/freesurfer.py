@@ -97,6 +97,7 @@ def export(out_dir: Path, subjects_dir: Path) -> Iterator[Path]:
             raise OutputError("made by FreeSurfer", "choose another folder", path=folder)
         labels, grid = read_labels(scan.dseg)
         image = nib.MGHImage(labels, grid.affine, open_image(scan.dseg).header)
+        image.set_data_dtype(np.int32)  # labels, not float32, which MGHImage takes by itself
         with atomic_path(folder / "mri" / "aseg.mgz") as temporary:
             nib.save(image, temporary)
         write_text(folder / "stats" / "aseg.stats", stats(scan, labels, grid.voxel_volume))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +22,9 @@ from hetseg_bids.structures.label_sets import MAX_ASEG_ID
 from hetseg_bids.training.volumes import FRAME, LabelledVolume, centre_in_frame, frame_corner
 
 _EXTENSIONS = (".nii.gz", ".nii")
+_FIRST_PARCEL = 1000
+# what a dseg may be named besides the entities of its T1w: another run is another image
+_OF_LABELS = re.compile(r"(|T1w|(desc|seg|atlas)-[^_]+|space-(T1w|orig|individual))")
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,8 @@ def find_scans(folder: Path) -> list[Path]:
 def find_pairs(folder: Path) -> list[Pair]:
     """T1w images with a dseg of the same entities beside them, sorted by path.
 
+    The dseg may have ``desc``, ``seg``, ``atlas`` or ``space-T1w`` besides.
+
     Raises
     ------
     DatasetError
@@ -47,7 +54,7 @@ def find_pairs(folder: Path) -> list[Pair]:
     for t1w in find_scans(folder):
         extension = ".nii.gz" if t1w.name.endswith(".nii.gz") else ".nii"
         stem = t1w.name.removesuffix(extension).removesuffix("_T1w").removesuffix("_desc-preproc")
-        labels = sorted(p for e in _EXTENSIONS for p in t1w.parent.glob(f"{stem}_*dseg{e}"))
+        labels = _labels_beside(t1w, stem)
         if len(labels) > 1:
             names = ", ".join(p.name for p in labels)
             raise DatasetError(f"more than one dseg beside it ({names})", "leave one", path=t1w)
@@ -58,6 +65,17 @@ def find_pairs(folder: Path) -> list[Pair]:
             "no *_T1w.nii.gz with a *_dseg.nii.gz of the same name beside", path=folder
         )
     return pairs
+
+
+def _labels_beside(t1w: Path, stem: str) -> list[Path]:
+    """Every dseg of the T1w image with these entities."""
+    found = []
+    for path in sorted(t1w.parent.glob(f"{glob.escape(stem)}_*")):
+        middle = path.name.removeprefix(f"{stem}_").split("dseg.nii")[0].split("_")
+        is_dseg = path.name.endswith(tuple(f"_dseg{e}" for e in _EXTENSIONS))
+        if is_dseg and all(_OF_LABELS.fullmatch(word) for word in middle):
+            found.append(path)
+    return found
 
 
 class PairedSource:
@@ -139,10 +157,15 @@ def conform_labels(path: Path, native: Grid, working: Grid) -> Tensor:
     Raises
     ------
     ImageError
-        If they can't be read, or lie on another grid than the T1w.
+        If they can't be read, lie on another grid than the T1w, or divide cortex into parcels.
     """
     labels, grid = read_labels(path)
     if not grid.matches(native):
         raise ImageError("not on the grid of its T1w", "resample it first", path=path)
+    if labels.max(initial=0) >= _FIRST_PARCEL:
+        parcel = labels[labels >= _FIRST_PARCEL].min()
+        problem = f"label {parcel} is a parcel (aparc, wmparc), which would count as background"
+        raise ImageError(problem, "give the aseg", path=path)
+    # beyond 255 lies what is outside the brain
     ids = np.where((labels >= 0) & (labels <= MAX_ASEG_ID), labels, 0).astype(np.uint8)
     return torch.from_numpy(nearest(ids, native, working))

@@ -214,7 +214,7 @@ def with_rejection(config: TrainingConfig) -> TrainingConfig:
     Examples
     --------
     >>> with_rejection(fast_recipe("label-flip", samples=4000)).rejection
-    RejectionConfig(first=300, every=350, confidence=0.001, corrected=True)
+    RejectionConfig(first=0.3, every=0.35, confidence=0.001, corrected=True, of_run=True)
     """
     once = config.schedule.period is None
     if once:
@@ -222,11 +222,7 @@ def with_rejection(config: TrainingConfig) -> TrainingConfig:
     else:
         first = _PAPER_FIRST_REJECTION / _PAPER_RESTARTS
         every = _PAPER_REJECTION_EVERY / _PAPER_RESTARTS
-    rejection = RejectionConfig(
-        first=round(first * config.steps),
-        every=max(1, round(every * config.steps)),
-        corrected=once,
-    )
+    rejection = RejectionConfig(first, every, corrected=once, of_run=True)
     return replace(config, rejection=rejection)
 
 

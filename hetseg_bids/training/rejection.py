@@ -30,6 +30,7 @@ from hetseg_bids.structures.label_sets import LabelSet
 from hetseg_bids.training.tasks import pack_tasks
 from hetseg_bids.training.volumes import LabelledVolume
 
+_ROUNDING = 1e-6  # steps
 _FILE = re.compile(r"step-(\d+)_scan-(\d+)_rejected\.nii\.gz")
 
 
@@ -39,7 +40,7 @@ class RejectionConfig:
 
     Attributes
     ----------
-    first, every : int
+    first, every : float
         Optimiser step of the first search, and steps from one search to the next.
     confidence : float
         Largest q at which a contradiction counts.
@@ -47,23 +48,41 @@ class RejectionConfig:
         Whether q is the probability of a flip. False as in the paper, where it is the value that
         the focal loss is trained on: 0.001 of that is a probability of 3e-9, which networks
         trained for hours never reach.
+    of_run : bool
+        Whether `first` and `every` are shares of the run's steps instead, and so follow a run whose
+        length changes.
     """
 
-    first: int
-    every: int
+    first: float
+    every: float
     confidence: float = 0.001
     corrected: bool = True
+    of_run: bool = False
 
-    def due(self, step: int) -> bool:
+    def due(self, step: int, steps: int, searched: int | None) -> bool:
         """Whether errors are searched for before a step.
+
+        Parameters
+        ----------
+        step, steps : int
+            The step, and how many the run has.
+        searched : int or None
+            Step of the last search. A length that changes by a little doesn't make another one.
 
         Examples
         --------
-        >>> config = RejectionConfig(first=100, every=50)
-        >>> [step for step in range(0, 300, 25) if config.due(step)]
-        [100, 150, 200, 250]
+        >>> config = RejectionConfig(first=0.3, every=0.35, of_run=True)
+        >>> [config.due(step, 40, None) for step in (11, 12, 13)]
+        [False, True, True]
+        >>> [config.due(step, 40, 12) for step in (13, 25, 26)]
+        [False, False, True]
         """
-        return step >= self.first and (step - self.first) % self.every == 0
+        scale = steps if self.of_run else 1
+        first, every = self.first * scale, self.every * scale
+        if step < first - _ROUNDING:
+            return False
+        wanted = first + (step - first + _ROUNDING) // every * every
+        return searched is None or wanted - searched > every / 4
 
 
 def find_sporadic_errors(
@@ -156,17 +175,29 @@ def save_masks(folder: Path, step: int, volumes: list[LabelledVolume], masks: li
             nib.save(image, temporary)
 
 
-def load_masks(folder: Path, step: int) -> list[Tensor] | None:
-    """The newest masks that were written at `step` or before, None if there are none."""
+def load_masks(folder: Path, before: int) -> tuple[int, list[Tensor]] | None:
+    """The newest masks that were written before a step, and at which; None if there are none."""
+    earlier = {step: paths for step, paths in _written(folder).items() if step < before}
+    if not earlier:
+        return None
+    step = max(earlier)
+    masks = [np.asarray(open_image(path).dataobj) for _, path in sorted(earlier[step].items())]
+    return step, [torch.from_numpy(mask.astype(np.int32)) for mask in masks]
+
+
+def forget_masks(folder: Path, since: int) -> None:
+    """Remove masks of a step and later ones: they come again, or are those of another run."""
+    for step, paths in _written(folder).items():
+        if step >= since:
+            for path in paths.values():
+                path.unlink()
+
+
+def _written(folder: Path) -> dict[int, dict[int, Path]]:
+    """Files by step and number of the scan."""
     found: dict[int, dict[int, Path]] = {}
     for path in folder.glob("*_rejected.nii.gz"):
         match = _FILE.fullmatch(path.name)
-        if match and int(match[1]) <= step:
+        if match:
             found.setdefault(int(match[1]), {})[int(match[2])] = path
-    if not found:
-        return None
-    scans = found[max(found)]
-    return [
-        torch.from_numpy(np.asarray(open_image(scans[i]).dataobj).astype(np.int32))
-        for i in sorted(scans)
-    ]
+    return found

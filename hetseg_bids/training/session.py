@@ -200,6 +200,8 @@ def _config(request: TrainingRequest, initial: Model | None, label_set: LabelSet
     if request.learning_rate is not None:
         schedule = replace(config.schedule, peak=request.learning_rate)
         config = replace(config, schedule=schedule)
+    if not config.steps:
+        raise OptionError(f"less than a batch of {config.batch}", option="--samples")
     if initial is not None:
         # smoothing was measured for networks of synthetic scans only
         smoothing = 0 if request.label_maps is None else initial.plan.smoothing

@@ -31,6 +31,7 @@ from hetseg_bids.training.recipes import TrainingConfig
 from hetseg_bids.training.rejection import (
     RejectionConfig,
     find_sporadic_errors,
+    forget_masks,
     load_masks,
     save_masks,
 )
@@ -116,6 +117,7 @@ class Trainer:
         self.label_set = label_set
         self.step = 0
         self.schedule = [(0, config.samples)]
+        self._searched: int | None = None  # step of the last search for sporadic errors
         torch.manual_seed(config.seed)
         network = build_network(config)
         system = config.build_system()
@@ -203,10 +205,12 @@ class Trainer:
         """Train to the end of the plan, yielding one report per step and saving checkpoints."""
         saved = time.monotonic()
         limit = math.inf if self.options.stop_after is None else self.step + self.options.stop_after
+        forget_masks(self.options.out / MASKS_NAME, since=self.step)
         batches = self._batches()
         while self.step < min(self.config.steps, limit):
-            if self.config.rejection is not None and self.config.rejection.due(self.step):
-                self._reject(self.config.rejection)
+            rejection, steps = self.config.rejection, self.config.steps
+            if rejection is not None and rejection.due(self.step, steps, self._searched):
+                self._reject(rejection)
                 batches = self._batches()  # workers must see the new masks
             report = self._advance(next(batches))
             if time.monotonic() - saved > 60 * self.options.checkpoint_minutes:
@@ -235,10 +239,12 @@ class Trainer:
         log.info("step %d: labels of %d voxels rejected", self.step, count)
         save_masks(self.options.out / MASKS_NAME, self.step, volumes, masks)
         source.reject(masks)
+        self._searched = self.step
 
     def _take_up_masks(self) -> None:
-        masks = load_masks(self.options.out / MASKS_NAME, self.step)
-        if self.config.rejection is not None and masks is not None:
+        found = load_masks(self.options.out / MASKS_NAME, self.step)
+        if self.config.rejection is not None and found is not None:
+            self._searched, masks = found
             self._fixed_source().reject(masks)
 
     def _fixed_source(self) -> FixedSource:

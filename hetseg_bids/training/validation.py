@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from hetseg_bids.errors import DatasetError
 from hetseg_bids.files import write_tsv
 from hetseg_bids.network.architecture import HetsegNet, StackDepth
 from hetseg_bids.network.devices import autocast
@@ -54,13 +55,15 @@ def read_validation_scans(
     Raises
     ------
     DatasetError
-        If there is no pair.
+        If there is no pair, or one without any label.
     ImageError, MaskError
         If one can't be used.
     """
     source = PairedSource(folder)
     scans = []
     for pair, volume in zip(source.pairs, source.volumes(), strict=True):
+        if not volume.labels.any():
+            raise DatasetError("no label in it", "leave that scan out", path=pair.dseg)
         name = pair.t1w.name.split("_T1w")[0]
         scans.append(ValidationScan(name, *even_stacks(volume, patch, slices)))
     return scans

@@ -63,6 +63,7 @@ def test_the_mgz_is_the_dseg(exported):
     mgz, dseg = nib.load(subjects / "sub-01_ses-a" / "mri" / "aseg.mgz"), nib.load(paths.dseg)
     assert np.array_equal(np.asarray(mgz.dataobj), np.asarray(dseg.dataobj))
     assert np.allclose(mgz.affine, dseg.affine, atol=1e-4)
+    assert np.issubdtype(mgz.get_data_dtype(), np.integer)
 
 
 def test_the_colour_table_has_the_names_and_colours_of_the_label_table(exported):

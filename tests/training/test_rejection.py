@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hetseg_bids.network.architecture import HetsegNet, NetworkConfig
 from hetseg_bids.network.flip import flip_probability
@@ -161,21 +163,41 @@ def test_dice_ignores_what_is_left_out():
     assert float(soft_dice_loss(logits, labels, kept)) == pytest.approx(0, abs=1e-6)
 
 
+def searches(rejection: RejectionConfig, steps: int, every: int = 1) -> list[int]:
+    found: list[int] = []
+    for step in range(0, steps, every):
+        if rejection.due(step, steps, found[-1] if found else None):
+            found.append(step)
+    return found
+
+
 def test_the_paper_looks_at_restart_120_and_every_20_after():
-    rejection = with_rejection(paper_recipe("label-flip")).rejection
-    assert (rejection.first, rejection.every) == (240_000, 40_000)
-    assert (rejection.confidence, rejection.corrected) == (0.001, False)
-    assert [s for s in range(0, 400_000, 2000) if rejection.due(s)][:3] == [
-        240_000,
-        280_000,
-        320_000,
-    ]
+    paper = with_rejection(paper_recipe("label-flip"))
+    looks = searches(paper.rejection, paper.steps, every=500)
+    assert looks[:3] == [240_000, 280_000, 320_000]
+    assert (paper.rejection.confidence, paper.rejection.corrected) == (0.001, False)
 
 
-def test_a_run_that_anneals_once_looks_twice():
-    rejection = with_rejection(small_recipe("label-flip", samples=2000)).rejection
-    assert [step for step in range(1000) if rejection.due(step)] == [300, 650]
+@given(steps=st.integers(10, 3000))
+def test_a_run_that_anneals_once_looks_twice(steps):
+    rejection = with_rejection(small_recipe("label-flip", samples=2 * steps)).rejection
+    first, second = searches(rejection, steps)
+    assert 0 <= first - 0.3 * steps < 1
+    assert 0 <= second - 0.65 * steps < 1
     assert (rejection.confidence, rejection.corrected) == (0.001, True)
+
+
+def test_a_run_whose_end_moves_looks_neither_never_nor_all_the_time():
+    rejection = with_rejection(small_recipe("label-flip")).rejection
+    looks: list[int] = []
+    for step in range(200):  # as paced by the clock: the end comes nearer and moves to and fro
+        steps = 200 + step % 7 if step > 20 else 3000
+        if rejection.due(step, steps, looks[-1] if looks else None):
+            looks.append(step)
+    assert len(looks) == 2
+    # a longer plan begins to look anew
+    assert searches(rejection, 1000)[0] == 300
+    assert rejection.due(300, 1000, looks[-1])
 
 
 def config() -> TrainingConfig:
@@ -193,6 +215,29 @@ def losses_of(out: Path, stop_after: int | None = None) -> list[float]:
     trainer = Trainer(config(), TwoVolumes(), options)
     trainer.resume()
     return [report.loss for report in trainer.run()]
+
+
+def test_masks_of_another_run_are_not_taken_up(tmp_path):
+    whole = losses_of(tmp_path / "whole")
+    losses_of(tmp_path / "reused")
+    for path in tmp_path.glob("reused/checkpoint*"):  # as the message about other settings advises
+        path.unlink()
+    assert losses_of(tmp_path / "reused", stop_after=2) == whole[:2]
+    assert not list((tmp_path / "reused" / "rejected").iterdir())
+    assert losses_of(tmp_path / "reused") == whole[2:]
+
+
+def test_the_length_of_a_run_with_rejection_may_change(tmp_path):
+    short = replace(
+        config(), rejection=replace(config().rejection, first=0.3, every=0.4, of_run=True)
+    )
+    options = RunOptions(tmp_path, torch.device("cpu"), workers=0, stop_after=2)
+    assert len(list(Trainer(short, TwoVolumes(), options).run())) == 2
+    trainer = Trainer(replace(short, samples=24), TwoVolumes(), replace(options, stop_after=None))
+    assert trainer.resume()
+    assert len(list(trainer.run())) == 4
+    steps = {path.name[:13] for path in (tmp_path / "rejected").iterdir()}
+    assert steps == {"step-00000002", "step-00000005"}
 
 
 @pytest.mark.parametrize("stop", [3, 5])

@@ -92,6 +92,9 @@ def test_hetseg_train_resumes_and_makes_the_same_model_and_validation_figures(ma
         (["--scans", ".", "--synthetic-scans", "4"], "needs --label-maps"),
         (["--scans", ".", "--device", "cuda:9"], "cuda:9"),
         (["--scans", ".", "--minutes", "0"], "must be positive"),
+        (["--scans", ".", "--shares", "inf"], "must be positive"),
+        (["--scans", ".", "--samples", "1"], "--samples: less than a batch of 4"),
+        (["--scans", ".", "--seed", "-1"], "--seed"),
         ([], "give --label-maps, --scans or --unlabelled"),
         (["--scans", ".", "--average", "plain", "plain"], "or --average alone"),
         (["--unlabelled", "."], "--teacher"),
@@ -104,3 +107,19 @@ def test_hetseg_train_refuses_in_one_line(tmp_path, arguments, message):
     assert done.code == 2
     assert message in done.err
     assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("hetseg-train", "FILE", "--scans", "."),
+        ("hetseg-export", ".", "FILE"),
+        ("hetseg-evaluate", ".", ".", "--report", "FILE"),
+        ("hetseg", "demo", "FILE"),
+    ],
+)
+def test_a_file_is_no_folder_to_write_to(tmp_path, words):
+    (tmp_path / "file").touch()
+    done = run_here(*(tmp_path / "file" if word == "FILE" else word for word in words))
+    assert done.code == 2
+    assert "is a file; give a folder" in done.err

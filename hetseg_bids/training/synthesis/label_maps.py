@@ -16,6 +16,7 @@ from hetseg_bids.preprocessing.field import largest_piece
 
 CORPUS_CALLOSUM = 255
 EXTRACEREBRAL_OFFSET = 300  # 502..530 become 202..230, which aseg doesn't use
+_LAST_EXTRACEREBRAL = 550  # 251-255 are the corpus callosum
 _CHOROID_IN_VENTRICLE = {136: 31, 137: 31, 163: 63, 164: 63}
 _CC_HALF_WIDTH_MM = 2.5
 _CC_BELOW_THALAMUS_MM = 12.0
@@ -40,7 +41,7 @@ def read_label_map(path: Path) -> npt.NDArray[np.uint8]:
     Raises
     ------
     ValueError
-        If the voxels aren't 1 mm or an id has no place in 0..255.
+        If the voxels aren't 1 mm or an id is neither of aseg nor extra-cerebral.
 
     Examples
     --------
@@ -53,12 +54,14 @@ def read_label_map(path: Path) -> npt.NDArray[np.uint8]:
     image = nib.as_closest_canonical(nib.load(path))
     if not np.allclose(image.header.get_zooms()[:3], 1, atol=0.02):
         raise ValueError(f"{path}: a label map to generate from must have 1 mm voxels")
-    labels = np.asarray(image.dataobj).astype(np.int32)
+    labels = np.rint(np.asarray(image.dataobj)).astype(np.int32)
+    known = (labels >= 0) & (labels <= _LAST_EXTRACEREBRAL) & ((labels <= 255) | (labels >= 500))
+    if not known.all():
+        problem = f"is neither an aseg id nor 500-{_LAST_EXTRACEREBRAL}"
+        raise ValueError(f"{path}: label {labels[~known].max()} {problem}")
     labels[labels >= 500] -= EXTRACEREBRAL_OFFSET
     for source, target in _CHOROID_IN_VENTRICLE.items():
         labels[labels == source] = target
-    if labels.min() < 0 or labels.max() > 255:
-        raise ValueError(f"{path}: label {labels.max()} is neither an aseg id nor 500-555")
     compact = labels.astype(np.uint8)
     if not np.isin(compact, (251, 252, 253, 254, 255)).any():
         compact[derive_corpus_callosum(compact)] = CORPUS_CALLOSUM

@@ -44,3 +44,18 @@ def test_a_label_map_must_be_1_mm(tmp_path):
     nib.save(nib.Nifti1Image(np.zeros((8, 8, 8), np.uint8), np.diag([2, 2, 2, 1])), path)
     with pytest.raises(ValueError, match="1 mm"):
         read_label_map(path)
+
+
+@pytest.mark.parametrize("label", [-1, 300, 499, 551, 2035])
+def test_ids_that_mean_nothing_are_refused(tmp_path, label):
+    path = tmp_path / "map.nii.gz"
+    nib.save(nib.Nifti1Image(np.full((3, 3, 3), label, np.int16), np.eye(4)), path)
+    with pytest.raises(ValueError, match=f"label {label} is neither an aseg id nor 500-550"):
+        read_label_map(path)
+
+
+def test_float_labels_are_rounded(tmp_path):
+    path = tmp_path / "map.nii.gz"
+    labels = np.full((3, 3, 3), 12 - 1e-6, np.float32)
+    nib.save(nib.Nifti1Image(labels, np.eye(4)), path)
+    assert (read_label_map(path) == 12).all()
