@@ -11,7 +11,7 @@
 # hetseg: hetseg-export sets the type of aseg.mgz itself (hetseg_bids/outputs/freesurfer.py; it stored float32 before).
 #
 # Version: nibabel 5.4.2, numpy 2.4.
-# Source: measured; nibabel/freesurfer/mghformat.py (MGHHeader takes only the shape of another format's header); FastSurfer
+# Source: measured; nibabel/freesurfer/mghformat.py (MGHHeader.from_header begins anew, with float32); FastSurfer
 # pull request 874, which mended its own files.
 # Date: 2026-12-01
 set -eu
