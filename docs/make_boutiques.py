@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from hetseg_bids import __version__
-from hetseg_bids.cli.arguments import path, positive
+from hetseg_bids.cli.arguments import path, positive, positive_float
 from hetseg_bids.cli.run import build_parser
 
 # folders and files that need not exist before the call, or that a name may stand for
@@ -60,7 +60,7 @@ def _input(action: argparse.Action) -> dict[str, Any]:
     if action.nargs == "+":
         entry["list"] = True
     if entry["type"] == "Number":
-        entry["integer"] = action.type is not float
+        entry["integer"] = action.type is positive
     return entry
 
 
@@ -69,6 +69,6 @@ def _type(action: argparse.Action) -> str:
         return "Flag"
     if action.type is path and action.dest not in _NOT_FILES:
         return "File"
-    if action.type is float or action.type is positive:
+    if action.type in (positive, positive_float):
         return "Number"
     return "String"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 
-from hetseg_bids.cli.arguments import name_or_path, path, positive
+from hetseg_bids.cli.arguments import name_or_path, path, positive, positive_float
 from hetseg_bids.config import (
     BRAIN_EXTRACTION_CHOICES,
     Execution,
@@ -202,7 +202,7 @@ def add_execution(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--mem-gb",
         "--mem_gb",
-        type=float,
+        type=positive_float,
         metavar="GB",
         help="memory of all workers together; each gets 4 or more",
     )

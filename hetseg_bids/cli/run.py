@@ -189,14 +189,25 @@ def _carry_out(config: RunConfig, level: str) -> int:
         )
         print(page)
         return 0
-    if config.covariates:
-        raise OptionError("only the group level joins them", option="--covariates")
-    if config.normalise != RunConfig.normalise:
-        raise OptionError("only the group level divides volumes", option="--normalise")
+    _check_participant(config)
     with imported_for_good():
         from hetseg_bids.runs.participants import run_participants  # torch is slow to import
 
     return run_participants(config)
+
+
+def _check_participant(config: RunConfig) -> None:
+    """Refuse options that would be without effect at the participant level."""
+    settings = config.settings
+    if config.covariates:
+        raise OptionError("only the group level joins them", option="--covariates")
+    if config.normalise != RunConfig.normalise:
+        raise OptionError("only the group level divides volumes", option="--normalise")
+    if settings.lesion_label != Settings.lesion_label and settings.lesion_mask == "none":
+        problem = "no lesion mask is looked for"
+        raise OptionError(problem, "add --lesion-mask", option="--lesion-label")
+    if config.overwrite and config.reports_only:
+        raise OptionError("nothing is segmented again", "give one of both", option="--reports-only")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hetseg_bids.cli import evaluate, export, run, train
-from support.commands import run_cli
+from support.commands import run_cli, run_here
 from support.datasets import t1w_path, write_dataset
 
 
@@ -99,3 +99,20 @@ def test_a_dataset_in_the_home_folder_is_found(home):
     assert done.code == 0, done.err
     assert done.out.strip() == str(home / "bids/sub-01/anat/sub-01_T1w.nii.gz")
     assert not list(Path("~").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--lesion-label", "surrounding"), "--lesion-label: no lesion mask is looked for"),
+        (("--overwrite", "--reports-only"), "--reports-only: nothing is segmented again"),
+        (("--mem-gb", "-1"), "must be positive"),
+        (("--mem-gb", "nan"), "must be positive"),
+    ],
+)
+def test_options_without_effect_are_refused(tmp_path, options, message):
+    t1w_path(write_dataset(tmp_path / "bids"), "01").touch()
+    done = run_here("hetseg", tmp_path / "bids", tmp_path / "out", "participant", *options)
+    assert done.code == 2
+    assert message in done.err
+    assert not (tmp_path / "out").exists()
