@@ -68,7 +68,7 @@ def need_of(t1w: Path, settings: Settings) -> Need | None:
     """
     image = open_image(t1w)
     affine = np.asarray(image.affine)
-    if len(image.shape) < 3 or not np.isfinite(affine).all():
+    if len(image.shape) < 3 or min(image.shape) < 1 or not np.isfinite(affine).all():
         return None  # refused when it is read, with a better message
     grid = grid_of(image)
     if not grid.voxel_volume > 0 or (grid.zooms * grid.shape > MAX_EXTENT_MM).any():

@@ -5,6 +5,7 @@ With HETSEG_WRITE_DOCS set, docs/bad-inputs.md is written anew instead of compar
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -15,6 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from hetseg_bids.config import Settings
+from hetseg_bids.errors import ImageError
+from hetseg_bids.runs.memory import need_of
 from support.bad_inputs import ABSENT, KINDS, REFUSED, SEGMENTED, Kind
 from support.commands import QUICK, run_cli
 from support.corruptions import good
@@ -94,6 +98,15 @@ def test_run_goes_on_to_the_end(run):
 def test_memory_stays_bounded(run):
     """Through a gzip bomb, too: 512 million voxels are 2 GB as float32."""
     assert run.memory_kb < _MOST_MEMORY_KB
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=[kind.label for kind in KINDS])
+def test_the_need_of_memory_gives_no_other_message(run, kind):
+    """Where scans overlap it is foreseen from the header; the scan itself is refused later."""
+    path = t1w_path(run.bids, kind.label)
+    if path.is_file():
+        with contextlib.suppress(ImageError):
+            need_of(path, Settings())
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=[kind.label for kind in KINDS])
