@@ -108,13 +108,16 @@ def read_tsv(path: Path) -> pd.DataFrame:
     """
     import pandas as pd  # slow to import
 
-    return pd.read_csv(
+    table = pd.read_csv(
         path,
         sep="\t",
         dtype=str,
         keep_default_na=False,
         quoting=csv.QUOTE_NONE,  # BIDS has no quotes in TSV files
     )
+    if not isinstance(table.index, pd.RangeIndex):  # its first columns were taken for names of rows
+        raise ValueError(f"{path.name}: rows have more fields than the header (tabs at their end?)")
+    return table
 
 
 def write_json(path: Path, content: Any) -> None:

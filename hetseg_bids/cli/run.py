@@ -177,6 +177,7 @@ def _execution(args: argparse.Namespace) -> Execution:
 def _carry_out(config: RunConfig, level: str) -> int:
     """Carry out a call of ``hetseg``; returns its exit code."""
     if level == "group":
+        _check_group(config)
         with imported_for_good():
             from hetseg_bids.runs.group import run_group
 
@@ -194,6 +195,14 @@ def _carry_out(config: RunConfig, level: str) -> int:
         from hetseg_bids.runs.participants import run_participants  # torch is slow to import
 
     return run_participants(config)
+
+
+def _check_group(config: RunConfig) -> None:
+    """Refuse options that say which images are meant, but not to the group level."""
+    if config.selection.filter_file is not None:
+        problem = "only the participant level reads it"
+        remedy = "name participants, sessions or runs"
+        raise OptionError(problem, remedy, option="--bids-filter-file")
 
 
 def _check_participant(config: RunConfig) -> None:

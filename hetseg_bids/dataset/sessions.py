@@ -15,6 +15,7 @@ from hetseg_bids.dataset.names import SUFFIXES, derivative_stem
 from hetseg_bids.files import read_json, read_tsv
 
 _DAYS_A_YEAR = 365.25
+_ONE_DAY = 1 / _DAYS_A_YEAR
 _ONE_SESSION = 31 / _DAYS_A_YEAR  # years within which scans of a session lie
 _ANONYMOUS_BEFORE = datetime.datetime(1925, 1, 1)  # BIDS: dates before it are no true ones
 _ABSENT = ("", "n/a")
@@ -189,4 +190,7 @@ def _together(times: Iterable[tuple[str, float]], source: str) -> dict[str, floa
     hidden = [time < _years(_ANONYMOUS_BEFORE) for time in years.values()]
     if any(hidden) and not all(hidden):
         raise ValueError(f"{source}: some dates are before {_ANONYMOUS_BEFORE.year}, others aren't")
+    if len(years) > 1 and all(hidden) and max(years.values()) - min(years.values()) < _ONE_DAY:
+        problem = f"all sessions are on one day before {_ANONYMOUS_BEFORE.year}: removed dates?"
+        raise ValueError(f"{source}: {problem}")
     return years

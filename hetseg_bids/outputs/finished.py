@@ -12,13 +12,15 @@ from typing import Any
 
 import pandas as pd
 
-from hetseg_bids.dataset.names import T1W, keys_of, suffix_of
+from hetseg_bids.dataset.names import T1W, entities_of, keys_of, suffix_of
 from hetseg_bids.errors import HetsegError
 from hetseg_bids.files import read_json
+from hetseg_bids.outputs.intracranial import head_model_of
 from hetseg_bids.quality.image_quality import ImageQuality
 from hetseg_bids.segmentation.lesioned import GivenLesion
 from hetseg_bids.segmentation.morphometry import COLUMNS
 from hetseg_bids.segmentation.plausibility import Plausibility
+from hetseg_bids.segmentation.wholes import rows_of
 from hetseg_bids.structures.label_sets import LabelSet
 from hetseg_bids.structures.label_tables import read_label_table
 
@@ -146,8 +148,23 @@ def read_results(out_dir: Path) -> Results:
 def _records(out_dir: Path) -> list[Path]:
     """Sidecars of all dsegs: in ``sub-X/``, or without a dataset ``X/X_seg-hetseg_dseg.json``."""
     ending = f"{_MARK}*{_RECORD}"
-    loose = (p for p in out_dir.glob(f"*/*{ending}") if p.name.startswith(p.parent.name + _MARK))
-    return sorted({*out_dir.glob(f"sub-*/**/*{ending}"), *loose})
+    loose = {p for p in out_dir.glob(f"*/*{ending}") if p.name.startswith(p.parent.name + _MARK)}
+    found = sorted({*out_dir.glob(f"sub-*/**/*{ending}"), *loose})
+    strays = {p for p in found if p not in loose and not _in_place(p.relative_to(out_dir))}
+    if strays:
+        log.warning(
+            "left out, as they lie in folders of other names than their own (copies?): %s",
+            shortened(sorted(str(path) for path in strays)),
+        )
+    return [path for path in found if path not in strays]
+
+
+def _in_place(record: Path) -> bool:
+    """Whether a path within OUT names the participant and the session that the file names."""
+    entities = entities_of(record.name.rpartition(_MARK)[0])
+    person, *between, _ = record.parent.parts if len(record.parts) > 2 else ("", "")
+    session = [f"ses-{entities['ses']}"] if "ses" in entities else []
+    return person == f"sub-{entities.get('sub')}" and between in ([], session)
 
 
 def _read(record_path: Path, out_dir: Path) -> FinishedScan:
@@ -159,6 +176,8 @@ def _read(record_path: Path, out_dir: Path) -> FinishedScan:
     table, wholes = split_wholes(rows, label_set)
     if tuple(table["name"]) != label_set.names:
         raise ValueError(f"{morph.name} isn't a table of its structures")
+    if head_model_of(record) and tuple(wholes["name"]) != rows_of(label_set.names):
+        raise ValueError(f"{morph.name} is cut off")
     absent = [column for column in _NEEDED if column not in table]
     if absent:
         raise ValueError(f"{morph.name} has no column {', '.join(absent)}")

@@ -16,7 +16,7 @@ from hetseg_bids.dataset.bids_index import EXTENSIONS
 from hetseg_bids.dataset.names import T1W, by_name, entities_of, image_stem
 from hetseg_bids.dataset.sessions import SessionTimes, scanner_of, session_times
 from hetseg_bids.errors import HetsegError
-from hetseg_bids.files import write_json, write_tsv
+from hetseg_bids.files import read_tsv, write_json, write_tsv
 from hetseg_bids.images import grid_of, open_image
 from hetseg_bids.outputs.finished import FinishedScan, shortened
 from hetseg_bids.quality.change import COLUMNS, Session, change_table
@@ -55,14 +55,15 @@ def write_changes(
     """
     people: list[PersonChange] = []
     problems: list[str] = []
+    there = bids_dir.is_dir()
     written: set[Path] = set()
     for person, visits in comparable_sessions(scans).items():
         names = {session: [s.keys["scan"] for s in ours] for session, ours in visits.items()}
-        times = session_times(bids_dir, person, names)
+        table = out_dir / person / f"{person}_seg-hetseg_change.tsv"
+        times = session_times(bids_dir, person, names) if there else _earlier_times(table, names)
         problems += times.problems
         t1ws = {s.keys["scan"]: _t1w(bids_dir, s) for ours in visits.values() for s in ours}
         shown = _person_change(person, visits, times, t1ws)
-        table = out_dir / person / f"{person}_seg-hetseg_change.tsv"
         page = out_dir / f"{person}_change.html"
         write_tsv(table, shown.table.round(3))
         write_json(table.with_suffix(".json"), _dictionary(shown, times))
@@ -70,6 +71,12 @@ def write_changes(
         written |= {table, table.with_suffix(".json"), page}
         people.append(shown)
     _remove_others(out_dir, written)
+    if people and not there:
+        log.warning(
+            "%s: no dataset there, so times of sessions are those of earlier tables of change, if "
+            "there are any, and scanners aren't compared",
+            bids_dir,
+        )
     if problems:
         log.warning(
             "dates or ages that can't be used, so that years between sessions are from elsewhere "
@@ -84,6 +91,18 @@ def write_changes(
             shortened(unequal),
         )
     return people
+
+
+def _earlier_times(table: Path, sessions: Iterable[str]) -> SessionTimes:
+    """Times that an earlier call wrote, for when the dataset that knows them isn't there."""
+    years: dict[str, float] = {}
+    try:
+        pairs = read_tsv(table)[["session_from", "session_to", "years"]].drop_duplicates()
+        for first, second, between in pairs.itertuples(index=False):
+            years.setdefault(second, years.setdefault(first, 0.0) + float(between))
+    except (OSError, ValueError, KeyError):  # "n/a" is no number
+        return SessionTimes()
+    return SessionTimes(years, "an earlier table") if {*years} == {*sessions} else SessionTimes()
 
 
 def comparable_sessions(scans: Iterable[FinishedScan]) -> dict[str, Visits]:
@@ -136,7 +155,7 @@ def _person_change(
     person: str, visits: Visits, times: SessionTimes, t1ws: dict[str, Path | None]
 ) -> PersonChange:
     dated = len(times.years) == len(visits)
-    order = sorted(visits, key=lambda name: (times.years[name] if dated else 0.0, by_name(name)))
+    order = _in_order(visits, times)
     sessions = [
         Session.of(name, times.years.get(name, np.nan), [scan.table for scan in visits[name]])
         for name in order
@@ -154,13 +173,29 @@ def _person_change(
     )
 
 
+def _in_order(visits: Visits, times: SessionTimes) -> list[str]:
+    """Sessions by time; those without one keep their place among the labels.
+
+    Examples
+    --------
+    >>> times = SessionTimes({"ses-a": 5.0, "ses-c": 0.0})
+    >>> _in_order({"ses-a": [], "ses-b": [], "ses-c": []}, times)
+    ['ses-c', 'ses-b', 'ses-a']
+    """
+    labels = sorted(visits, key=by_name)
+    dated = iter(sorted((x for x in labels if x in times.years), key=lambda x: times.years[x]))
+    return [next(dated) if label in times.years else label for label in labels]
+
+
 def _order(times: SessionTimes, dated: bool) -> str:
     if dated:
         return f"Sessions are in the order of time ({times.source})."
     known = f" ({times.source} has only some)" if times.source else ""
     return (
         "Sessions are in the order of their labels, because no times of all of them are known"
-        f"{known}."
+        f"{known}; those with a time are in the order of time."
+        if known
+        else "Sessions are in the order of their labels, because no times of all of them are known."
     )
 
 
@@ -168,10 +203,13 @@ def _notes(order: list[str], visits: Visits, t1ws: dict[str, Path | None]) -> li
     """What differs between the sessions beside the person: scanner and voxel size."""
     first = [visits[name][0] for name in order]
     facts: dict[str, dict[str, str]] = {}
-    for name, scan in zip(order, first, strict=True):
-        path = t1ws[scan.keys["scan"]]
-        for key, value in (scanner_of(path) if path else {}).items():
-            facts.setdefault(key, {})[name] = value
+    for name in order:
+        for scan in visits[name]:  # all of them enter the session's mean
+            path = t1ws[scan.keys["scan"]]
+            for key, value in (scanner_of(path) if path else {}).items():
+                seen = facts.setdefault(key, {}).setdefault(name, value)
+                if value not in seen.split(" and "):
+                    facts[key][name] = f"{seen} and {value}"
     notes = [key for key, values in facts.items() if len(set(values.values())) > 1]
     texts = [
         f"{key}: {', '.join(f'{name} {value}' for name, value in facts[key].items())}"

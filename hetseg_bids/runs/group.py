@@ -29,7 +29,7 @@ from hetseg_bids.quality.flip_map import CohortMap, cohort_map, load_template
 from hetseg_bids.quality.outliers import LEAST_PEOPLE, Measure, Outlier, find_outliers
 from hetseg_bids.quality.verdict import asymmetry, judge
 from hetseg_bids.quality.whole import of_structures
-from hetseg_bids.reports.change import cohort_change
+from hetseg_bids.reports.change import PersonChange, cohort_change
 from hetseg_bids.reports.group import Cohort, write_group_page
 from hetseg_bids.runs import missing as absence
 from hetseg_bids.runs import wide
@@ -52,7 +52,8 @@ _QC_COLUMNS = KEYS | {
     f"of good scans are above 1; n/a with fewer than {LEAST_PEOPLE} people of the same processing",
     "outlier_of": "The measures with |z| above the limit, worst first, three at most",
     "volumes_relative_to": "What volumes were divided by for the score: intracranial_ml where it "
-    "is known for all scans of the same model and processing, otherwise brain_mask_ml",
+    "is known for all scans of the same model and processing, measured by one head model; "
+    "otherwise brain_mask_ml",
     "mean_expected_dice": "Mean over the structures; of all labels of an aseg, over the 28",
     "brain_mask_ml": "Volume of the brain mask, ml",
     "intracranial_ml": "Volume inside the skull, ml; n/a where it isn't known",
@@ -103,16 +104,15 @@ def run_group(
     participants = absence.read_participants(folder)
     label_set = scans[0].label_set
     described = wide.read_covariates(folder, participants, covariates, label_set)
-    wide.check_normalise(normalise, scans, out_dir)
-    _write_morph(scans, out_dir)
     quality = _quality(scans)
+    chosen = wide.chosen_scans(scans, quality, selection.choose)
+    wide.check_normalise(normalise, chosen, out_dir)
+    _write_morph(scans, out_dir)
     _write(quality.round(4), out_dir / "group_qc.tsv", _QC_COLUMNS)
     people = participants.reindex([scan.person for scan in scans])
     wide.write_wide_tables(out_dir, scans, quality, people, described, selection.choose, normalise)
     missing = _missing(bids_dir, out_dir, results, participants, selection)
-    # of everybody: pages of people without sessions to compare are removed
-    several = [] if bids_dir is None else write_changes(bids_dir, out_dir, results.scans)
-    several = [one for one in several if one.person in {scan.person for scan in scans}]
+    several = [] if bids_dir is None else _changes(bids_dir, out_dir, results.scans, scans)
     crashes = absence.crashes_since(out_dir, results).items()
     cohort = Cohort(
         **_distributions(scans),
@@ -126,6 +126,21 @@ def run_group(
         change=cohort_change(several, label_set.structures) if several else None,
     )
     return write_group_page(out_dir, cohort, _map(scans))
+
+
+def _changes(
+    bids_dir: Path, out_dir: Path, every: Sequence[FinishedScan], named: Sequence[FinishedScan]
+) -> list[PersonChange]:
+    """Write the changes of everybody, and return those whose sessions are all named.
+
+    Of everybody, because pages of people without sessions to compare are removed.
+    """
+    sessions = {(scan.person, scan.keys["session_id"]) for scan in named}
+    return [
+        one
+        for one in write_changes(bids_dir, out_dir, every)
+        if {(one.person, session.name) for session in one.sessions} <= sessions
+    ]
 
 
 def _selected(

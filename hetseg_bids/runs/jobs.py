@@ -13,14 +13,15 @@ from hetseg_bids.config import RunConfig
 from hetseg_bids.dataset.discovery import Scan
 from hetseg_bids.dataset.files import mask_beside, path_from
 from hetseg_bids.dataset.lesion_masks import NO_MASK, FoundLesionMask, find_lesion_mask
-from hetseg_bids.errors import MaskError, OutputError
+from hetseg_bids.errors import DatasetError, MaskError, OutputError
 from hetseg_bids.files import read_json
 from hetseg_bids.network.models import Model, file_sha256, head_model_beside
 from hetseg_bids.outputs.derivatives import OutputPaths, output_paths, sources_of, use_of
 from hetseg_bids.outputs.intracranial import measured_with
-from hetseg_bids.segmentation.morphometry import has_columns
 from hetseg_bids.segmentation.plausibility import Plausibility
+from hetseg_bids.segmentation.wholes import is_whole_table
 from hetseg_bids.structures.atlas import load_atlas
+from hetseg_bids.structures.label_tables import read_label_table
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +109,8 @@ def is_complete(job: Job) -> bool:
     try:
         record = read_json(paths.record)
         atlas = Plausibility.of_record(record).atlas
-    except (OSError, ValueError):
+        names = read_label_table(paths.labels).names
+    except (OSError, ValueError, DatasetError):
         return False
     wanted = [paths.dseg, paths.mask, paths.morph, paths.labels]
     if plan.heteroscedastic:
@@ -119,7 +121,7 @@ def is_complete(job: Job) -> bool:
         all(path.is_file() for path in wanted)
         # of files without a dataset the content counts: they may be moved
         and (job.config.bids_dir is None or record.get("Sources") == job.sources)
-        and has_columns(paths.morph)
+        and is_whole_table(paths.morph, names)
         and "HetsegTurnedDegrees" in record  # earlier results weren't made upright
         and record.get("HetsegVersion") == __version__
         and record.get("HetsegModelSHA256") == plan.weights_sha256

@@ -177,12 +177,9 @@ def _table(
 ) -> pd.DataFrame:
     """Rows of the expected scans that aren't finished, and of people (`lacking`) without one."""
     crashes = crashes_since(out_dir, results)
-    known = {*expected, *crashes}
-    rows = [
-        _row(stem, results.unusable, crashes, out_dir)
-        for stem in sorted(known - {scan.keys["scan"] for scan in results.scans})
-    ]
-    with_scan = {keys_of(stem)["participant_id"] for stem in known}
+    known, finished = {*expected, *crashes}, {scan.keys["scan"] for scan in results.scans}
+    rows = [_row(stem, results.unusable, crashes, out_dir) for stem in sorted(known - finished)]
+    with_scan = {keys_of(stem)["participant_id"] for stem in known | finished}
     for person, lack in lacking.items():
         if person not in with_scan:
             rows.append(dict.fromkeys(COLUMNS, "n/a") | {"participant_id": person, "reason": lack})

@@ -15,7 +15,7 @@ from hetseg_bids.dataset.names import by_name, one_of_each_session
 from hetseg_bids.errors import OptionError
 from hetseg_bids.files import read_json, write_json, write_tsv
 from hetseg_bids.outputs.finished import KEYS, FinishedScan, shortened
-from hetseg_bids.outputs.intracranial import volume_of
+from hetseg_bids.outputs.intracranial import head_model_of, volume_of
 from hetseg_bids.quality.verdict import Level
 from hetseg_bids.runs.head_size import whole_values, without_intracranial
 from hetseg_bids.segmentation.wholes import SUMS, sums_of
@@ -110,20 +110,42 @@ def _is_description(entry: object) -> bool:
 
 
 def check_normalise(normalise: str, scans: Sequence[FinishedScan], out_dir: Path) -> None:
-    """Refuse to divide by what no scan has.
+    """Refuse to divide by what no scan of the tables has.
 
     Raises
     ------
     OptionError
         With ``icv``, if no scan has an intracranial volume.
     """
-    if normalise == "icv" and not any(volume_of(scan.record) > 0 for scan in scans):
+    if normalise != "icv":
+        return
+    measured = [scan.record for scan in scans if volume_of(scan.record) > 0]
+    models = {head_model_of(record) for record in measured}
+    if len(models) > 1:
+        log.warning(
+            "--normalise icv: intracranial volumes of %d head models, which may differ; the "
+            "participant level makes them alike",
+            len(models),
+        )
+    if not measured:
         _remove_shares(out_dir)  # of an earlier call
         raise OptionError(
             f"the intracranial volume isn't known for {without_intracranial(scans)}",
             "leave the option out",
             option="--normalise icv",
         )
+
+
+def chosen_scans(
+    scans: Sequence[FinishedScan], quality: pd.DataFrame, choose: str
+) -> list[FinishedScan]:
+    """The scans that have a row in the wide tables; parameters as for `write_wide_tables`."""
+    names = [scan.keys["scan"] for scan in scans]
+    kept: frozenset[str] = {
+        "best": best_of_sessions(quality),
+        "first": one_of_each_session(names),
+    }.get(choose, frozenset(names))
+    return [scan for scan, name in zip(scans, names, strict=True) if name in kept]
 
 
 def write_wide_tables(
@@ -155,9 +177,8 @@ def write_wide_tables(
         are removed.
     """
     facts = _facts(scans, best_of_sessions(quality))
-    best = set(facts["scan"][facts["best_of_session"] == "yes"])
-    kept = {_ALL: {*facts["scan"]}, "best": best, "first": one_of_each_session(facts["scan"])}
-    chosen = facts["scan"].isin(kept[choose])
+    with_row = chosen_scans(scans, quality, choose)
+    chosen = facts["scan"].isin([scan.keys["scan"] for scan in with_row])
     left = pd.concat([facts, _joined(participants, list(covariates))], axis=1)
     described = {name: {"Description": text} for name, text in _FACTS.items()} | covariates
     for name in ("brain_mask_mm3", _ICV):
@@ -174,7 +195,7 @@ def write_wide_tables(
             _write(relative, left, shares, chosen, described, texts, "1")
     if normalise != "icv":
         _remove_shares(out_dir)
-    lacking = without_intracranial([s for s, row in zip(scans, chosen, strict=True) if row])
+    lacking = without_intracranial(with_row)
     if normalise == "icv" and lacking:
         log.warning("--normalise icv: n/a for %s", lacking)
 

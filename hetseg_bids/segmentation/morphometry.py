@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -115,12 +114,6 @@ def _shared_out(
         whole = sum(found.values())
         shared |= {name: surplus * volume / whole for name, volume in found.items()}
     return shared
-
-
-def has_columns(path: Path) -> bool:
-    """Whether a table of volumes has today's columns; older versions of hetseg wrote fewer."""
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        return lines.readline().rstrip("\n").split("\t") == list(COLUMNS)
 
 
 def _error_bars(

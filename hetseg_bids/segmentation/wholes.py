@@ -7,6 +7,7 @@ defines them, but of voxels: hetseg has no surfaces.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -96,6 +97,31 @@ def sums_of(names: Sequence[str]) -> tuple[str, ...]:
     ('total_brain', 'subcortical_grey', 'total_grey', 'cerebral_white')
     """
     return tuple(SUMS) if _is_brain(names) else ()
+
+
+def rows_of(names: Sequence[str]) -> tuple[str, ...]:
+    """All rows that follow these labels in the morph table."""
+    return (INTRACRANIAL, *sums_of(names))
+
+
+def is_whole_table(path: Path, names: Sequence[str]) -> bool:
+    """Whether a morph table has today's columns and every row of these labels.
+
+    Examples
+    --------
+    >>> path = getfixture("tmp_path") / "morph.tsv"
+    >>> rows = pd.DataFrame({"name": ["lesion", INTRACRANIAL]}).reindex(columns=list(COLUMNS))
+    >>> rows.to_csv(path, sep=chr(9), index=False, na_rep="n/a")
+    >>> is_whole_table(path, ["lesion"]), is_whole_table(path, ["lesion", "other"])
+    (True, False)
+    """
+    text = path.read_text(encoding="utf-8", errors="replace")
+    header, *rows = [line.split("\t") for line in text.splitlines()] or [[]]
+    if header != list(COLUMNS) or not text.endswith("\n"):
+        return False
+    place = header.index("name")
+    found = tuple(row[place] if len(row) == len(header) else "" for row in rows)
+    return found == (*names, *rows_of(names))
 
 
 def title_of(whole: str) -> str:

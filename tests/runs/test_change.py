@@ -286,3 +286,81 @@ def test_scans_with_a_lesion_are_left_out_by_name(tmp_path):
     done = study.run()
     assert set(done.table("sub-a")["session_to"]) == {"ses-2"}
     assert "(with a lesion mask): sub-a_ses-3\n" in done.said
+
+
+def a_study(root: Path) -> Study:
+    return Study(write_dataset(root / "bids"), root / "out")
+
+
+def test_no_pair_runs_backwards_where_only_some_sessions_have_a_time(tmp_path):
+    study = a_study(tmp_path)
+    for session, lost in (("a", 0), ("b", 10), ("c", 100)):
+        study.add(f"sub-01_ses-{session}", lost)
+    dates = ("ses-a 2010-01-01", "ses-b n/a", "ses-c 2005-01-01")
+    study.write("sub-01/sub-01_sessions.tsv", "session_id acq_time", *dates)
+    table = study.run().table("sub-01")
+    whole = row(table, "ses-c", "ses-a")
+    assert whole["years"] == pytest.approx(5, abs=0.01)
+    assert whole["more_than_noise"] == "increase"
+    assert not (table["years"] < 0).any()
+    assert "those with a time are in the order of time" in study.page("sub-01")
+
+
+def test_times_outlive_the_dataset(tmp_path):
+    study = a_study(tmp_path)
+    study.add("sub-01_ses-pre", 0)
+    study.add("sub-01_ses-post", 100)
+    study.write("sub-01/sub-01_sessions.tsv", "session_id age", "ses-pre 60.5", "ses-post 65.25")
+    before = study.run().table("sub-01")
+    study.bids.rename(tmp_path / "away")
+    again = study.run()
+    pd.testing.assert_frame_equal(again.table("sub-01"), before)
+    assert "no dataset there, so times of sessions are those of earlier tables" in again.said
+
+
+def test_hours_of_removed_dates_are_no_order(tmp_path):
+    study = a_study(tmp_path)
+    study.add("sub-01_ses-1", 0)
+    study.add("sub-01_ses-2", 100)
+    hours = ("sub-01_ses-1_T1w.nii.gz 1800-01-01T13:05:00", "sub-01_ses-2_T1w.nii.gz 1800-01-01")
+    study.write("sub-01/sub-01_scans.tsv", "filename acq_time", *hours)
+    study.write("sub-01/sub-01_sessions.tsv", "session_id age", "ses-1 70", "ses-2 72.5")
+    study = study.run()
+    assert row(study.table("sub-01"), "ses-1", "ses-2")["years"] == 2.5
+    assert "all sessions are on one day before 1925" in study.said
+
+
+def test_a_table_with_tabs_at_the_end_of_its_rows_is_named(tmp_path):
+    study = a_study(tmp_path)
+    study.add("sub-01_ses-1", 0)
+    study.add("sub-01_ses-2", 100)
+    rows = ("ses-1 2010-01-01 ", "ses-2 2005-01-01 ")
+    study.write("sub-01/sub-01_sessions.tsv", "session_id acq_time", *rows)
+    study.write("participants.tsv", "participant_id age", "sub-01 30 ")
+    said = study.run().said
+    assert said.count("rows have more fields than the header") >= 2
+
+
+def test_changes_on_the_page_are_of_the_sessions_that_are_named(tmp_path):
+    study = a_study(tmp_path)
+    for session, lost in (("1", 0), ("2", 50), ("3", 100)):
+        study.add(f"sub-01_ses-{session}", lost)
+    study.run()
+    assert "sub-01_change.html" in study.group_page
+    table = study.table("sub-01")
+    done = run_cli("hetseg", study.bids, study.out, "group", "--session-label", "1", "2")
+    assert done.code == 0, done.err
+    assert "sub-01_change.html" not in study.group_page
+    pd.testing.assert_frame_equal(study.table("sub-01"), table)
+
+
+def test_the_scanner_of_every_scan_of_a_session_counts(tmp_path):
+    study = a_study(tmp_path)
+    for name, field in (("ses-1", 3), ("ses-2_run-1", 3), ("ses-2_run-2", 1.5)):
+        study.add(f"sub-01_{name}", image=name != "ses-2_run-2")
+        folder = study.bids / "sub-01" / name[:5] / "anat"
+        (folder / f"sub-01_{name}_T1w.nii.gz").touch()
+        text = json.dumps({"MagneticFieldStrength": field})
+        (folder / f"sub-01_{name}_T1w.json").write_text(text)
+    study.run()
+    assert "MagneticFieldStrength: ses-1 3, ses-2 3 and 1.5" in study.page("sub-01")

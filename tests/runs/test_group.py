@@ -435,3 +435,77 @@ def test_a_small_cohort_links_its_pages_and_runs_nothing(chromium, cohort, schem
     opened.keep_picture(f"group-{scheme}")
     assert opened.complaints == []
     assert len(STRUCTURES) == tab.locator("#plots canvas").count()
+
+
+@pytest.fixture
+def two(tmp_path) -> tuple[Path, Path]:
+    """Two finished people."""
+    bids, out = write_dataset(tmp_path / "bids"), tmp_path / "out"
+    for number in range(2):
+        write_results(out, f"sub-{number}", one_brain(number), icv_mm3=1_500_000)
+        (bids / f"sub-{number}").mkdir()
+    return bids, out
+
+
+def test_copies_in_folders_of_other_names_count_neither_here_nor_in_exports(two, tmp_path):
+    bids, out = two
+    shutil.copytree(out / "sub-0", out / "sub-0_old")
+    shutil.copytree(out / "sub-1", out / "sub-1" / "ses-old")
+    done = run_here("hetseg", bids, out, "group")
+    assert done.code == 0, done.err
+    assert "in folders of other names than their own" in done.err
+    assert pd.read_csv(out / "group_qc.tsv", sep="\t")["scan"].tolist() == ["sub-0", "sub-1"]
+    done = run_here("hetseg-export", out, tmp_path / "subjects")
+    assert done.code == 0, done.err
+    assert [Path(line).name for line in done.out.split()] == ["sub-0", "sub-1"]
+
+
+def test_a_table_that_is_cut_off_is_named_not_read(two):
+    bids, out = two
+    morph = out / "sub-0" / "anat" / "sub-0_seg-hetseg_morph.tsv"
+    lines = morph.read_text().splitlines(keepends=True)
+    morph.write_text("".join(lines[: 1 + N_STRUCTURES]))
+    done = run_here("hetseg", bids, out, "group")
+    assert done.code == 0, done.err
+    assert "sub-0_seg-hetseg_morph.tsv is cut off" in done.err
+    assert pd.read_csv(out / "group_qc.tsv", sep="\t")["scan"].tolist() == ["sub-1"]
+
+
+def test_a_finished_person_whose_image_is_gone_is_not_missing(two):
+    bids, out = two
+    (bids / "sub-0").rmdir()
+    (bids / "participants.tsv").write_text("participant_id\nsub-0\nsub-1\nsub-2\n")
+    done = run_here("hetseg", bids, out, "group")
+    assert done.code == 0, done.err
+    missing = pd.read_csv(out / "group_missing.tsv", sep="\t")
+    assert missing["participant_id"].tolist() == ["sub-2"]
+
+
+def test_volumes_are_divided_by_those_of_the_chosen_scans_or_not_at_all(tmp_path):
+    bids, out = write_dataset(tmp_path / "bids"), tmp_path / "out"
+    write_results(out, "sub-0_run-1", one_brain(0), no_icv="cut")
+    write_results(out, "sub-0_run-2", one_brain(0), icv_mm3=1_500_000)
+    command = ("hetseg", bids, out, "group", "--normalise", "icv")
+    done = run_here(*command, "--choose", "first")
+    assert done.code == 2
+    assert "isn't known for 1 of 1 scans" in done.err
+    assert not list(out.glob("group_*"))
+    done = run_here(*command)
+    assert done.code == 0, done.err
+
+
+def test_head_models_that_differ_are_said_where_volumes_are_divided(two):
+    bids, out = two
+    record = out / "sub-0" / "anat" / "sub-0_seg-hetseg_dseg.json"
+    record.write_text(record.read_text().replace("3" * 64, "4" * 64))
+    done = run_here("hetseg", bids, out, "group", "--normalise", "icv")
+    assert done.code == 0, done.err
+    assert "intracranial volumes of 2 head models" in done.err
+
+
+def test_a_filter_of_the_participant_level_is_refused(two, tmp_path):
+    bids, out = two
+    (tmp_path / "filter.json").write_text("{}")
+    done = run_here("hetseg", bids, out, "group", "--bids-filter-file", tmp_path / "filter.json")
+    assert done.code == 2
+    assert "--bids-filter-file: only the participant level reads it" in done.err

@@ -139,12 +139,14 @@ def test_a_lost_file_is_made_again(finished):
     assert flip.read_bytes() == content
 
 
-def test_a_table_of_an_older_version_is_no_complete_result(finished):
+@pytest.mark.parametrize("fault", ["older", "cut off"])
+def test_a_table_that_lacks_something_is_no_complete_result(finished, fault):
     bids, out = finished
     morph = outputs(out, "01")["morph"]
     content = morph.read_bytes()
     table = pd.read_csv(morph, sep="\t", dtype=str, keep_default_na=False)
-    table.drop(columns="volume_repeat_sd_mm3").to_csv(morph, sep="\t", index=False)
+    lacking = table.drop(columns="volume_repeat_sd_mm3") if fault == "older" else table[:-1]
+    lacking.to_csv(morph, sep="\t", index=False)
     done = run_cli("hetseg", bids, out, "participant", *FAST, "--reports-only")
     morph.write_bytes(content)
     assert done.code == 1
