@@ -125,16 +125,12 @@ def segment(
     >>> result = segment("sub-01_T1w.nii.gz")  # doctest: +SKIP
     >>> result.volumes.set_index("name").loc["left_hippocampus", "volume_mm3"]  # doctest: +SKIP
     """
-    label_lesion = _label_lesion(lesion_label)
-    _check_extraction(brain_extraction)
-    if mask is not None and brain_extraction != "mask":
-        raise OptionError("is used with brain_extraction='mask' only", option="mask")
-    network = load_model(model, resolve_device(device))
-    division = network.plan.division(structures)
-    planes = _planes(views)
+    _check_extraction(brain_extraction, mask)
+    around, network = _label_lesion(lesion_label), load_model(model, resolve_device(device))
+    how = _How(network, network.plan.division(structures), _planes(views), mirror, around)
     brain, lesion = (None if path is None else Path(path) for path in (mask, lesion_mask))
     prepared = prepare_image(Path(t1w), brain_extraction, brain, lesion, network.device)
-    return _segmented(prepared, _How(network, division, planes, mirror, label_lesion))
+    return _segmented(prepared, how)
 
 
 def segment_all(
@@ -171,8 +167,7 @@ def segment_all(
     Raises
     ------
     hetseg_bids.errors.DatasetError, ModelError, OptionError
-        At once, if a folder holds no T1w image, or the model, the device or an option can't be
-        used.
+        At once, if a folder holds no T1w image, or model, device or an option can't be used.
 
     Examples
     --------
@@ -223,10 +218,12 @@ def _planes(views: str | Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def _check_extraction(method: str) -> None:
+def _check_extraction(method: str, mask: str | os.PathLike[str] | None = None) -> None:
     if method not in BRAIN_EXTRACTION_CHOICES:
         choices = ", ".join(BRAIN_EXTRACTION_CHOICES)
         raise OptionError(f"{method!r}: give one of {choices}", option="brain_extraction")
+    if mask is not None and method != "mask":
+        raise OptionError("is used with brain_extraction='mask' only", option="mask")
 
 
 def _label_lesion(choice: str) -> bool:
