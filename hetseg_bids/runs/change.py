@@ -55,7 +55,7 @@ def write_changes(
     """
     people: list[PersonChange] = []
     problems: list[str] = []
-    there = bids_dir.is_dir()
+    there = any(bids_dir.glob("sub-*"))  # otherwise the list of missing scans says so
     written: set[Path] = set()
     for person, visits in comparable_sessions(scans).items():
         names = {session: [s.keys["scan"] for s in ours] for session, ours in visits.items()}
@@ -71,12 +71,6 @@ def write_changes(
         written |= {table, table.with_suffix(".json"), page}
         people.append(shown)
     _remove_others(out_dir, written)
-    if people and not there:
-        log.warning(
-            "%s: no dataset there, so times of sessions are those of earlier tables of change, if "
-            "there are any, and scanners aren't compared",
-            bids_dir,
-        )
     if problems:
         log.warning(
             "dates or ages that can't be used, so that years between sessions are from elsewhere "

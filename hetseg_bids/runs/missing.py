@@ -99,7 +99,8 @@ def missing_scans(
     if not folders:
         log.warning(
             "%s: no BIDS dataset there (no sub-* folder), so it can't be told which scans are "
-            "missing, and participants.tsv isn't read",
+            "missing, participants.tsv isn't read, and times of sessions are those of earlier "
+            "tables",
             bids_dir,
         )
         return None
