@@ -150,6 +150,15 @@ def _lesion_mask_of(scan: Scan, config: RunConfig) -> FoundLesionMask:
     return found
 
 
+def _is_ours(mask: Path) -> bool:
+    """Whether an earlier run of hetseg wrote a mask: that is none that was given."""
+    try:
+        record = read_json(mask.with_name(f"{mask.name.split('.nii')[0]}.json"))
+    except (OSError, ValueError):
+        return False
+    return "HetsegVersion" in record
+
+
 def _mask_of(scan: Scan, config: RunConfig) -> Path | None:
     """The brain mask of a scan: beside it, or in a dataset under derivatives/."""
     if config.settings.brain_extraction != "mask":
@@ -160,8 +169,9 @@ def _mask_of(scan: Scan, config: RunConfig) -> Path | None:
     folders = [scan.path.parent, *sorted(root.glob(f"derivatives/*/{scan.folder}"))]
     for folder in folders:
         for ending in ("_desc-brain_mask.nii.gz", "_desc-brain_mask.nii"):
-            if (folder / f"{scan.stem}{ending}").is_file():
-                return folder / f"{scan.stem}{ending}"
+            mask = folder / f"{scan.stem}{ending}"
+            if mask.is_file() and not _is_ours(mask):
+                return mask
     raise MaskError(
         f"--brain-extraction mask needs {scan.stem}_desc-brain_mask.nii.gz beside it or under "
         "derivatives/*/",

@@ -262,7 +262,8 @@ def _write(
     """Write all derivatives; returns the brain mask on the result's grid."""
     paths = job.paths
     # from here on the old result isn't complete; files that this run won't write must not stay
-    for stale in (paths.dseg, paths.probseg, paths.flip_probability, paths.intracranial):
+    maps = (paths.dseg, paths.probseg, paths.flip_probability, paths.intracranial)
+    for stale in (*maps, paths.report):  # a page that is there is of the results
         derivatives.remove(stale)
     inside = resample(prepared.mask.float()[None], prepared.working, result.grid)[0] > 0.5
     mask = inside.numpy().astype(np.uint8)

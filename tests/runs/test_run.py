@@ -11,13 +11,17 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from hetseg_bids.config import RunConfig, Settings
 from hetseg_bids.dataset import validator
+from hetseg_bids.dataset.discovery import scan_of_dataset
 from hetseg_bids.network.fitted import Pooling
-from hetseg_bids.network.models import read_plan
+from hetseg_bids.network.models import load_model, read_plan
+from hetseg_bids.runs.jobs import Job
 from hetseg_bids.structures.aseg import STRUCTURES
 from support.commands import lasting, run_cli, run_here
-from support.corruptions import good
+from support.corruptions import brain, good
 from support.datasets import t1w_path, write_dataset
 from support.phantoms import centred_affine, phantom_labels, phantom_t1w, reorient, three_quarters
 from support.tiny_model import write_tiny_model
@@ -364,3 +368,19 @@ def test_left_is_left(tmp_path, mni152):
             assert centre_x(dseg, structure.label) < 0, structure.name
         elif structure.hemisphere == "R":
             assert centre_x(dseg, structure.label) > 0, structure.name
+
+
+def test_a_mask_that_an_earlier_run_wrote_is_not_the_users(tmp_path):
+    bids = write_dataset(tmp_path / "bids")
+    scan = scan_of_dataset(t1w_path(bids, "01"), "sub-01")
+    good(scan.path)
+    name = "sub-01/anat/sub-01_desc-brain_mask"
+    for pipeline in ("hetseg", "manual"):
+        mask = bids / "derivatives" / pipeline / f"{name}.nii.gz"
+        mask.parent.mkdir(parents=True)
+        nib.save(nib.Nifti1Image(brain().astype(np.uint8), np.eye(4)), mask)
+    (bids / "derivatives" / "hetseg" / f"{name}.json").write_text('{"HetsegVersion": "0.1.0"}')
+    settings = Settings(brain_extraction="mask")
+    config = RunConfig(bids, tmp_path / "out", settings=settings)
+    job = Job.of(scan, config, load_model("label-flip", torch.device("cpu")))
+    assert job.mask_path == (bids / "derivatives" / "manual" / f"{name}.nii.gz").resolve()
