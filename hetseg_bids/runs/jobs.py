@@ -170,7 +170,7 @@ def _mask_of(scan: Scan, config: RunConfig) -> Path | None:
     for folder in folders:
         for ending in ("_desc-brain_mask.nii.gz", "_desc-brain_mask.nii"):
             mask = folder / f"{scan.stem}{ending}"
-            if mask.is_file() and not _is_ours(mask):
+            if (mask.is_file() or mask.is_symlink()) and not _is_ours(mask):
                 return mask
     raise MaskError(
         f"--brain-extraction mask needs {scan.stem}_desc-brain_mask.nii.gz beside it or under "

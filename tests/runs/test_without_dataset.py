@@ -295,3 +295,13 @@ def test_both_forms_are_in_the_help():
     usage = run_here("hetseg", "--no-bids", "--help").out
     assert usage.startswith("usage: hetseg T1W [T1W ...] OUT [options]")
     assert "--participant-label" not in usage
+
+
+def test_a_mask_that_is_a_broken_link_is_not_taken_for_none(tmp_path):
+    good(tmp_path / "X.nii.gz")
+    (tmp_path / "X_label-lesion_mask.nii.gz").symlink_to("gone")
+    done = run_here(
+        "hetseg", tmp_path / "X.nii.gz", tmp_path / "out", "--lesion-mask", "--device", "cpu"
+    )
+    assert done.code == 1
+    assert "X_label-lesion_mask.nii.gz: broken link" in done.err
