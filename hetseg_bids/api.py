@@ -18,7 +18,7 @@ from hetseg_bids.errors import HetsegError, OptionError
 from hetseg_bids.network.devices import resolve_device
 from hetseg_bids.network.models import Model, head_model_beside, load_model
 from hetseg_bids.outputs.derivatives import placed_image, write_scaled
-from hetseg_bids.planes import PLANES
+from hetseg_bids.planes import PLANES, are_planes
 from hetseg_bids.preprocessing.pipeline import PreparedImage, prepare_image
 from hetseg_bids.quality.image_quality import quality_of
 from hetseg_bids.runs.scan import explained
@@ -213,7 +213,7 @@ class _How:
 
 def _planes(views: str | Sequence[str]) -> tuple[str, ...]:
     names = (views,) if isinstance(views, str) else tuple(views)
-    if not names or not set(names) <= set(PLANES) or len(set(names)) != len(names):
+    if not are_planes(names):
         raise OptionError(f"{names}: give any of {', '.join(PLANES)}, each once", option="views")
     return names
 

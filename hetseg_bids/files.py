@@ -133,6 +133,23 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def read_sidecar(image: Path) -> dict[str, Any]:
+    """The JSON object beside a NIfTI image; nothing where there is none that can be read.
+
+    Examples
+    --------
+    >>> path = getfixture("tmp_path") / "sub-01_T1w.nii.gz"
+    >>> write_json(path.with_name("sub-01_T1w.json"), {"MagneticFieldStrength": 3})
+    >>> read_sidecar(path), read_sidecar(path.with_name("sub-02_T1w.nii.gz"))
+    ({'MagneticFieldStrength': 3}, {})
+    """
+    bare = image.name.removesuffix(".gz").removesuffix(".nii")
+    try:
+        return read_json(image.with_name(f"{bare}.json"))
+    except (OSError, ValueError):
+        return {}
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object from a file, which may hold anything.
 

@@ -5,6 +5,7 @@ Training and inference must slice alike, so the axis order lives here alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +32,17 @@ CORONAL = Plane("coronal", (1, 0, 2))
 SAGITTAL = Plane("sagittal", (0, 1, 2))
 
 PLANES: dict[str, Plane] = {plane.name: plane for plane in (AXIAL, CORONAL, SAGITTAL)}
+
+
+def are_planes(names: Sequence[str]) -> bool:
+    """Whether these name planes, one or more and each once.
+
+    Examples
+    --------
+    >>> [are_planes(names) for names in (["axial"], ["axial", "axial"], ["oblique"], [])]
+    [True, False, False, False]
+    """
+    return 0 < len(names) == len({*names} & {*PLANES})
 
 
 def display_slice(

@@ -14,7 +14,7 @@ from hetseg_bids.config import (
     Settings,
 )
 from hetseg_bids.dataset.names import SUFFIXES, T1W
-from hetseg_bids.planes import PLANES
+from hetseg_bids.planes import PLANES, are_planes
 
 _LABEL = re.compile(r"[0-9a-zA-Z+]+")
 
@@ -41,8 +41,7 @@ def _run(text: str) -> str:
 
 def _views(text: str) -> tuple[str, ...]:
     views = tuple(part.strip() for part in text.split(","))
-    unknown = [v for v in views if v not in PLANES]
-    if unknown or len(set(views)) != len(views):
+    if not are_planes(views):
         raise argparse.ArgumentTypeError(f"{text!r}: give any of {','.join(PLANES)}, each once")
     return views
 

@@ -314,5 +314,9 @@ def _beside(path: Path, ends: Sequence[str], more: Sequence[str] = ()) -> list[P
     beginnings = dict.fromkeys((name, name.removesuffix("_T1w")))
     stems = [*(start + end for start in beginnings for end in ends), *more]
     paths = (path.parent / f"{stem}{ending}" for stem in stems for ending in ENDINGS)
-    # a broken link is there, too, and is refused when it is read
-    return [found for found in paths if found.is_file() or found.is_symlink()]
+    return [found for found in paths if is_there(found)]
+
+
+def is_there(path: Path) -> bool:
+    """Whether a file lies there, or a link: a broken one is refused when it is read."""
+    return path.is_file() or path.is_symlink()

@@ -12,7 +12,7 @@ import pandas as pd
 
 from hetseg_bids.dataset.bids_index import EXTENSIONS
 from hetseg_bids.dataset.names import SUFFIXES, derivative_stem
-from hetseg_bids.files import read_json, read_tsv
+from hetseg_bids.files import read_sidecar, read_tsv
 
 _DAYS_A_YEAR = 365.25
 _ONE_DAY = 1 / _DAYS_A_YEAR
@@ -99,10 +99,7 @@ def scanner_of(t1w: Path) -> dict[str, str]:
     >>> scanner_of(path)
     {'MagneticFieldStrength': '3'}
     """
-    try:
-        facts = read_json(t1w.with_name(f"{_bare(t1w.name)}.json"))
-    except (OSError, ValueError):
-        return {}
+    facts = read_sidecar(t1w)
     return {key: str(facts[key])[:_LONGEST] for key in _SCANNER if key in facts}
 
 

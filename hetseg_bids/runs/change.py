@@ -184,31 +184,29 @@ def _in_order(visits: Visits, times: SessionTimes) -> list[str]:
 def _order(times: SessionTimes, dated: bool) -> str:
     if dated:
         return f"Sessions are in the order of time ({times.source})."
-    known = f" ({times.source} has only some)" if times.source else ""
+    some = f" ({times.source} has only some); those with a time are in the order of time"
     return (
         "Sessions are in the order of their labels, because no times of all of them are known"
-        f"{known}; those with a time are in the order of time."
-        if known
-        else "Sessions are in the order of their labels, because no times of all of them are known."
+        f"{some if times.source else ''}."
     )
 
 
 def _notes(order: list[str], visits: Visits, t1ws: dict[str, Path | None]) -> list[str]:
     """What differs between the sessions beside the person: scanner and voxel size."""
     first = [visits[name][0] for name in order]
-    facts: dict[str, dict[str, str]] = {}
+    facts: dict[str, dict[str, list[str]]] = {}
     for name in order:
         for scan in visits[name]:  # all of them enter the session's mean
             path = t1ws[scan.keys["scan"]]
             for key, value in (scanner_of(path) if path else {}).items():
-                seen = facts.setdefault(key, {}).setdefault(name, value)
-                if value not in seen.split(" and "):
-                    facts[key][name] = f"{seen} and {value}"
-    notes = [key for key, values in facts.items() if len(set(values.values())) > 1]
-    texts = [
-        f"{key}: {', '.join(f'{name} {value}' for name, value in facts[key].items())}"
-        for key in notes
-    ]
+                seen = facts.setdefault(key, {}).setdefault(name, [])
+                if value not in seen:
+                    seen.append(value)
+    texts = []
+    for key, values in facts.items():
+        if len({*map(tuple, values.values())}) > 1:
+            said = [f"{name} {' and '.join(seen)}" for name, seen in values.items()]
+            texts.append(f"{key}: {', '.join(said)}")
     turned = {name: bool(visits[name][0].record.get("HetsegTurnedDegrees")) for name in order}
     if len(set(turned.values())) > 1:
         which = ", ".join(name for name in order if turned[name])

@@ -110,7 +110,7 @@ def run_group(
     _write_morph(scans, out_dir)
     _write(quality.round(4), out_dir / "group_qc.tsv", _QC_COLUMNS)
     people = participants.reindex([scan.person for scan in scans])
-    wide.write_wide_tables(out_dir, scans, quality, people, described, selection.choose, normalise)
+    wide.write_wide_tables(out_dir, scans, quality, people, described, chosen, normalise)
     missing = _missing(bids_dir, out_dir, results, participants, selection)
     several = [] if bids_dir is None else _changes(bids_dir, out_dir, results.scans, scans)
     crashes = absence.crashes_since(out_dir, results).items()

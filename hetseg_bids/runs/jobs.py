@@ -11,10 +11,10 @@ from typing import Any
 from hetseg_bids import __version__
 from hetseg_bids.config import RunConfig
 from hetseg_bids.dataset.discovery import Scan
-from hetseg_bids.dataset.files import mask_beside, path_from
+from hetseg_bids.dataset.files import is_there, mask_beside, path_from
 from hetseg_bids.dataset.lesion_masks import NO_MASK, FoundLesionMask, find_lesion_mask
 from hetseg_bids.errors import DatasetError, MaskError, OutputError
-from hetseg_bids.files import read_json
+from hetseg_bids.files import read_json, read_sidecar
 from hetseg_bids.network.models import Model, file_sha256, head_model_beside
 from hetseg_bids.outputs.derivatives import OutputPaths, output_paths, sources_of, use_of
 from hetseg_bids.outputs.intracranial import measured_with
@@ -152,11 +152,7 @@ def _lesion_mask_of(scan: Scan, config: RunConfig) -> FoundLesionMask:
 
 def _is_ours(mask: Path) -> bool:
     """Whether an earlier run of hetseg wrote a mask: that is none that was given."""
-    try:
-        record = read_json(mask.with_name(f"{mask.name.split('.nii')[0]}.json"))
-    except (OSError, ValueError):
-        return False
-    return "HetsegVersion" in record
+    return "HetsegVersion" in read_sidecar(mask)
 
 
 def _mask_of(scan: Scan, config: RunConfig) -> Path | None:
@@ -170,7 +166,7 @@ def _mask_of(scan: Scan, config: RunConfig) -> Path | None:
     for folder in folders:
         for ending in ("_desc-brain_mask.nii.gz", "_desc-brain_mask.nii"):
             mask = folder / f"{scan.stem}{ending}"
-            if (mask.is_file() or mask.is_symlink()) and not _is_ours(mask):
+            if is_there(mask) and not _is_ours(mask):
                 return mask
     raise MaskError(
         f"--brain-extraction mask needs {scan.stem}_desc-brain_mask.nii.gz beside it or under "

@@ -139,13 +139,22 @@ def check_normalise(normalise: str, scans: Sequence[FinishedScan], out_dir: Path
 def chosen_scans(
     scans: Sequence[FinishedScan], quality: pd.DataFrame, choose: str
 ) -> list[FinishedScan]:
-    """The scans that have a row in the wide tables; parameters as for `write_wide_tables`."""
-    names = [scan.keys["scan"] for scan in scans]
-    kept: frozenset[str] = {
-        "best": best_of_sessions(quality),
-        "first": one_of_each_session(names),
-    }.get(choose, frozenset(names))
-    return [scan for scan, name in zip(scans, names, strict=True) if name in kept]
+    """The scans that have a row in the wide tables.
+
+    Parameters
+    ----------
+    scans, quality
+        As for `write_wide_tables`.
+    choose : {"best", "first", "all"}
+        Which scans of a session and suffix have one.
+    """
+    if choose == _ALL:
+        return list(scans)
+    if choose == "first":
+        kept = one_of_each_session(scan.keys["scan"] for scan in scans)
+    else:
+        kept = best_of_sessions(quality)
+    return [scan for scan in scans if scan.keys["scan"] in kept]
 
 
 def write_wide_tables(
@@ -154,7 +163,7 @@ def write_wide_tables(
     quality: pd.DataFrame,
     participants: pd.DataFrame,
     covariates: dict[str, Any],
-    choose: str,
+    chosen: Sequence[FinishedScan],
     normalise: str,
 ) -> None:
     """Write OUT/group_volumes.tsv and group_soft_volumes.tsv, with data dictionaries.
@@ -169,16 +178,15 @@ def write_wide_tables(
         participants.tsv, one row per scan, in their order: NaN where it has no row.
     covariates : dict of str
         Columns of it that are joined, as `read_covariates` returns them.
-    choose : {"best", "first", "all"}
-        Which scans of a session and suffix have a row.
+    chosen : sequence of FinishedScan
+        Those of them that have a row, see `chosen_scans`.
     normalise : {"none", "icv"}
         With ``icv`` both tables are written divided by the intracranial volume, too, as
         group_volumes_icv.tsv and group_soft_volumes_icv.tsv. Otherwise those of an earlier call
         are removed.
     """
     facts = _facts(scans, best_of_sessions(quality))
-    with_row = chosen_scans(scans, quality, choose)
-    chosen = facts["scan"].isin([scan.keys["scan"] for scan in with_row])
+    rows = facts["scan"].isin([scan.keys["scan"] for scan in chosen])
     left = pd.concat([facts, _joined(participants, list(covariates))], axis=1)
     described = {name: {"Description": text} for name, text in _FACTS.items()} | covariates
     for name in ("brain_mask_mm3", _ICV):
@@ -187,15 +195,15 @@ def write_wide_tables(
     for name, (column, text) in _TABLES.items():
         volumes = _volumes(scans, column)
         texts = dict.fromkeys(names, text) | {s: f"Sum: {SUMS[s]}" for s in sums_of(names)}
-        _write(out_dir / f"{name}.tsv", left, volumes.round(5), chosen, described, texts, "mm^3")
+        _write(out_dir / f"{name}.tsv", left, volumes.round(5), rows, described, texts, "mm^3")
         relative = out_dir / f"{name}_icv.tsv"
         if normalise == "icv":
             shares = volumes.div(facts[_ICV], axis=0).round(_SHARE_DIGITS)
             texts = {n: f"{name}.tsv / {_ICV}. {t}" for n, t in texts.items()}
-            _write(relative, left, shares, chosen, described, texts, "1")
+            _write(relative, left, shares, rows, described, texts, "1")
     if normalise != "icv":
         _remove_shares(out_dir)
-    lacking = without_intracranial(with_row)
+    lacking = without_intracranial(chosen)
     if normalise == "icv" and lacking:
         log.warning("--normalise icv: n/a for %s", lacking)
 

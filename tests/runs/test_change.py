@@ -306,10 +306,16 @@ def test_no_pair_runs_backwards_where_only_some_sessions_have_a_time(tmp_path):
     assert "those with a time are in the order of time" in study.page("sub-01")
 
 
+def two_sessions(root: Path, first: str = "1", second: str = "2") -> Study:
+    """A person who lost voxels between two sessions."""
+    study = a_study(root)
+    study.add(f"sub-01_ses-{first}", 0)
+    study.add(f"sub-01_ses-{second}", 100)
+    return study
+
+
 def test_times_outlive_the_dataset(tmp_path):
-    study = a_study(tmp_path)
-    study.add("sub-01_ses-pre", 0)
-    study.add("sub-01_ses-post", 100)
+    study = two_sessions(tmp_path, "pre", "post")
     study.write("sub-01/sub-01_sessions.tsv", "session_id age", "ses-pre 60.5", "ses-post 65.25")
     before = study.run().table("sub-01")
     study.bids.rename(tmp_path / "away")
@@ -319,9 +325,7 @@ def test_times_outlive_the_dataset(tmp_path):
 
 
 def test_hours_of_removed_dates_are_no_order(tmp_path):
-    study = a_study(tmp_path)
-    study.add("sub-01_ses-1", 0)
-    study.add("sub-01_ses-2", 100)
+    study = two_sessions(tmp_path)
     hours = ("sub-01_ses-1_T1w.nii.gz 1800-01-01T13:05:00", "sub-01_ses-2_T1w.nii.gz 1800-01-01")
     study.write("sub-01/sub-01_scans.tsv", "filename acq_time", *hours)
     study.write("sub-01/sub-01_sessions.tsv", "session_id age", "ses-1 70", "ses-2 72.5")
@@ -331,9 +335,7 @@ def test_hours_of_removed_dates_are_no_order(tmp_path):
 
 
 def test_a_table_with_tabs_at_the_end_of_its_rows_is_named(tmp_path):
-    study = a_study(tmp_path)
-    study.add("sub-01_ses-1", 0)
-    study.add("sub-01_ses-2", 100)
+    study = two_sessions(tmp_path)
     rows = ("ses-1 2010-01-01 ", "ses-2 2005-01-01 ")
     study.write("sub-01/sub-01_sessions.tsv", "session_id acq_time", *rows)
     study.write("participants.tsv", "participant_id age", "sub-01 30 ")
